@@ -1,0 +1,32 @@
+"""Names to objects, dictionaries with attributes, downloads and their cache, files that are never half-written.
+
+Nothing here knows torch.
+"""
+
+from dnnlib.errors import UserError
+from dnnlib.files import atomic_open, atomic_path, write_json
+from dnnlib.util import (
+    EasyDict,
+    Logger,
+    call_func_by_name,
+    construct_class_by_name,
+    format_time,
+    get_obj_by_name,
+    make_cache_dir_path,
+    open_url,
+)
+
+__all__ = [
+    "EasyDict",
+    "Logger",
+    "UserError",
+    "atomic_open",
+    "atomic_path",
+    "call_func_by_name",
+    "construct_class_by_name",
+    "format_time",
+    "get_obj_by_name",
+    "make_cache_dir_path",
+    "open_url",
+    "write_json",
+]
