@@ -1,0 +1,209 @@
+"""Up-sample, pad, filter with a finite impulse response, down-sample: one operator on images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from torch_utils.ops._arguments import (
+    check_images,
+    check_impl,
+    factor_pair,
+    filter_size,
+    grow_sides,
+    margins_down,
+    margins_up,
+    padding_sides,
+)
+
+# From this many taps on, one pass along the rows and one along the columns beat a single pass with the image of
+# taps (4 taps: the single pass is a third faster on a CPU).
+_SEPARABLE_FROM_TAPS = 8
+
+
+def setup_filter(
+    f: torch.Tensor | np.ndarray | Sequence | float | None,
+    device: torch.device | str = "cpu",
+    normalize: bool = True,
+    flip_filter: bool = False,
+    gain: float = 1,
+    separable: bool | None = None,
+) -> torch.Tensor:
+    """A filter in the form that the other functions here take.
+
+    Args:
+        f: Taps: an image `[h, w]`, a row `[n]` used along both axes, one number, or None for the identity.
+        device: Where the result is put.
+        normalize: Scale the taps to sum to 1 (before `gain`).
+        flip_filter: Reverse the order of the taps.
+        gain: Factor on the signal that the filter passes at frequency zero.
+        separable: Keep a row as a row, to be applied as two passes. None: rows of 8 and more taps.
+
+    Returns:
+        float32, `[n]` for a separable filter, else `[h, w]`.
+
+    Raises:
+        ValueError: no taps, more than two dimensions, or `separable` with an image of taps.
+    """
+    taps = torch.as_tensor(1 if f is None else f, dtype=torch.float32)
+    if taps.ndim > 2 or taps.numel() == 0:
+        raise ValueError(f"f must be a number, a row or an image of taps, not an array of shape {list(taps.shape)}")
+    taps = taps.reshape(-1) if taps.ndim == 0 else taps
+    if separable is None:
+        separable = taps.ndim == 1 and taps.numel() >= _SEPARABLE_FROM_TAPS
+    if separable and taps.ndim == 2:
+        raise ValueError(f"separable=True needs a row of taps, not an image of shape {list(taps.shape)}")
+    if taps.ndim == 1 and not separable:
+        taps = taps.outer(taps)
+    if normalize:
+        taps = taps / taps.sum()
+    if flip_filter:
+        taps = _reversed(taps)
+    # A row acts twice, so each pass carries the square root of the gain.
+    return (taps * gain ** (taps.ndim / 2)).to(device)
+
+
+def upfirdn2d(
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    up: int | Sequence[int] = 1,
+    down: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    impl: str = "cuda",
+) -> torch.Tensor:
+    """Up-sample, pad, filter and down-sample images; differentiable to any order.
+
+    Every sample is followed by `up - 1` zeros; the result is padded with zeros or cropped, convolved with `f` where
+    the filter lies fully inside, multiplied by `gain`, and of it every `down`-th sample is kept, from the first on.
+
+    Args:
+        x: Images `[N, C, H, W]`.
+        f: Filter of `setup_filter`, `[h, w]` or, separable, `[n]`; None is the identity.
+        up: Up-sampling factor, an integer or `[x, y]`.
+        down: Down-sampling factor, an integer or `[x, y]`.
+        padding: In samples of the up-sampled image: an integer, `[x, y]` or `[x0, x1, y0, y1]`; negative crops.
+        flip_filter: False convolves, True correlates.
+        gain: Factor on the result.
+        impl: `'ref'` is plain PyTorch; `'cuda'` is the fastest available on the device of `x`.
+
+    Returns:
+        `[N, C, h, w]` with h = (H * up + y0 + y1 - taps) // down + 1, and w likewise.
+
+    Raises:
+        ValueError: arguments that cannot be read so, or a filter that is larger than the padded image.
+    """
+    check_images(x)
+    check_impl(impl)
+    fw, fh = filter_size(f)
+    upx, upy = factor_pair(up, "up")
+    downx, downy = factor_pair(down, "down")
+    px0, px1, py0, py1 = padding_sides(padding)
+    height, width = x.shape[2] * upy + py0 + py1, x.shape[3] * upx + px0 + px1
+    if height < fh or width < fw:
+        raise ValueError(f"a filter of {fw} x {fh} taps does not fit into {width} x {height} padded samples")
+
+    taps = x.new_ones([1, 1]) if f is None else f.to(x.dtype)
+    taps = _reversed(taps) if flip_filter else taps
+    if taps.ndim == 2:
+        return _resample(x, taps * gain, (upy, upx), (downy, downx), (py0, py1, px0, px1))
+    x = _resample(x, taps[None, :] * gain, (1, upx), (1, downx), (0, 0, px0, px1))
+    return _resample(x, taps[:, None], (upy, 1), (downy, 1), (py0, py1, 0, 0))
+
+
+def filter2d(
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    padding: int | Sequence[int] = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    impl: str = "cuda",
+) -> torch.Tensor:
+    """Filter images `[N, C, H, W]`; with padding 0 they keep their size, what lies outside being zero.
+
+    `padding` comes on top of what keeps the size. For the other arguments and errors see `upfirdn2d`.
+    """
+    fw, fh = filter_size(f)
+    sides = grow_sides(padding_sides(padding), margins_up(fw, 1), margins_up(fh, 1))
+    return upfirdn2d(x, f, padding=sides, flip_filter=flip_filter, gain=gain, impl=impl)
+
+
+def upsample2d(
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    up: int | Sequence[int] = 2,
+    padding: int | Sequence[int] = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    impl: str = "cuda",
+) -> torch.Tensor:
+    """Enlarge images `[N, C, H, W]` by `up`, to `[N, C, H * up, W * up]` with padding 0, at unchanged brightness.
+
+    `padding` is in samples of the result. For the other arguments and errors see `upfirdn2d`.
+    """
+    fw, fh = filter_size(f)
+    upx, upy = factor_pair(up, "up")
+    sides = grow_sides(padding_sides(padding), margins_up(fw, upx), margins_up(fh, upy))
+    return upfirdn2d(x, f, up=up, padding=sides, flip_filter=flip_filter, gain=gain * upx * upy, impl=impl)
+
+
+def downsample2d(
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    down: int | Sequence[int] = 2,
+    padding: int | Sequence[int] = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    impl: str = "cuda",
+) -> torch.Tensor:
+    """Shrink images `[N, C, H, W]` by `down`, to `[N, C, H / down, W / down]` with padding 0.
+
+    `padding` is in samples of `x`. For the other arguments and errors see `upfirdn2d`.
+    """
+    fw, fh = filter_size(f)
+    downx, downy = factor_pair(down, "down")
+    sides = grow_sides(padding_sides(padding), margins_down(fw, downx), margins_down(fh, downy))
+    return upfirdn2d(x, f, down=down, padding=sides, flip_filter=flip_filter, gain=gain, impl=impl)
+
+
+def _reversed(taps: torch.Tensor) -> torch.Tensor:
+    return taps.flip(list(range(taps.ndim)))
+
+
+def _resample(
+    x: torch.Tensor,
+    taps: torch.Tensor,
+    up: tuple[int, int],
+    down: tuple[int, int],
+    sides: tuple[int, int, int, int],
+) -> torch.Tensor:
+    """One pass with the convolution kernel `taps` `[h, w]`; here `(y, x)` and `(y0, y1, x0, x1)`, as PyTorch counts.
+
+    A strided convolution computes only the samples that are kept, a transposed one skips the inserted zeros.
+    Depthwise, both are 3 to 15 times faster on a CPU than with the channels moved into the batch.
+    """
+    channels = x.shape[1]
+    if up == (1, 1):
+        padding, rest = _split_sides(sides)
+        weight = _reversed(taps).expand(channels, 1, -1, -1)
+        return F.conv2d(_pad(x, rest), weight, stride=down, padding=padding, groups=channels)
+    # The full transposed convolution reaches beyond the wanted samples by these.
+    (th, tw), (upy, upx), (y0, y1, x0, x1) = taps.shape, up, sides
+    excess = (th - 1 - y0, th - upy - y1, tw - 1 - x0, tw - upx - x1)
+    crop, rest = _split_sides(excess)
+    weight = taps.expand(channels, 1, -1, -1)
+    x = F.conv_transpose2d(x, weight, stride=up, padding=crop, groups=channels)
+    return _pad(x, [-side for side in rest])[:, :, :: down[0], :: down[1]]
+
+
+def _split_sides(sides: Sequence[int]) -> tuple[tuple[int, int], list[int]]:
+    """The share of `(y0, y1, x0, x1)` that a convolution takes for nothing, equal on both sides, and the rest."""
+    y, x = (max(0, min(pair)) for pair in (sides[:2], sides[2:]))
+    return (y, x), [sides[0] - y, sides[1] - y, sides[2] - x, sides[3] - x]
+
+
+def _pad(x: torch.Tensor, sides: Sequence[int]) -> torch.Tensor:
+    """Zeros around, or a crop where negative, by `(y0, y1, x0, x1)`."""
+    return F.pad(x, [*sides[2:], *sides[:2]]) if any(sides) else x
