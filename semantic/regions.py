@@ -1,0 +1,192 @@
+"""The regions of a compositional model: names, colours, which are transparent, and where their codes stand in W+."""
+
+import colorsys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from dnnlib import UserError
+
+BASE_LAYERS = 2
+MAX_REGIONS = 255  # masks are stored as 8-bit indices
+
+
+class Regions:
+    """K named regions; region 0 is the background.
+
+    W+ layout (Shi et al. 2022, section 3.1): slots 0..b-1 hold the base codes that all regions share, and region
+    k owns slot b+2k (shape) and b+2k+1 (texture), so there are b+2K slots.
+
+    Args:
+        names: one name a region, background first.
+        colors: one (r, g, b) in 0..255 a region for pictures of masks; None chooses distinct ones.
+        transparent: indices or names of regions through which others show (glasses, earrings).
+        base_layers: b, the number of base codes.
+
+    Raises:
+        UserError: fewer than 2 regions, repeated names, wrong colours, an unknown transparent region.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        colors: Sequence[Sequence[int]] | None = None,
+        transparent: Iterable[int | str] = (),
+        base_layers: int = BASE_LAYERS,
+    ):
+        self.names = [str(name) for name in names]
+        self.base_layers = int(base_layers)
+        if not 2 <= len(self.names) <= MAX_REGIONS:
+            raise UserError(f"A model needs 2 to {MAX_REGIONS} regions, but {len(self.names)} are named.")
+        if len(set(self.names)) != len(self.names):
+            raise UserError(f"Region names must differ: {', '.join(self.names)}.")
+        if self.base_layers < 0:
+            raise UserError(f"base_layers must not be negative, but is {self.base_layers}.")
+        self.colors = [tuple(int(v) for v in color) for color in (colors or distinct_colors(len(self.names)))]
+        if len(self.colors) != len(self.names) or any(
+            len(c) != 3 or not all(0 <= v < 256 for v in c) for c in self.colors
+        ):
+            raise UserError(
+                f"Regions need one colour [r, g, b] in 0..255 each: {len(self.names)} names, colours {self.colors}."
+            )
+        self.transparent = sorted({self.index(region) for region in transparent})
+        if 0 in self.transparent:
+            raise UserError(f"Region 0 ({self.names[0]}) is the background and cannot be transparent.")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Regions) and (self.to_dict(), self.base_layers) == (other.to_dict(), other.base_layers)
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        return f"Regions({', '.join(self.names)})"
+
+    @classmethod
+    def from_dict(
+        cls, data: Mapping[str, Any], base_layers: int = BASE_LAYERS, where: str = "the regions"
+    ) -> "Regions":
+        """Read the `regions` entry of dataset.json: {"names", "colors", "transparent"}; the last two may be missing."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("names"), (list, tuple)):
+            raise UserError(
+                f'Cannot read {where}: expected {{"names": [...], "colors": [[r, g, b], ...], "transparent": [...]}}.'
+            )
+        try:
+            return cls(data["names"], data.get("colors"), data.get("transparent") or (), base_layers)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"Cannot read {where}: {error}.") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The inverse of `from_dict`, in plain lists."""
+        return {
+            "names": list(self.names),
+            "colors": [list(c) for c in self.colors],
+            "transparent": list(self.transparent),
+        }
+
+    def index(self, region: int | str) -> int:
+        """Index of a region given by name or number.
+
+        Raises:
+            UserError: there is no such region; the message lists those that exist.
+        """
+        if isinstance(region, str):
+            if region in self.names:
+                return self.names.index(region)
+            if not region.isdigit():
+                raise UserError(f"There is no region {region!r}. The regions are: {', '.join(self.names)}.")
+        if not 0 <= int(region) < len(self.names):
+            raise UserError(
+                f"There is no region number {region}: they are 0 ({self.names[0]}) to {len(self.names) - 1}."
+            )
+        return int(region)
+
+    def select(self, text: str | None) -> list[int]:
+        """Indices named by a comma-separated list such as ``'hair,eye'``; None selects all."""
+        if text is None:
+            return list(range(len(self)))
+        return [self.index(name.strip()) for name in text.split(",") if name.strip()]
+
+    @property
+    def num_ws(self) -> int:
+        """Number of W+ slots, b + 2K."""
+        return self.base_layers + 2 * len(self)
+
+    @property
+    def base_slots(self) -> range:
+        """Slots of the base codes, which all regions but the background share."""
+        return range(self.base_layers)
+
+    def slots(self, region: int | str) -> dict[str, int]:
+        """Slots of one region: ``{'shape': b + 2k, 'texture': b + 2k + 1}``."""
+        first = self.base_layers + 2 * self.index(region)
+        return {"shape": first, "texture": first + 1}
+
+    def layer_slots(self, num_layers: int, depth_layers: int) -> torch.Tensor:
+        """Which W+ slot feeds each layer of each local generator (section 3.1).
+
+        Layers before `base_layers` run on the base codes, those before `depth_layers` on the region's shape code, the
+        rest on its texture code. The background has no base layers.
+
+        Returns:
+            int64 [K, num_layers].
+        """
+        table = torch.empty(len(self), num_layers, dtype=torch.int64)
+        for k in range(len(self)):
+            slots = self.slots(k)
+            table[k, :depth_layers] = slots["shape"]
+            table[k, depth_layers:] = slots["texture"]
+        base = min(self.base_layers, num_layers)
+        table[1:, :base] = torch.arange(base)
+        return table
+
+    def paint(self, mask: torch.Tensor) -> torch.Tensor:
+        """Draw masks in the colours of the regions.
+
+        Args:
+            mask: class indices [N, H, W] (integer), or one plane a region [N, K, H, W], whose largest wins.
+
+        Returns:
+            float32 [N, 3, H, W] in [-1, 1].
+        """
+        indices = mask.argmax(dim=1) if mask.ndim == 4 else mask.long()
+        colors = torch.tensor(self.colors, dtype=torch.float32, device=mask.device) / 127.5 - 1
+        return colors[indices].permute(0, 3, 1, 2)
+
+
+def distinct_colors(count: int) -> list[tuple[int, int, int]]:
+    """`count` colours that are easy to tell apart: black, then hues by golden-ratio steps at changing brightness."""
+    colors = [(0, 0, 0)]
+    for i in range(1, count):
+        rgb = colorsys.hsv_to_rgb(i * 0.61803398875 % 1.0, (0.85, 0.55, 0.7)[i % 3], (0.95, 0.9, 0.65)[i % 3])
+        colors.append(tuple(round(255 * v) for v in rgb))
+    return colors
+
+
+def one_hot(indices: torch.Tensor, num_regions: int) -> torch.Tensor:
+    """Mask planes in [-1, 1] from class indices: uint8 [N, H, W] -> float32 [N, K, H, W], 2·onehot - 1."""
+    classes = torch.arange(num_regions, device=indices.device, dtype=indices.dtype).view(1, -1, 1, 1)
+    return (indices.unsqueeze(1) == classes).float().mul_(2).sub_(1)
+
+
+def mask_to_indices(mask: torch.Tensor) -> np.ndarray:
+    """Mask planes [N, K, H, W] -> uint8 [N, H, W] of the largest plane."""
+    return mask.argmax(dim=1).to(torch.uint8).cpu().numpy()
+
+
+CELEBAMASK = Regions(
+    names=[
+        "background", "face", "eye", "eyebrow", "mouth", "nose", "ear", "hair", "neck", "cloth", "glasses", "hat",
+        "earring",
+    ],
+    colors=[
+        (24, 26, 36), (240, 190, 150), (70, 150, 240), (150, 90, 40), (220, 60, 90), (250, 150, 70), (180, 110, 170),
+        (110, 60, 20), (200, 150, 110), (70, 160, 120), (130, 220, 230), (250, 220, 70), (250, 120, 220),
+    ],
+    transparent=["glasses", "earring"],
+)  # fmt: skip
+"""The 13 regions of CelebAMask-HQ."""
