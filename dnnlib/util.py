@@ -35,6 +35,8 @@ class EasyDict(dict):
         self[name] = value
 
     def __delattr__(self, name: str) -> None:
+        if name not in self:
+            raise AttributeError(name)
         del self[name]
 
 
@@ -70,6 +72,7 @@ class _Tee(io.TextIOBase):
             line = line.rsplit("\r", 1)[-1]
             if line.strip("\x1b[A ") or not line:
                 self._file.write(line + "\n")
+        self._line = self._line.rsplit("\r", 1)[-1]  # a bar may redraw for days before its line ends
         if done:
             self._file.flush()
         return len(text)
@@ -102,6 +105,8 @@ def get_obj_by_name(name: str) -> Any:
         UserError: no module or attribute of that name exists.
     """
     parts = name.split(".")
+    if not all(part.isidentifier() for part in parts):
+        parts = []
     for split in range(len(parts) - 1, 0, -1):
         module_name = ".".join(parts[:split])
         try:
@@ -185,7 +190,7 @@ def _download(url: str, file: Any, verbose: bool) -> None:
         if attempt:
             time.sleep(2.0**attempt / 2)
         offset = file.tell()
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={offset}-"} if offset else {})}
         try:
             with requests.get(url, stream=True, timeout=30, headers=headers) as answer:
                 answer.raise_for_status()

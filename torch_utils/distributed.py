@@ -1,0 +1,191 @@
+"""One process or many: the same calls either way."""
+
+import multiprocessing.connection
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from dnnlib import UserError
+
+
+def init(
+    rank: int | None = None, world_size: int | None = None, master: str | None = None, device: str = "cpu"
+) -> None:
+    """Join the process group described by torchrun's environment, or by the arguments; alone otherwise.
+
+    Args:
+        rank, world_size, master: for processes started on one machine by `spawn`; `master` is "host:port".
+        device: 'cuda' gives every process on a machine a GPU of its own; others talk through the CPU.
+
+    Raises:
+        UserError: the other processes cannot be reached.
+    """
+    if rank is None and "RANK" not in os.environ:
+        return
+    backend = "nccl" if device == "cuda" else "gloo"
+    try:
+        if rank is not None:
+            torch.distributed.init_process_group(
+                backend, init_method=f"tcp://{master}", rank=rank, world_size=world_size
+            )
+        else:
+            torch.distributed.init_process_group(backend)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"Cannot join the other processes: {str(error).splitlines()[0]}") from error
+    if device == "cuda":
+        torch.cuda.set_device(get_local_rank())
+
+
+def shutdown() -> None:
+    """Leave the process group, if there is one; nobody leaves before all are done."""
+    if is_distributed():
+        barrier()
+        torch.distributed.destroy_process_group()
+
+
+def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str = "cpu") -> Any:
+    """Call `function(*args)` in a group of `world_size` new processes on this machine.
+
+    SIGINT and SIGTERM are passed on to the processes as SIGTERM; what they do then is theirs to decide.
+
+    Args:
+        function: importable by name.
+        device: see `init`.
+
+    Returns:
+        What the function returned in process 0.
+
+    Raises:
+        UserError: of the process that failed first; the others are ended.
+        KeyboardInterrupt: a signal ended the processes.
+    """
+    context = torch.multiprocessing.get_context("spawn")
+    answers = context.SimpleQueue()
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: a Ctrl-C while they start is ours alone
+    master = f"127.0.0.1:{free_port()}"
+    started = torch.multiprocessing.start_processes(
+        _member, (function, args, world_size, master, device, answers), nprocs=world_size, join=False
+    ).processes
+    received = []
+
+    def pass_on(number: int, _: Any) -> None:
+        received.append(number)
+        for process in started:
+            if process.is_alive():
+                process.terminate()
+
+    signal.signal(signal.SIGINT, pass_on)
+    terminate = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        while any(process.is_alive() for process in started) and not any(process.exitcode for process in started):
+            multiprocessing.connection.wait([process.sentinel for process in started if process.is_alive()])
+        for process in started:
+            process.join(10)  # who lost a partner ends soon by itself
+    finally:
+        for process in started:
+            process.kill()
+            process.join()
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGTERM, terminate)
+    found = {}
+    while not answers.empty():
+        kind, answer = answers.get()
+        found.setdefault(kind, answer)
+    if "mistake" in found:
+        raise UserError(found["mistake"])
+    if received and "result" not in found:
+        raise KeyboardInterrupt
+    if "crash" in found or "result" not in found:
+        raise RuntimeError(found.get("crash", f"Processes ended with codes {[p.exitcode for p in started]}."))
+    return found["result"]
+
+
+def _member(
+    rank: int, function: Callable[..., Any], args: tuple, world_size: int, master: str, device: str, answers: Any
+) -> None:
+    """One of the processes that `spawn` starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if device == "cpu":
+        torch.set_num_threads(max((os.cpu_count() or 1) // world_size, 1))
+    try:
+        init(rank, world_size, master, device=device)
+        result = function(*args)
+        shutdown()
+        if rank == 0:
+            answers.put(("result", result))
+        return
+    except UserError as error:
+        answers.put(("mistake", error.message))
+    except KeyboardInterrupt:
+        pass
+    except Exception:
+        answers.put(("crash", traceback.format_exc()))
+    sys.exit(1)
+
+
+def is_distributed() -> bool:
+    """True when several processes work together."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def get_rank() -> int:
+    """Number of this process among all, from 0."""
+    return torch.distributed.get_rank() if is_distributed() else 0
+
+
+def get_local_rank() -> int:
+    """Number of this process on its machine, from 0."""
+    devices = max(torch.cuda.device_count(), 1)
+    return int(os.environ.get("LOCAL_RANK", get_rank() % devices))
+
+
+def get_world_size() -> int:
+    """Number of processes."""
+    return torch.distributed.get_world_size() if is_distributed() else 1
+
+
+def free_port() -> int:
+    """A TCP port on this machine that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def barrier() -> None:
+    """Wait until all processes are here."""
+    if is_distributed():
+        torch.distributed.barrier()
+
+
+def all_reduce(tensor: torch.Tensor) -> torch.Tensor:
+    """Sum `tensor` over all processes, in place; gloo sums on the CPU."""
+    if is_distributed():
+        torch.distributed.all_reduce(tensor)
+    return tensor
+
+
+def broadcast_module(module: torch.nn.Module) -> None:
+    """Give every process the parameters and buffers of process 0."""
+    if is_distributed():
+        for tensor in [*module.parameters(), *module.buffers()]:
+            torch.distributed.broadcast(tensor.detach(), src=0)
+
+
+def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Average gradients over all processes, in one transfer; parameters without a gradient are left alone."""
+    if not is_distributed():
+        return
+    grads = [p.grad for p in parameters if p.grad is not None]
+    if not grads:
+        return
+    flat = torch.cat([grad.flatten() for grad in grads])
+    torch.distributed.all_reduce(flat)
+    flat /= get_world_size()
+    for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+        grad.copy_(part.view_as(grad))

@@ -1,0 +1,57 @@
+"""Ctrl-C and a scheduler's SIGTERM become a request to stop that all processes hear."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import torch
+
+from torch_utils import distributed
+
+
+class StopRequest:
+    """While it is entered, the first SIGINT or SIGTERM only asks to stop; the second one stops at once.
+
+    A launcher may pass on a signal that the terminal or scheduler has sent to the whole group of processes already:
+    what arrives within `ECHO` seconds of the first signal is the same request.
+
+    Args:
+        say: prints a line to the user.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    ECHO = 1.0
+
+    def __init__(self, say: Callable[[str], None] = print):
+        self._say = say
+        self._requested = False
+        self._since = 0.0
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self._requested:
+            if time.monotonic() > self._since + self.ECHO:
+                raise KeyboardInterrupt
+            return
+        self._requested, self._since = True, time.monotonic()
+        with contextlib.suppress(RuntimeError):  # the signal came in the middle of another line
+            self._say(f"{signal.Signals(number).name}: finishing this step and saving. Once more stops at once.")
+
+    def requested_anywhere(self) -> bool:
+        """True once any process was asked to stop; in a group all must call this together."""
+        if not distributed.is_distributed():
+            return self._requested
+        device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+        return bool(distributed.all_reduce(torch.tensor([float(self._requested)], device=device)).item())
