@@ -1,0 +1,34 @@
+"""What the blocks of generator and discriminator share: resolutions, architectures, number formats."""
+
+import torch
+from torch import nn
+
+from dnnlib import UserError
+
+ARCHITECTURES = ("orig", "skip", "resnet")
+HALF_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def known_architecture(name: str) -> str:
+    if name not in ARCHITECTURES:
+        raise UserError(f"There is no architecture {name!r}: choose one of {', '.join(ARCHITECTURES)}.")
+    return name
+
+
+def working_format(block: nn.Module, x: torch.Tensor, force_fp32: bool) -> torch.Tensor:
+    """`x` in the number type and memory format in which `block` computes. Half precision is for GPUs alone."""
+    half = block.use_fp16 and not force_fp32 and x.device.type == "cuda"
+    layout = torch.channels_last if half and block.channels_last else torch.contiguous_format
+    return x.to(HALF_TYPES[block.half_dtype] if half else torch.float32, memory_format=layout)
+
+
+def resolutions_to(img_resolution: int, smallest: int) -> list[int]:
+    """Sides from 4 to `img_resolution`, doubling."""
+    if img_resolution < smallest or img_resolution & (img_resolution - 1):
+        raise UserError(f"img_resolution must be a power of two from {smallest} up, but is {img_resolution}.")
+    return [2**i for i in range(2, img_resolution.bit_length())]
+
+
+def in_half(resolution: int, img_resolution: int, num_fp16_res: int) -> bool:
+    """Whether `resolution` is one of the `num_fp16_res` largest; 4x4 never is."""
+    return resolution > 4 and resolution << num_fp16_res > img_resolution

@@ -1,0 +1,292 @@
+"""StyleGAN2's generator (Karras et al. 2020), and all its networks under their published names."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from dnnlib import UserError
+from torch_utils.ops import upfirdn2d
+from torch_utils.persistence import persistent_class
+from training.blocks import in_half, known_architecture, resolutions_to, working_format
+from training.discriminator import Discriminator, DiscriminatorBlock, DiscriminatorEpilogue
+from training.layers import (
+    LOW_PASS,
+    Conv2dLayer,
+    FullyConnectedLayer,
+    MinibatchStdLayer,
+    SynthesisLayer,
+    ToRGBLayer,
+    modulated_conv2d,
+    normalize_2nd_moment,
+)
+from training.mapping import MappingNetwork
+
+__all__ = [
+    "Conv2dLayer",
+    "Discriminator",
+    "DiscriminatorBlock",
+    "DiscriminatorEpilogue",
+    "FullyConnectedLayer",
+    "Generator",
+    "MappingNetwork",
+    "MinibatchStdLayer",
+    "SynthesisBlock",
+    "SynthesisLayer",
+    "SynthesisNetwork",
+    "ToRGBLayer",
+    "modulated_conv2d",
+    "normalize_2nd_moment",
+]
+
+
+@persistent_class
+class SynthesisBlock(nn.Module):
+    """All layers of one resolution: up-sampling convolution, convolution, and colours where the architecture asks.
+
+    Args:
+        in_channels: number of input channels; 0 for the first block, which starts from a learned constant.
+        out_channels: number of output channels.
+        w_dim: size of w.
+        resolution: side of the output.
+        img_channels: number of colours.
+        is_last: whether the image ends here.
+        architecture: 'orig', 'skip' or 'resnet' (Karras et al. 2020, figure 7).
+        resample_filter: low-pass taps.
+        conv_clamp: bound on magnitudes, or None.
+        use_fp16: compute in half precision on a GPU.
+        fp16_channels_last: use the channels-last memory format with half precision.
+        half_dtype: 'float16' or 'bfloat16'.
+        layer_kwargs: further arguments of `SynthesisLayer`.
+
+    Attributes:
+        num_conv, num_torgb: how many w the convolutions and the colours take.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        img_channels: int,
+        is_last: bool,
+        architecture: str = "skip",
+        resample_filter: Sequence[float] = LOW_PASS,
+        conv_clamp: float | None = None,
+        use_fp16: bool = False,
+        fp16_channels_last: bool = False,
+        half_dtype: str = "float16",
+        **layer_kwargs: Any,
+    ):
+        super().__init__()
+        self.in_channels = in_channels
+        self.w_dim = w_dim
+        self.resolution = resolution
+        self.img_channels = img_channels
+        self.is_last = is_last
+        self.architecture = known_architecture(architecture)
+        self.use_fp16 = use_fp16
+        self.channels_last = use_fp16 and fp16_channels_last
+        self.half_dtype = half_dtype
+        self.num_conv = 2 if in_channels else 1
+        self.num_torgb = int(is_last or architecture == "skip")
+        self.register_buffer("resample_filter", upfirdn2d.setup_filter(list(resample_filter)))
+        common = dict(conv_clamp=conv_clamp, channels_last=self.channels_last)
+        conv = dict(w_dim=w_dim, resolution=resolution, **common, **layer_kwargs)
+        if in_channels:
+            self.conv0 = SynthesisLayer(in_channels, out_channels, up=2, resample_filter=resample_filter, **conv)
+            if architecture == "resnet":
+                self.skip = Conv2dLayer(
+                    in_channels,
+                    out_channels,
+                    kernel_size=1,
+                    bias=False,
+                    up=2,
+                    resample_filter=resample_filter,
+                    channels_last=self.channels_last,
+                )
+        else:
+            self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
+        self.conv1 = SynthesisLayer(out_channels, out_channels, **conv)
+        if self.num_torgb:
+            self.torgb = ToRGBLayer(out_channels, img_channels, w_dim=w_dim, **common)
+
+    def forward(
+        self,
+        x: torch.Tensor | None,
+        img: torch.Tensor | None,
+        ws: torch.Tensor,
+        force_fp32: bool = False,
+        fused_modconv: bool | None = None,
+        **layer_kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """One step up.
+
+        Args:
+            x: features [N, in_channels, R/2, R/2], or None for the first block.
+            img: image so far [N, img_channels, R/2, R/2], or None.
+            ws: [N, num_conv + num_torgb, w_dim].
+            force_fp32: no half precision.
+            fused_modconv: see `modulated_conv2d`; None: outside training.
+            layer_kwargs: noise_mode of `SynthesisLayer`.
+
+        Returns:
+            Features [N, out_channels, R, R] and image [N, img_channels, R, R] (None where there is none yet).
+        """
+        fused = not self.training if fused_modconv is None else fused_modconv
+        layer = dict(fused_modconv=fused, **layer_kwargs)
+        w = iter(ws.unbind(dim=1))
+        if self.in_channels:
+            x = working_format(self, x, force_fp32)
+            y = self.skip(x, gain=math.sqrt(0.5)) if self.architecture == "resnet" else None
+            x = self.conv0(x, next(w), **layer)
+        else:
+            x = working_format(self, self.const.expand(len(ws), -1, -1, -1), force_fp32)
+            y = None
+        if y is None:
+            x = self.conv1(x, next(w), **layer)
+        else:
+            x = y + self.conv1(x, next(w), gain=math.sqrt(0.5), **layer)
+        if img is not None:
+            img = upfirdn2d.upsample2d(img, self.resample_filter)
+        if self.num_torgb:
+            # Colours add up over the resolutions, in full precision.
+            colours = self.torgb(x, next(w), fused_modconv=fused)
+            colours = colours.to(torch.float32, memory_format=torch.contiguous_format)
+            img = colours if img is None else img + colours
+        return x, img
+
+    def extra_repr(self) -> str:
+        return f"{self.resolution}x{self.resolution}, {self.architecture}"
+
+
+@persistent_class
+class SynthesisNetwork(nn.Module):
+    """Intermediate latents to images, ws [N, num_ws, w_dim] -> [N, img_channels, R, R].
+
+    Args:
+        w_dim: size of w.
+        img_resolution: side R, a power of two from 4 up.
+        img_channels: number of colours.
+        channel_base: a block at resolution r has channel_base / r channels,
+        channel_max: but no more than this.
+        num_fp16_res: compute this many of the largest resolutions in half precision.
+        block_kwargs: further arguments of `SynthesisBlock`.
+    """
+
+    def __init__(
+        self,
+        w_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        num_fp16_res: int = 0,
+        **block_kwargs: Any,
+    ):
+        super().__init__()
+        self.w_dim = w_dim
+        self.img_resolution = img_resolution
+        self.img_channels = img_channels
+        self.block_resolutions = resolutions_to(img_resolution, smallest=4)
+        self.num_ws = 0
+        channels = 0
+        for resolution in self.block_resolutions:
+            before, channels = channels, min(channel_base // resolution, channel_max)
+            block = SynthesisBlock(
+                before,
+                channels,
+                w_dim=w_dim,
+                resolution=resolution,
+                img_channels=img_channels,
+                is_last=resolution == img_resolution,
+                use_fp16=in_half(resolution, img_resolution, num_fp16_res),
+                **block_kwargs,
+            )
+            setattr(self, f"b{resolution}", block)
+            self.num_ws += block.num_conv
+        self.num_ws += 1
+
+    def forward(self, ws: torch.Tensor, **block_kwargs: Any) -> torch.Tensor:
+        """Draw images.
+
+        Args:
+            ws: [N, num_ws, w_dim].
+            block_kwargs: noise_mode ('random', 'const', 'none'), force_fp32, fused_modconv.
+
+        Returns:
+            float32 [N, img_channels, R, R], unbounded; [-1, 1] is the range of a picture.
+
+        Raises:
+            UserError: ws has another shape.
+        """
+        if ws.ndim != 3 or tuple(ws.shape[1:]) != (self.num_ws, self.w_dim):
+            raise UserError(
+                f"This network takes ws of shape [N, {self.num_ws}, {self.w_dim}], but was given {list(ws.shape)}."
+            )
+        ws = ws.float()
+        x = img = None
+        first = 0
+        for resolution in self.block_resolutions:
+            block = getattr(self, f"b{resolution}")
+            # The colours of a block run on the same w as the next block's first convolution.
+            x, img = block(x, img, ws.narrow(1, first, block.num_conv + block.num_torgb), **block_kwargs)
+            first += block.num_conv
+        return img
+
+    def extra_repr(self) -> str:
+        return f"w_dim={self.w_dim}, num_ws={self.num_ws}, img_resolution={self.img_resolution}"
+
+
+@persistent_class
+class Generator(nn.Module):
+    """StyleGAN2's generator: z [N, z_dim] and c [N, c_dim] -> images [N, img_channels, R, R].
+
+    Args:
+        z_dim: size of z.
+        c_dim: size of the label; 0 for none.
+        w_dim: size of w.
+        img_resolution: side R, a power of two from 4 up.
+        img_channels: number of colours.
+        mapping_kwargs: further arguments of `MappingNetwork`.
+        synthesis_kwargs: further arguments of `SynthesisNetwork`.
+    """
+
+    def __init__(
+        self,
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        mapping_kwargs: Mapping[str, Any] | None = None,
+        synthesis_kwargs: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.z_dim = z_dim
+        self.c_dim = c_dim
+        self.w_dim = w_dim
+        self.img_resolution = img_resolution
+        self.img_channels = img_channels
+        self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, **(synthesis_kwargs or {}))
+        self.num_ws = self.synthesis.num_ws
+        self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, **(mapping_kwargs or {}))
+
+    def forward(
+        self,
+        z: torch.Tensor,
+        c: torch.Tensor | None = None,
+        truncation_psi: float = 1,
+        truncation_cutoff: int | None = None,
+        **synthesis_kwargs: Any,
+    ) -> torch.Tensor:
+        """`mapping`, then `synthesis`; their documentation says what the arguments mean."""
+        ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
+        return self.synthesis(ws, **synthesis_kwargs)
+
+    def preview(self, z: torch.Tensor, c: torch.Tensor | None = None, **kwargs: Any) -> dict[str, torch.Tensor]:
+        """What to show while training: pictures [N, 3, H, W] in [-1, 1] by file name suffix; '' is the image."""
+        return {"": self(z, c, **kwargs)}
