@@ -1,0 +1,308 @@
+"""Archives of images: zip files or folders, read by many processes at once and never left half-written."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from dnnlib import UserError, atomic_path, open_url
+from dnnlib.util import is_url
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+MAX_IMAGE_PIXELS = 1 << 26  # 8192 x 8192; what declares more is refused before any memory is taken
+MAX_MEMBER_BYTES = 1 << 29
+PNG_END = b"IEND\xaeB`\x82"
+PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
+
+
+class DataError(UserError):
+    """A `UserError` about data that stays one line when a loader process hands it to its parent.
+
+    PyTorch rebuilds the exception of a worker with the worker's traceback as its text; only the line after the
+    last mention of this class is of use.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(str(message).rpartition("DataError: ")[2])
+
+
+class Archive:
+    """The files of a zip or a folder, by their relative names with forward slashes.
+
+    It can be pickled, forked and used from threads: each process opens the zip once, when it first reads from it.
+
+    Args:
+        path: a zip file or a folder; an ``http(s)://`` address of a zip is downloaded into the cache.
+
+    Raises:
+        DataError: nothing is there, it is not a zip, it is damaged, or it holds names that lead outside of it.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = local_path(path)
+        self.is_zip = os.path.isfile(self.path)
+        self._handle: tuple[int, zipfile.ZipFile] | None = None
+        if self.is_zip:
+            self.names = self._zip_names()
+        elif os.path.isdir(self.path):
+            self.names = sorted(_walk(self.path))
+        else:
+            raise DataError(f"There is no file or folder {self.path}: check the path.")
+        self._known = frozenset(self.names)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._known
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": None}
+
+    def images(self, skip: tuple[str, ...] = ()) -> list[str]:
+        """Names of the image files, sorted, without those in the top folders named by `skip`."""
+        found = [name for name in self.names if name.lower().endswith(IMAGE_SUFFIXES)]
+        return [name for name in found if name.split("/", 1)[0] not in skip] if skip else found
+
+    def where(self, name: str) -> str:
+        """How messages call one file."""
+        return f"{name} in {self.path}"
+
+    def read(self, name: str) -> bytes:
+        """The content of one file.
+
+        Raises:
+            DataError: there is no such file, it is damaged, encrypted or far too large.
+        """
+        if name not in self._known:
+            raise DataError(f"There is no {self.where(name)}: make the archive again with dataset_tool.py.")
+        try:
+            if self.is_zip:
+                archive = self._zip()
+                info = archive.getinfo(name)
+                _check_bytes(info.file_size)
+                return archive.read(info)
+            path = os.path.join(self.path, name)
+            _check_bytes(os.path.getsize(path))
+            with open(path, "rb") as file:
+                return file.read()
+        except (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as e:
+            reason = getattr(e, "strerror", None) or e
+            raise DataError(f"Cannot read {self.where(name)}: {reason}. Copy or make the archive again.") from e
+
+    def read_json(self, name: str) -> Any:
+        """The content of one JSON file."""
+        return parse_json(self.read(name), self.where(name))
+
+    def close(self) -> None:
+        """Close the zip; it opens again at the next read."""
+        if self._handle is not None:
+            self._handle[1].close()
+            self._handle = None
+
+    def _zip(self) -> zipfile.ZipFile:
+        """This process's own handle: a forked one would share its file position with the parent's.
+
+        Two threads that arrive together may both open the file; one handle is kept and both work.
+        """
+        handle = self._handle
+        if handle is None or handle[0] != os.getpid():
+            self._handle = handle = (os.getpid(), zipfile.ZipFile(self.path))
+        return handle[1]
+
+    def _zip_names(self) -> list[str]:
+        try:
+            names = self._zip().namelist()
+        except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"{self.path} is not a zip archive, or it is broken off ({error}): copy or make it again."
+            ) from error
+        for name in names:
+            if name.startswith(("/", "\\")) or ":" in name.split("/")[0] or ".." in name.replace("\\", "/").split("/"):
+                raise DataError(f"{self.path} holds {name!r}, a name that leads outside the archive: do not use it.")
+        return sorted({name for name in names if not name.endswith("/") and not _is_hidden(name)})
+
+
+@contextlib.contextmanager
+def create_archive(dest: str | os.PathLike) -> Iterator[Callable[[str, bytes], None]]:
+    """Write a new archive, whole or not at all: ``with create_archive(dest) as add: add(name, data)``.
+
+    `dest` ending in ``.zip`` makes a zip of stored (uncompressed) members with fixed dates, so equal content
+    gives equal bytes, and replaces an older zip. Any other `dest` makes a folder, which must be new or empty.
+    Everything is written under a temporary name beside `dest` and renamed at the end.
+
+    Raises:
+        UserError: `dest` is taken or cannot be written, or the disk is full.
+    """
+    dest = Path(dest)
+    check_dest(dest)
+    if dest.suffix.lower() == ".zip":
+        with atomic_path(dest) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+            yield lambda name, data: archive.writestr(zipfile.ZipInfo(name), data)
+        return
+    try:
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=dest.parent, prefix=f".{dest.name}-", suffix=".tmp"))
+    except OSError as error:
+        raise UserError(f"Cannot write {dest}: {error.strerror or error}. Choose another --dest.") from error
+
+    def add(name: str, data: bytes) -> None:
+        target = temporary / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+
+    try:
+        yield add
+        (temporary / ".mode").mkdir()  # made with the user's usual permissions, which mkdtemp does not give
+        temporary.chmod((temporary / ".mode").stat().st_mode)
+        (temporary / ".mode").rmdir()
+        if dest.exists():
+            dest.rmdir()
+        os.rename(temporary, dest)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {dest}: {error.strerror or error}. Free some space or choose another --dest."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_dest(dest: str | os.PathLike) -> None:
+    """Refuse a destination that `create_archive` would refuse, before any work is done.
+
+    Raises:
+        UserError: a folder with files in it, a file where a folder should be, or another archive format.
+    """
+    dest = Path(dest)
+    if dest.suffix.lower() in (".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".tfrecords"):
+        raise UserError(f"Cannot write {dest}: --dest is a folder or a file that ends in .zip.")
+    if dest.suffix.lower() == ".zip":
+        if dest.is_dir():
+            raise UserError(f"{dest} is a folder: name a zip file that can be written, or a folder without .zip.")
+    elif dest.is_dir() and any(dest.iterdir()):
+        raise UserError(f"The folder {dest} is not empty: name a new one, or a file that ends in .zip.")
+    elif dest.exists() and not dest.is_dir():
+        raise UserError(f"{dest} is a file: name a folder, or a file that ends in .zip.")
+
+
+def image_name(index: int, suffix: str = ".png") -> str:
+    """Where image number `index` stands in an archive: ``00000/img00000000.png``, a thousand to a folder."""
+    return f"{index // 1000:05d}/img{index:08d}{suffix}"
+
+
+def encode_png(pixels: np.ndarray, compress_level: int = 0) -> bytes:
+    """PNG of uint8 [H, W] (grey or class indices) or [H, W, 3].
+
+    Rows are stored without PNG's row filters. At level 0 writing and reading are then plain copies, several
+    times faster than the filtered rows that image libraries write even when they do not compress.
+    """
+    height, width = pixels.shape[:2]
+    rows = np.zeros([height, 1 + width * (3 if pixels.ndim == 3 else 1)], np.uint8)
+    rows[:, 1:] = pixels.reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), compress_level)), (b"IEND", b""))
+    return PNG_START[:8] + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
+        for kind, body in chunks
+    )
+
+
+def decode_image(data: bytes, where: str) -> PIL.Image.Image:
+    """Decode one image file; `where` names it in messages.
+
+    Raises:
+        DataError: it is no image, it is damaged or broken off, or it declares more than MAX_IMAGE_PIXELS.
+    """
+    try:
+        image = PIL.Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "BMP"))
+        if image.width * image.height <= MAX_IMAGE_PIXELS:
+            image.load()
+            return image
+    except Exception as error:  # decoders raise almost anything on damaged files
+        reason = "it is not a PNG, JPEG, WebP or BMP image" if isinstance(error, PIL.UnidentifiedImageError) else error
+        raise DataError(f"Cannot read {where}: {reason}. Remove or replace the file.") from error
+    raise DataError(
+        f"{where} declares {image.width}x{image.height} pixels, more than the {MAX_IMAGE_PIXELS} allowed: shrink it."
+    )
+
+
+def decode_pixels(data: bytes, where: str) -> np.ndarray:
+    """Decode one image file to uint8 [H, W] (grey) or [H, W, 3]; see `decode_image`."""
+    pixels = decode_plain_png(data)
+    if pixels is None:
+        image = decode_image(data, where)
+        pixels = np.array(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+    return pixels
+
+
+def decode_plain_png(data: bytes) -> np.ndarray | None:
+    """Decode what `encode_png` writes, with little more than a copy; None for any other file, whole or damaged."""
+    if data[:16] != PNG_START or data[37:41] != b"IDAT":
+        return None
+    width, height, *kind = struct.unpack_from(">IIBBBBB", data, 16)
+    channels = {(8, 0, 0, 0, 0): 1, (8, 2, 0, 0, 0): 3}.get(tuple(kind))
+    end = 41 + int.from_bytes(data[33:37], "big")
+    if channels is None or width * height > MAX_IMAGE_PIXELS or data[end + 8 : end + 16] != PNG_END:
+        return None
+    size = height * (1 + width * channels)
+    decoder = zlib.decompressobj()
+    try:
+        rows = decoder.decompress(memoryview(data)[41:end], size + 1)  # one more, to reach the checksum at the end
+    except zlib.error:
+        return None
+    if len(rows) != size or not decoder.eof:
+        return None
+    table = np.frombuffer(rows, np.uint8).reshape(height, -1)
+    if table[:, 0].any():
+        return None  # rows are filtered
+    pixels = table[:, 1:].copy()
+    return pixels if channels == 1 else pixels.reshape(height, width, 3)
+
+
+def parse_json(data: bytes, where: str) -> Any:
+    """Parse JSON bytes; `where` names the file in messages."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"Cannot read {where}: it is not valid JSON ({error}). Correct or remove the file.") from error
+
+
+def local_path(path: str | os.PathLike) -> str:
+    """A local path for a path or an address; the file behind an address is downloaded into the cache."""
+    name = os.fspath(path)
+    if is_url(name):
+        with open_url(name) as file:
+            name = file.name
+    return os.path.expanduser(name)
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Names of all files below `folder`; links to folders are followed, but none is entered twice."""
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        relative = os.path.relpath(parent, folder).replace(os.sep, "/")
+        prefix = "" if relative == "." else relative + "/"
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        yield from (prefix + name for name in files if not _is_hidden(name))
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _check_bytes(size: int) -> None:
+    if size > MAX_MEMBER_BYTES:
+        raise ValueError(f"it is {size >> 20} MB large, more than the {MAX_MEMBER_BYTES >> 20} MB allowed")

@@ -1,0 +1,252 @@
+"""Datasets of images with optional labels, read from a zip or a folder."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch.utils.data
+
+from dnnlib import EasyDict, UserError
+from training.archive import Archive, DataError, decode_pixels
+
+METADATA = "dataset.json"
+COMPANIONS = ("masks",)  # top folders of an archive that hold something about the images instead of images
+
+
+class Dataset(torch.utils.data.Dataset):
+    """Images with optional labels: a subset, mirrored or not, of what a subclass can read.
+
+    An item is a dictionary of arrays: `image`, uint8 [C, H, W], and `label`, float32 [label_dim]. A subclass
+    supplies `_load_raw_image` and `_load_raw_labels`, and may widen `_load_item`
+    by further arrays and `_draw` by pictures of them.
+
+    Args:
+        name: name of the dataset.
+        raw_shape: [count, channels, height, width] of everything there is.
+        max_size: use this many, chosen at random by `random_seed`; None uses all.
+        use_labels: give labels; without, they are empty.
+        xflip: add the mirror image of every image, after all the images.
+        random_seed: seed of the choice.
+
+    Raises:
+        UserError: the images are not square with a power-of-two side, or `max_size` is not positive.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        raw_shape: Sequence[int],
+        max_size: int | None = None,
+        use_labels: bool = False,
+        xflip: bool = False,
+        random_seed: int = 0,
+    ):
+        self.name = name
+        self._raw_shape = list(raw_shape)
+        self._use_labels = use_labels
+        self._labels: np.ndarray | None = None
+        count, _, height, width = self._raw_shape
+        if height != width or height & (height - 1):
+            raise DataError(
+                f"The images of {name} are {width}x{height}, but must be square with a power-of-two side: convert "
+                f"them with dataset_tool.py --transform=center-crop --width=256 --height=256."
+            )
+        chosen = np.arange(count)
+        if max_size is not None:
+            if max_size < 1:
+                raise UserError(f"A dataset needs at least 1 image, but {max_size} are asked for.")
+            if max_size < count:
+                chosen = np.sort(np.random.default_rng(random_seed).choice(count, max_size, replace=False))
+        self._raw_index = np.tile(chosen, 2 if xflip else 1)
+        self._flipped = np.arange(len(self._raw_index)) >= len(chosen)
+
+    def __len__(self) -> int:
+        return len(self._raw_index)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        item = self._load_item(int(self._raw_index[index]))
+        if self._flipped[index]:
+            item = {key: np.ascontiguousarray(array[..., ::-1]) for key, array in item.items()}
+        item["label"] = self.get_label(index)
+        return item
+
+    def preview(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
+        """Pictures of some items for a contact sheet.
+
+        Returns:
+            uint8 [N, 3, H, W] under the suffix that the sheet's file name gets: '' is the image.
+        """
+        return self._draw([self[i] for i in indices])
+
+    def get_label(self, index: int) -> np.ndarray:
+        """Label of one item: float32 [label_dim], one-hot for classes."""
+        label = self._raw_labels[self._raw_index[index]]
+        if self.has_onehot_labels:
+            return np.eye(1, self.label_dim, int(label), dtype=np.float32)[0]
+        return label.copy()
+
+    def get_details(self, index: int) -> EasyDict:
+        """Where an item comes from: `raw_idx`, `xflip` and `raw_label`."""
+        raw = int(self._raw_index[index])
+        return EasyDict(raw_idx=raw, xflip=bool(self._flipped[index]), raw_label=self._raw_labels[raw].copy())
+
+    @property
+    def image_shape(self) -> list[int]:
+        """[channels, height, width]."""
+        return self._raw_shape[1:]
+
+    @property
+    def num_channels(self) -> int:
+        return self._raw_shape[1]
+
+    @property
+    def resolution(self) -> int:
+        return self._raw_shape[2]
+
+    @property
+    def label_shape(self) -> list[int]:
+        """[number of classes], or the shape of one label vector; [0] without labels."""
+        if self.has_onehot_labels:
+            return [int(self._raw_labels.max()) + 1]
+        return list(self._raw_labels.shape[1:])
+
+    @property
+    def label_dim(self) -> int:
+        return self.label_shape[0]
+
+    @property
+    def has_labels(self) -> bool:
+        return self.label_dim > 0
+
+    @property
+    def has_onehot_labels(self) -> bool:
+        """True if the labels are classes, False if they are vectors or missing."""
+        return self._raw_labels.dtype == np.int64
+
+    @property
+    def _raw_labels(self) -> np.ndarray:
+        """Labels of everything there is: int64 [count] or float32 [count, label_dim]; read once, when asked for."""
+        if self._labels is None:
+            labels = self._load_raw_labels() if self._use_labels else None
+            self._labels = np.zeros([self._raw_shape[0], 0], np.float32) if labels is None else labels
+        return self._labels
+
+    def _load_item(self, raw_index: int) -> dict[str, np.ndarray]:
+        """Everything of one item but the label; a mirrored item has the last axis of each array reversed."""
+        return {"image": self._load_raw_image(raw_index)}
+
+    def _draw(self, items: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The pictures of `preview`."""
+        images = np.stack([item["image"] for item in items])
+        return {"": np.repeat(images, 3, axis=1) if self.num_channels == 1 else images}
+
+    def _load_raw_image(self, raw_index: int) -> np.ndarray:
+        """uint8 [C, H, W]."""
+        raise NotImplementedError
+
+    def _load_raw_labels(self) -> np.ndarray | None:
+        """int64 [count] or float32 [count, label_dim], None if there are none."""
+        raise NotImplementedError
+
+
+class ImageFolderDataset(Dataset):
+    """The images of a zip or a folder, with the labels of its dataset.json.
+
+    Only the list of files, the first image and dataset.json are read at once; every image is checked when it
+    is read. Instances can be pickled and used in any number of processes.
+
+    Args:
+        path: zip or folder, as dataset_tool.py makes them, or the address of a zip.
+        resolution: side that the images must have; None takes what is there.
+        use_labels, max_size, xflip, random_seed: see `Dataset`.
+
+    Raises:
+        DataError: there is no such archive or image, or an image is damaged or of another size than the first.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        resolution: int | None = None,
+        use_labels: bool = False,
+        max_size: int | None = None,
+        xflip: bool = False,
+        random_seed: int = 0,
+    ):
+        self._path = os.fspath(path)
+        self._archive = Archive(path)
+        self._image_names = self._archive.images(skip=COMPANIONS)
+        if not self._image_names:
+            raise DataError(f"There is no image in {path}: make an archive with dataset_tool.py.")
+        self._metadata = self._archive.read_json(METADATA) if METADATA in self._archive else {}
+        if not isinstance(self._metadata, Mapping):
+            raise DataError(f"{self._archive.where(METADATA)} must be an object with an entry 'labels'.")
+        first = self._read_pixels(0)
+        shape = [len(self._image_names), 1 if first.ndim == 2 else 3, *first.shape[:2]]
+        super().__init__(
+            name=os.path.splitext(os.path.basename(os.path.normpath(self._path)))[0],
+            raw_shape=shape,
+            max_size=max_size,
+            use_labels=use_labels,
+            xflip=xflip,
+            random_seed=random_seed,
+        )
+        if resolution is not None and resolution != self.resolution:
+            raise DataError(
+                f"The images of {path} are {self.resolution}x{self.resolution}, not {resolution}x{resolution}: "
+                f"resize them with dataset_tool.py --width={resolution} --height={resolution}."
+            )
+
+    def close(self) -> None:
+        """Close the archive; it opens again at the next read."""
+        self._archive.close()
+
+    def _load_raw_image(self, raw_index: int) -> np.ndarray:
+        pixels = self._read_pixels(raw_index)
+        channels, height, width = self.image_shape
+        if pixels.shape[:2] != (height, width):
+            raise DataError(
+                f"{self._archive.where(self._image_names[raw_index])} is {pixels.shape[1]}x{pixels.shape[0]}, but the "
+                f"first image is {width}x{height}: bring all to one size with dataset_tool.py --width and --height."
+            )
+        if channels == 1 and pixels.ndim == 3:
+            raise DataError(
+                f"{self._archive.where(self._image_names[raw_index])} is a colour image, but the first one is grey: "
+                f"convert all to RGB with dataset_tool.py."
+            )
+        if pixels.ndim == 2:
+            return np.repeat(pixels[np.newaxis], channels, axis=0)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def _read_pixels(self, raw_index: int) -> np.ndarray:
+        """uint8 [H, W] or [H, W, 3] of any size."""
+        name = self._image_names[raw_index]
+        return decode_pixels(self._archive.read(name), self._archive.where(name))
+
+    def _load_raw_labels(self) -> np.ndarray | None:
+        entries = self._metadata.get("labels")
+        if entries is None:
+            return None
+        where = self._archive.where(METADATA)
+        try:
+            table = {str(name).replace("\\", "/"): label for name, label in entries}
+        except (TypeError, ValueError) as error:
+            raise DataError(f"The labels in {where} must be a list of [image name, label].") from error
+        missing = next((name for name in self._image_names if name not in table), None)
+        if missing is not None:
+            raise DataError(f"There is no label for {missing} in {where}: add it, or train without --cond.")
+        return _label_array([table[name] for name in self._image_names], where)
+
+
+def _label_array(values: list[Any], where: str) -> np.ndarray:
+    """Classes as int64 [N], or vectors as float32 [N, label_dim]."""
+    try:
+        labels = np.array(values)
+    except ValueError:
+        labels = np.empty(0, object)
+    if labels.ndim == 1 and labels.dtype.kind == "i" and labels.min() >= 0:
+        return labels.astype(np.int64)
+    if labels.ndim == 2 and labels.dtype.kind in "if":
+        return labels.astype(np.float32)
+    raise DataError(f"The labels in {where} must be class numbers from 0, or lists of numbers of one length.")
