@@ -1,0 +1,61 @@
+"""The controller of adaptive discriminator augmentation (Karras et al. 2020, "Limited Data", section 3.1)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from torch_utils import training_stats
+
+SIGNS = "Loss/signs/real"
+
+
+class AugmentController:
+    """Raises the augmentation probability while D is too sure of real samples, and lowers it otherwise.
+
+    Args:
+        augment_pipe: the pipe whose `p` is steered.
+        target: desired mean of the signs of real logits; None leaves p alone.
+        interval: steps between adjustments.
+        batch_size: images a step.
+        speed_kimg: thousands of images in which p can go from 0 to 1.
+        device: where sums over processes are taken.
+    """
+
+    def __init__(
+        self,
+        augment_pipe: torch.nn.Module,
+        target: float | None,
+        interval: int,
+        batch_size: int,
+        speed_kimg: float,
+        device: torch.device,
+    ):
+        self.augment_pipe = augment_pipe
+        self.target = target
+        self.interval = interval
+        self.device = device
+        self.increment = batch_size * interval / (speed_kimg * 1000)
+        self._signs = training_stats.Collector(SIGNS, keep_previous=False)
+
+    @property
+    def p(self) -> float:
+        """Current augmentation probability."""
+        return float(self.augment_pipe.p)
+
+    def step(self, step: int) -> None:
+        """Adjust p after training step number `step`, when it is time."""
+        if self.target is None or step % self.interval:
+            return
+        self._signs.update(self.device)
+        if self._signs.num(SIGNS):
+            direction = 1 if self._signs.mean(SIGNS) > self.target else -1
+            self.augment_pipe.p.copy_((self.augment_pipe.p + direction * self.increment).clamp(min=0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Signs gathered since the last adjustment; in a group of processes all must call this together."""
+        return self._signs.state_dict(self.device)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self._signs.load_state_dict(state)
