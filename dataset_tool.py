@@ -1,0 +1,104 @@
+"""Make a dataset archive of images, with or without masks, from what you have."""
+
+import click
+
+from semantic.sources.catalog import PROCEDURAL, PROCEDURAL_SIDE, open_source
+from semantic.sources.convert import convert, default_workers
+from semantic.sources.geometry import FILTERS, TRANSFORMS, Geometry
+from training.archive import check_dest
+
+EPILOG = """
+\b
+SOURCES
+  a folder or zip of images       png, jpg, webp, bmp, in any sub-folders
+  ... with --masks                a folder or zip of masks with the same base names
+  an archive made by this tool    to resize it or to merge its classes
+  raw CelebAMask-HQ               the folder or zip that holds CelebA-HQ-img
+  SemanticStyleGAN's LMDB         needs: pip install 'semantic-stylegan[lmdb]'
+  procedural                      drawn faces with exact masks, nothing to download
+
+\b
+EXAMPLES
+  Drawn faces, to try everything out:
+    python dataset_tool.py --source=procedural --max-images=2000 --width=64 --height=64 --dest=faces64.zip
+
+\b
+  CelebAMask-HQ as in the paper:
+    python dataset_tool.py --source=CelebAMask-HQ.zip --split=train --width=256 --height=256 --dest=celeba256.zip
+
+\b
+  Photos with colour-coded masks; palette.json is {"background": [255, 0, 0], "skin": [255, 255, 0]}:
+    python dataset_tool.py --source=photos --masks=labels --palette=palette.json --transform=center-crop
+      --width=256 --height=256 --dest=mine.zip
+
+\b
+  Photos with index masks; map.json is {"classes": {"background": ["null"], "clothes": ["shirt", "skirt"]}}:
+    python dataset_tool.py --source=photos --masks=masks --mask-map=map.json --transform=center-crop
+      --width=256 --height=256 --dest=mine.zip
+
+\b
+  Images only, for StyleGAN2 or for adaptation:
+    python dataset_tool.py --source=paintings --transform=center-crop --width=256 --height=256 --dest=paintings.zip
+
+\b
+  A smaller copy of an archive:
+    python dataset_tool.py --source=celeba256.zip --width=64 --height=64 --dest=celeba64.zip
+"""
+
+
+@click.command(epilog=EPILOG, context_settings={"max_content_width": 120})
+@click.option("--source", required=True, metavar="PATH", help="Folder, zip, LMDB or address of a zip; or: procedural.")
+@click.option(
+    "--dest", required=True, metavar="PATH", help="The archive to make: a name ending in .zip, or a new folder."
+)
+@click.option("--max-images", type=click.IntRange(min=1), metavar="N", help="Take the first N [procedural: 10000].")
+@click.option(
+    "--resize-filter",
+    type=click.Choice(list(FILTERS)),
+    default="lanczos",
+    show_default=True,
+    help="For images. Masks always shrink by area vote and grow by repetition.",
+)
+@click.option(
+    "--transform",
+    type=click.Choice(TRANSFORMS),
+    help="center-crop: the central square. center-crop-wide: the central part of the shape width:height, set into a "
+    "square with black bars.",
+)
+@click.option(
+    "--width", type=click.IntRange(min=1), metavar="PIXELS", help="Width to make [as it is; procedural: 128]."
+)
+@click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="Height to make [as --width].")
+@click.option("--masks", metavar="PATH", help="Folder or zip of masks, matched with the images by base name.")
+@click.option("--palette", metavar="JSON", help='Colours of the classes: {"background": [r, g, b], ...}, in order.')
+@click.option("--mask-map", metavar="JSON", help='Merge classes: {"classes": {region: [names or indices], ...}}.')
+@click.option(
+    "--split",
+    type=click.Choice(["train", "test"]),
+    help="CelebAMask-HQ: the first 28,000 or the rest. Elsewhere all but a tenth, or that tenth. [all]",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of procedural and of --split.")
+@click.option(
+    "--workers", type=click.IntRange(min=0), default=None, metavar="N", help="Processes to work in [one a core]."
+)
+def main(
+    source, dest, max_images, resize_filter, transform, width, height, masks, palette, mask_map, split, seed, workers
+):
+    """Make a dataset archive of images, with or without masks, from what you have.
+
+    The archive holds square PNG images of one power-of-two size, masks of class indices, and dataset.json with labels
+    and the names of the regions. JPEG files are kept as they are where neither crop nor size is asked for.
+    """
+    if source == PROCEDURAL:
+        width = max(width or 0, height or 0) or PROCEDURAL_SIDE
+    geometry = Geometry(width, height, transform, resize_filter)
+    check_dest(dest)
+    opened = open_source(source, masks, palette, mask_map, split, seed, max_images, width)
+    summary = convert(opened, dest, geometry, default_workers() if workers is None else workers)
+    for note in opened.notes:
+        click.echo(note)
+    click.echo(f"Wrote {dest}: {summary}.")
+
+
+if __name__ == "__main__":
+    main()

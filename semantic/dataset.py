@@ -1,0 +1,120 @@
+"""Images with segmentation masks."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dnnlib import open_url
+from semantic.regions import Regions
+from semantic.sources.indices import decode_indices
+from training.archive import DataError, parse_json
+from training.dataset import METADATA, ImageFolderDataset
+
+MASKS = "masks/"
+
+
+class MaskedImageDataset(ImageFolderDataset):
+    """The images of an archive with their masks; an item has `mask`, uint8 [H, W] of class indices, besides.
+
+    Attributes:
+        regions: names and colours of the classes.
+
+    Args:
+        regions: the classes, in place of those in dataset.json: `Regions`, the dictionary that dataset.json
+            holds, or the path of a JSON file with it.
+        path, resolution, use_labels, max_size, xflip, random_seed: see `ImageFolderDataset`. A mirrored item
+            has image and mask mirrored.
+
+    Raises:
+        DataError: no masks or no regions in the archive, an image without a mask; when an item is read: a mask of
+            another size than the image, not of class indices, or with an index that no region has.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        regions: Regions | Mapping[str, Any] | str | os.PathLike | None = None,
+        resolution: int | None = None,
+        use_labels: bool = False,
+        max_size: int | None = None,
+        xflip: bool = False,
+        random_seed: int = 0,
+    ):
+        super().__init__(path, resolution, use_labels, max_size, xflip, random_seed)
+        self._mask_names = [mask_name(name) for name in self._image_names]
+        missing = [name for name in self._mask_names if name not in self._archive]
+        if len(missing) == len(self._mask_names):
+            raise DataError(
+                f"There are no masks in {path}: make the archive with dataset_tool.py --masks, or train on images only "
+                f"with --cfg=auto."
+            )
+        if missing:
+            raise DataError(
+                f"{len(missing)} of {len(self._mask_names)} images have no mask: {self._archive.where(missing[0])} is "
+                f"missing. Make the archive again with dataset_tool.py --masks."
+            )
+        if regions is None:
+            regions = self._metadata.get("regions")
+            if regions is None:
+                raise DataError(
+                    f'{path} does not name its regions: give --regions=FILE with {{"names": ["background", ...]}}, or '
+                    f"make the archive with dataset_tool.py."
+                )
+            regions = Regions.from_dict(regions, where=f"the regions in {self._archive.where(METADATA)}")
+        self.regions = load_regions(regions)
+        self._region_colors = np.array(self.regions.colors, np.uint8)
+
+    def _draw(self, items: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The images under '' and under '_mask' the masks in the colours of the regions."""
+        masks = np.stack([item["mask"] for item in items])
+        painted = np.ascontiguousarray(self._region_colors[masks].transpose(0, 3, 1, 2))
+        return {**super()._draw(items), "_mask": painted}
+
+    def _load_item(self, raw_index: int) -> dict[str, np.ndarray]:
+        return {**super()._load_item(raw_index), "mask": self._load_raw_mask(raw_index)}
+
+    def _load_raw_mask(self, raw_index: int) -> np.ndarray:
+        """uint8 [H, W]."""
+        name = self._mask_names[raw_index]
+        where = self._archive.where(name)
+        mask = decode_indices(self._archive.read(name), where)
+        if mask.shape != (self.resolution, self.resolution):
+            raise DataError(
+                f"{where} is {mask.shape[1]}x{mask.shape[0]}, but its image is {self.resolution}x{self.resolution}: "
+                f"make the archive again with dataset_tool.py, which brings both to one size."
+            )
+        largest = int(mask.max())
+        if largest >= len(self.regions):
+            raise DataError(
+                f"{where} holds the class index {largest}, but there are {len(self.regions)} regions (0 to "
+                f"{len(self.regions) - 1}): name the missing ones with --regions, or merge classes with "
+                f"dataset_tool.py --mask-map."
+            )
+        return mask
+
+
+def mask_name(image_name: str) -> str:
+    """Where an archive keeps the mask of an image: the same name under ``masks/``, always PNG."""
+    return MASKS + os.path.splitext(image_name)[0] + ".png"
+
+
+def load_regions(regions: Regions | Mapping[str, Any] | str | os.PathLike) -> Regions:
+    """Regions from themselves, from a dictionary, or from a JSON file (path or address).
+
+    A JSON file holds what dataset.json has under "regions", or a whole dataset.json.
+
+    Raises:
+        UserError: the file is missing, is not JSON, or does not describe regions.
+    """
+    if isinstance(regions, Regions):
+        return regions
+    where = "the regions"
+    if not isinstance(regions, Mapping):
+        where = f"the regions in {regions}"
+        with open_url(regions) as file:
+            regions = parse_json(file.read(), str(regions))
+    if isinstance(regions, Mapping) and isinstance(regions.get("regions"), Mapping):
+        regions = regions["regions"]
+    return Regions.from_dict(regions, where=where)

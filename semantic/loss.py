@@ -1,0 +1,106 @@
+"""The joint loss of image and mask (Shi et al. 2022, section 3.4)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from semantic.regions import Regions, one_hot
+from torch_utils import training_stats
+from training.loss import Samples, StyleGAN2Loss
+
+
+def mask_consistency(coarse_mask: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Squared distance of the coarse mask from the final mask, averaged down to its size.
+
+    Args:
+        coarse_mask: [N, K, H, H] in [-1, 1].
+        mask: [N, K, R, R], R a multiple of H.
+
+    Returns:
+        Mean over everything, a scalar.
+    """
+    return (coarse_mask - F.avg_pool2d(mask, mask.shape[-1] // coarse_mask.shape[-1])).square().mean()
+
+
+def mix_region_codes(ws: torch.Tensor, other: torch.Tensor, regions: Regions, choice: torch.Tensor) -> torch.Tensor:
+    """Per-region style mixing; base codes stay.
+
+    Args:
+        ws, other: codes of latents A and B, [N, b+2K, D].
+        regions: layout of the codes.
+        choice: integers [N, K]: 0 keeps both codes of A, 1 takes the texture of B, 2 both codes of B.
+
+    Returns:
+        [N, b+2K, D].
+    """
+    shape, texture = choice == 2, choice >= 1
+    from_other = torch.stack([shape, texture], dim=2).flatten(1)
+    from_other = F.pad(from_other, (regions.base_layers, 0), value=False)
+    return torch.where(from_other.unsqueeze(2), other, ws)
+
+
+class SemanticLoss(StyleGAN2Loss):
+    """StyleGAN2's loss on pairs of image and mask, with R1 on each and a term that keeps the masks consistent.
+
+    Args:
+        r1_gamma_mask: weight of R1 on masks.
+        mask_weight: weight of `mask_consistency`.
+        style_mixing_prob: probability that a batch mixes two latents region by region.
+        pl_weight: weight of the path length on expanded latents.
+        kwargs: see `StyleGAN2Loss`.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        r1_gamma_mask: float = 1000,
+        mask_weight: float = 100,
+        style_mixing_prob: float = 0.3,
+        pl_weight: float = 0.5,
+        **kwargs: Any,
+    ):
+        super().__init__(*args, style_mixing_prob=style_mixing_prob, pl_weight=pl_weight, **kwargs)
+        self.r1_gamma_mask = r1_gamma_mask
+        self.mask_weight = mask_weight
+        self.num_regions = len(self.G.regions)
+
+    def mix_styles(self, z: torch.Tensor, c: torch.Tensor, update_w_avg: bool) -> torch.Tensor:
+        """Codes for a batch; with probability `style_mixing_prob` regions take codes of a second latent.
+
+        Of a mixed batch every sample and region independently keeps A, takes B's texture, or takes B whole.
+        """
+        ws = self.G.mapping(z, c, skip_w_avg_update=not update_w_avg)
+        if self.style_mixing_prob > 0:
+            other = self.G.mapping(torch.randn_like(z), c, skip_w_avg_update=True)
+            choice = torch.randint(3, [z.shape[0], self.num_regions], device=z.device)
+            mixed = torch.rand([], device=z.device) < self.style_mixing_prob
+            ws = mix_region_codes(ws, other, self.G.regions, choice * mixed)
+        return ws
+
+    def generate(self, z: torch.Tensor, c: torch.Tensor) -> Samples:
+        ws = self.mix_styles(z, c, update_w_avg=True)
+        with self.autocast():
+            out = self.G.synthesis(ws, return_mask=True)
+        return Samples(out.image.float(), {"mask": out.mask.float(), "coarse_mask": out.coarse_mask})
+
+    def real_samples(self, real: Mapping[str, torch.Tensor]) -> Samples:
+        return Samples(super().real_samples(real).images, {"mask": one_hot(real["mask"], self.num_regions)})
+
+    def discriminate(self, samples: Samples, c: torch.Tensor, full_precision: bool = False) -> torch.Tensor:
+        images, mask = samples.images, samples.extras["mask"]
+        if self.augment_pipe is not None:
+            images, mask = self.augment_pipe(images, mask=mask)
+        return self.run_D(images, c, full_precision, mask=mask)
+
+    def generator_terms(self, fake: Samples) -> torch.Tensor:
+        term = mask_consistency(fake.extras["coarse_mask"], fake.extras["mask"])
+        training_stats.report("Loss/mask_consistency", term)
+        return self.mask_weight * term
+
+    def r1_terms(self) -> dict[str, tuple[str, float]]:
+        return {**super().r1_terms(), "mask": ("r1_penalty_mask", self.r1_gamma_mask)}
+
+    def path_length_inputs(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        return self.G.synthesis.expand(super().path_length_inputs(z, c))

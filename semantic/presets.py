@@ -1,0 +1,121 @@
+"""Configurations of the compositional GAN, as a table over resolutions."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from dnnlib import EasyDict, UserError
+from semantic.regions import Regions
+from training.presets import optimizer_options
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Widths and training options for one resolution.
+
+    Attributes:
+        w_dim: D, also z_dim.
+        coarse_size, coarse_channels, local_channels: H, F and C of the local generators.
+        min_feat_size: where rendering starts.
+        channel_base, channel_max: widths of render network and discriminator.
+        batch: images a step.
+        gamma, gamma_mask: weights of R1 on image and mask.
+        ema: half-life of the weight average in thousands of images.
+    """
+
+    w_dim: int = 512
+    coarse_size: int = 64
+    coarse_channels: int = 512
+    local_channels: int = 64
+    min_feat_size: int = 16
+    channel_base: int = 32768
+    channel_max: int = 512
+    batch: int = 16
+    gamma: float = 10
+    gamma_mask: float = 1000
+    ema: float = 10
+
+
+PAPER = Size()
+"""The paper's, for 256² and above."""
+
+SIZES = {
+    32: Size(128, 16, 128, 32, 4, 1024, 128, 16, 0.5, 50, 5),
+    64: Size(256, 32, 128, 32, 8, 2048, 128, 16, 1, 100, 5),
+    128: Size(512, 64, 256, 64, 16, 16384, 256, 16, 3, 300, 10),
+}
+"""Smaller pictures need less width, and their R1 is weaker: it sums squared gradients over fewer pixels."""
+
+
+def semantic_options(resolution: int, regions: Regions, precision: str) -> EasyDict:
+    """Options of `training.training_loop.training_loop` for image and mask pairs.
+
+    Args:
+        resolution: of the data, a power of two from 32 up.
+        regions: of the data.
+        precision: 'fp32', 'fp16' or 'bf16'.
+    """
+    size = SIZES.get(resolution, PAPER)
+    width = {"channel_base": size.channel_base, "channel_max": size.channel_max}
+    return EasyDict(
+        G_kwargs=EasyDict(
+            class_name="semantic.generator.Generator",
+            z_dim=size.w_dim,
+            w_dim=size.w_dim,
+            regions=regions.to_dict(),
+            mapping_kwargs={"num_layers": 8},
+            synthesis_kwargs={
+                **width,
+                "coarse_size": size.coarse_size,
+                "coarse_channels": size.coarse_channels,
+                "local_channels": size.local_channels,
+                "min_feat_size": size.min_feat_size,
+            },
+        ),
+        D_kwargs=EasyDict(
+            class_name="semantic.discriminator.DualBranchDiscriminator",
+            **width,
+            num_regions=len(regions),
+            block_kwargs={"conv_clamp": 256} if precision == "fp16" else {},
+            epilogue_kwargs={"mbstd_group_size": 4},
+        ),
+        loss_kwargs=EasyDict(
+            class_name="semantic.loss.SemanticLoss",
+            r1_gamma=size.gamma,
+            r1_gamma_mask=size.gamma_mask,
+            mask_weight=100,
+            precision=precision,
+        ),
+        **optimizer_options(0.002),
+        batch_size=size.batch,
+        ema_kimg=size.ema,
+        ema_rampup=0.05,
+        total_kimg=25000,
+    )
+
+
+def adaptation_options(source: Mapping[str, Any], path: str, precision: str, freeze_local: bool) -> EasyDict:
+    """Options for adapting a trained pair to images alone.
+
+    Args:
+        source: networks as `legacy.load_network` gives them.
+        path: where they came from, for messages.
+        precision: 'fp32', 'fp16' or 'bf16'.
+        freeze_local: keep mapping and local generators: masks stay, geometry cannot change.
+
+    Raises:
+        UserError: the network has no regions.
+    """
+    G, D = source["G_ema"], source["D"]
+    if not hasattr(G, "regions"):
+        raise UserError(f"--cfg=semantic-adapt starts from a network with regions, but {path} has none.")
+    options = semantic_options(G.img_resolution, G.regions, precision)
+    data = ("c_dim", "img_resolution", "img_channels")  # filled in from the data set
+    options.G_kwargs.update({k: v for k, v in G.init_kwargs.items() if k not in data})
+    if D is not None:
+        options.D_kwargs.update({k: v for k, v in D.init_kwargs.items() if k not in data})
+    options.loss_kwargs.update(class_name="semantic.adaptation.AdaptationLoss", mask_weight=10)
+    del options.loss_kwargs["r1_gamma_mask"]
+    options.total_kimg = 32
+    options.G_frozen = ["mapping.", "synthesis.local."] if freeze_local else []
+    return options

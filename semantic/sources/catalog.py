@@ -1,0 +1,130 @@
+"""Which kind of source a path is, and which part of it to take."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import PIL.Image
+
+from dnnlib import UserError
+from semantic.regions import Regions
+from semantic.sources.base import Sample, Source
+from semantic.sources.celebamask import CelebAMaskSource, is_celebamask
+from semantic.sources.coding import make_coding
+from semantic.sources.files import open_files
+from semantic.sources.published_lmdb import LmdbSource, is_lmdb
+from training.archive import Archive, local_path
+
+PROCEDURAL = "procedural"
+PROCEDURAL_SIDE = 128
+PROCEDURAL_COUNT = 10000
+PROCEDURAL_TEST_START = 1 << 30  # test portraits start here: no training set reaches so far
+TEST_SHARE = 10  # one image in this many is for testing, where a source has no split of its own
+
+
+class ProceduralSource(Source):
+    """Drawn portraits with exact masks, see `semantic.procedural`.
+
+    Args:
+        resolution: side in pixels.
+        count: number of portraits.
+        seed: which set.
+        start: number of the first portrait.
+        mask_map: JSON file that merges regions.
+    """
+
+    def __init__(self, resolution: int, count: int, seed: int = 0, start: int = 0, mask_map: str | None = None):
+        from semantic.procedural import ProceduralFaces
+
+        super().__init__()
+        self._faces = ProceduralFaces(resolution, seed)
+        self._count, self._start = count, start
+        self._coding = make_coding(None, mask_map, self._faces.regions)
+        self.regions = self._coding.regions
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, index: int) -> Sample:
+        where = f"procedural portrait {index}"
+        image, mask = self._faces.render(self._start + index)
+        return Sample(PIL.Image.fromarray(image), None, self._coding.merge(mask, where), where)
+
+
+class Subset(Source):
+    """Some samples of another source."""
+
+    def __init__(self, source: Source, indices: Sequence[int]):
+        super().__init__()
+        self._source, self._indices = source, [int(i) for i in indices]
+        self.labels = None if source.labels is None else [source.labels[i] for i in self._indices]
+        self.regions, self.notes = source.regions, source.notes
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, index: int) -> Sample:
+        return self._source.read(self._indices[index])
+
+    def regions_up_to(self, largest: int) -> Regions:
+        return self._source.regions_up_to(largest)
+
+
+def open_source(
+    path: str,
+    masks: str | None = None,
+    palette: str | None = None,
+    mask_map: str | None = None,
+    split: str | None = None,
+    seed: int = 0,
+    max_images: int | None = None,
+    resolution: int | None = None,
+) -> Source:
+    """Open whatever `path` is: 'procedural', raw CelebAMask-HQ, an LMDB, or images in a folder or zip.
+
+    Args:
+        path: folder, file or address, or 'procedural'.
+        masks: folder or zip of masks for the images of a folder or zip.
+        palette, mask_map: JSON files, see `make_coding`.
+        split: 'train' or 'test'. CelebAMask-HQ has its own; the procedural source draws other portraits; elsewhere
+            a tenth chosen by `seed` is for testing.
+        seed: of the split and of the procedural source.
+        max_images: take the first so many.
+        resolution: side of procedural portraits.
+
+    Raises:
+        UserError: the source cannot be used, or an option does not go with it.
+    """
+    if max_images is not None and max_images < 1:
+        raise UserError(f"--max-images must be at least 1, but is {max_images}.")
+    if path == PROCEDURAL:
+        _refuse("the procedural source", masks=masks, palette=palette)
+        start = PROCEDURAL_TEST_START if split == "test" else 0
+        return ProceduralSource(resolution or PROCEDURAL_SIDE, max_images or PROCEDURAL_COUNT, seed, start, mask_map)
+    local = local_path(path)
+    own_split = False
+    if is_lmdb(local):
+        _refuse("an LMDB", masks=masks)
+        source: Source = LmdbSource(local, palette, mask_map)
+    else:
+        archive = Archive(local)
+        if masks is None and is_celebamask(archive):
+            _refuse("raw CelebAMask-HQ", palette=palette)
+            source, own_split = CelebAMaskSource(archive, split, mask_map), True
+        else:
+            source = open_files(archive, masks, palette, mask_map)
+    indices = np.arange(len(source))
+    if split is not None and not own_split:
+        order = np.random.default_rng(seed).permutation(len(source))
+        share = max(len(source) // TEST_SHARE, 1)
+        indices = np.sort(order[:share] if split == "test" else order[share:])
+    indices = indices[:max_images]
+    if not len(indices):
+        raise UserError(f"There is no image to take from {path}: check --source and --split.")
+    return source if len(indices) == len(source) else Subset(source, indices)
+
+
+def _refuse(kind: str, **options: str | None) -> None:
+    """Refuse options that do not go with a kind of source."""
+    given = next((name for name, value in options.items() if value is not None), None)
+    if given is not None:
+        raise UserError(f"--{given} does not go with {kind}, which brings its own masks: leave it out.")

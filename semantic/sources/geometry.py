@@ -1,0 +1,160 @@
+"""Crops and sizes: the same for an image and its mask."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import PIL.Image
+import scipy.sparse
+
+from dnnlib import UserError
+from semantic.sources.base import Sample
+from training.archive import DataError
+
+FILTERS = {"box": PIL.Image.Resampling.BOX, "lanczos": PIL.Image.Resampling.LANCZOS}
+TRANSFORMS = ("center-crop", "center-crop-wide")
+ASPECT_TOLERANCE = 0.02
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """From an image of any size to a square one of a power-of-two side.
+
+    Args:
+        width, height: the size to make; None keeps that of the (cropped) image.
+        transform: None takes square images whole; 'center-crop' takes the largest central square;
+            'center-crop-wide' takes the largest central part of the shape width:height, resizes it to that, and sets it
+            into the smallest square, with black bars (background in the mask).
+        resize_filter: 'box' or 'lanczos', for images. Masks shrink by area vote and grow by repetition.
+
+    Raises:
+        UserError: the result would not be square with a power-of-two side.
+    """
+
+    width: int | None = None
+    height: int | None = None
+    transform: str | None = None
+    resize_filter: str = "lanczos"
+
+    def __post_init__(self):
+        width, height = self.width, self.height
+        if self.transform == "center-crop-wide":
+            if width is None or height is None:
+                raise UserError("--transform=center-crop-wide needs both --width and --height.")
+        elif width is not None and height is not None and width != height:
+            raise UserError(
+                f"Images must become square, but --width={width} and --height={height}: give the same number, or add "
+                f"--transform=center-crop-wide."
+            )
+        side = max(width or 0, height or 0)
+        if side & (side - 1):
+            raise UserError(f"The side of the images must be a power of two, such as 128 or 256, but is {side}.")
+
+    def apply(self, sample: Sample) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The image as uint8 [S, S, 3], or None where the sample's JPEG serves as it is, and the mask, uint8 [S, S].
+
+        Raises:
+            DataError: the image is not square and no transform is asked for, its side is not a power of two and no
+                size is asked for, or the mask's shape differs from the image's.
+        """
+        image, mask = sample.image, sample.mask
+        box = self._crop(image, sample.where)
+        width, height = self._size(box, sample.where)
+        whole = box == (0, 0, *image.size) and (width, height) == image.size
+        pixels = None
+        if sample.jpeg is None or not whole:
+            pixels = _pad(np.asarray(_resize_image(image, box, (width, height), FILTERS[self.resize_filter])))
+        if mask is None:
+            return pixels, None
+        shape = mask.shape[1] / image.width, mask.shape[0] / image.height
+        if abs(shape[0] / shape[1] - 1) > ASPECT_TOLERANCE:
+            raise DataError(
+                f"{sample.where} is {image.width}x{image.height}, but its mask is {mask.shape[1]}x{mask.shape[0]}, "
+                f"another shape: correct the mask."
+            )
+        right, bottom = min(box[2] * shape[0], mask.shape[1]), min(box[3] * shape[1], mask.shape[0])
+        mask_box = (box[0] * shape[0], box[1] * shape[1], right, bottom)
+        return pixels, _pad(resize_mask(mask, (width, height), mask_box))
+
+    def _crop(self, image: PIL.Image.Image, where: str) -> Box:
+        """The part of an image to take."""
+        width, height = image.size
+        if self.transform is None:
+            if width != height:
+                raise DataError(
+                    f"{where} is {width}x{height}, not square: add --transform=center-crop to take the central square."
+                )
+            return 0, 0, width, height
+        aspect = self.width / self.height if self.transform == "center-crop-wide" else 1.0
+        part = min(width, round(height * aspect)), min(height, round(width / aspect))
+        left, top = (width - part[0]) // 2, (height - part[1]) // 2
+        return left, top, left + part[0], top + part[1]
+
+    def _size(self, box: Box, where: str) -> tuple[int, int]:
+        """Width and height to resize that part to."""
+        if self.transform == "center-crop-wide":
+            return self.width, self.height
+        side = self.width or self.height or round(box[2] - box[0])
+        if side & (side - 1):
+            raise DataError(
+                f"{where} gives {side}x{side} pixels, but the side must be a power of two: add, for example, "
+                f"--width=256 --height=256."
+            )
+        return side, side
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int], box: Box | None = None) -> np.ndarray:
+    """Resize class indices without mixing them.
+
+    When shrinking, the class that covers most of a new pixel's area wins (the lowest index among equals). When
+    growing, the nearest pixel is taken.
+
+    Args:
+        mask: uint8 [H, W].
+        size: new (width, height).
+        box: the part of the mask to take; None takes all.
+
+    Returns:
+        uint8 [height, width].
+    """
+    box = box or (0, 0, mask.shape[1], mask.shape[0])
+    source = PIL.Image.fromarray(mask)
+    part = box[2] - box[0], box[3] - box[1]
+    if part == size and all(value == int(value) for value in box):
+        return np.array(source.crop(tuple(int(value) for value in box)))
+    if size[0] >= part[0] and size[1] >= part[1]:
+        return np.array(source.resize(size, PIL.Image.Resampling.NEAREST, box=box))
+    rows, columns = _overlaps(box[1], box[3], size[1], len(mask)), _overlaps(box[0], box[2], size[0], mask.shape[1])
+    winner = np.zeros((size[1], size[0]), np.uint8)
+    most = np.zeros(winner.shape, np.float32)
+    for k in np.flatnonzero(np.bincount(mask.ravel())):
+        area = (columns @ (rows @ (mask == k).astype(np.float32)).T).T
+        more = area > most + 1e-4 * (rows.max() * columns.max())  # rounding must not decide between equal areas
+        winner[more], most[more] = k, area[more]
+    return winner
+
+
+def _overlaps(start: float, stop: float, new: int, old: int) -> scipy.sparse.csr_array:
+    """Length that each of `new` equal parts of [start, stop] shares with each of `old` pixels: float32 [new, old]."""
+    edges = np.linspace(start, stop, new + 1)
+    cuts = np.union1d(edges, np.arange(np.ceil(start), np.floor(stop) + 1))
+    middles = (cuts[1:] + cuts[:-1]) / 2
+    places = np.clip(np.searchsorted(edges, middles) - 1, 0, new - 1), np.clip(middles.astype(int), 0, old - 1)
+    return scipy.sparse.csr_array((np.diff(cuts).astype(np.float32), places), shape=(new, old))
+
+
+def _resize_image(
+    image: PIL.Image.Image, box: Box, size: tuple[int, int], resample: PIL.Image.Resampling
+) -> PIL.Image.Image:
+    if (box[2] - box[0], box[3] - box[1]) == size:
+        return image.crop(box)
+    return image.resize(size, resample, box=box)
+
+
+def _pad(pixels: np.ndarray) -> np.ndarray:
+    """Zeros on both sides until it is square."""
+    height, width = pixels.shape[:2]
+    rows, columns = max(width - height, 0), max(height - width, 0)
+    bars = [(rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)]
+    return np.pad(pixels, bars + [(0, 0)] * (pixels.ndim - 2))

@@ -1,0 +1,592 @@
+"""dataset_tool.py: every kind of source ends in the same kind of archive, or in one plain line."""
+
+import io
+import json
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import PIL.Image
+import pytest
+import scipy.ndimage
+from click.testing import CliRunner
+
+import dataset_tool
+from semantic.dataset import MaskedImageDataset
+from semantic.regions import CELEBAMASK, Regions
+from semantic.sources.celebamask import PARTS
+from semantic.sources.geometry import resize_mask
+from semantic.sources.palette import Palette
+from tests.helpers import shared_file
+from training.dataset import ImageFolderDataset
+
+
+def run(*arguments, workers=1, **options):
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    return CliRunner().invoke(dataset_tool.main, [*arguments, *words, f"--workers={workers}"])
+
+
+def make(dest, **options):
+    result = run(dest=dest, **options)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refuse(message, dest, **options):
+    result = run(dest=dest, **options)
+    assert result.exit_code in (1, 2), result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    line = result.output.split("Error: ")[-1].strip()
+    assert message in line
+    assert "\n" not in line
+    assert not os.path.exists(dest) or os.path.isfile(dest)
+
+
+def encoded(pixels, format="PNG", **options):
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def save(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(pixels).save(path, **options)
+
+
+def picture(side=16, seed=0, height=None):
+    return np.random.default_rng(seed).integers(0, 256, [height or side, side, 3], np.uint8)
+
+
+def mask(side=16, classes=3, seed=0, height=None):
+    result = np.random.default_rng(seed).integers(0, classes, [height or side, side], np.uint8)
+    result[0, 0] = classes - 1
+    return result
+
+
+def pairs(folder, count=3, **options):
+    """Images and index masks in folders; gives both as lists of arrays."""
+    images = [picture(seed=i, **options) for i in range(count)]
+    masks = [mask(seed=i, **options) for i in range(count)]
+    for i in range(count):
+        save(folder / "images" / f"{i}.png", images[i])
+        save(folder / "masks" / f"{i}.png", masks[i])
+    return images, masks
+
+
+def test_layout_of_the_archive(tmp_path):
+    images, masks = pairs(tmp_path)
+    output = make(tmp_path / "a.zip", source=tmp_path / "images", masks=tmp_path / "masks")
+    archive = zipfile.ZipFile(tmp_path / "a.zip")
+    names = [f"00000/img{i:08d}.png" for i in range(3)]
+    assert sorted(archive.namelist()) == sorted([*names, *("masks/" + name for name in names), "dataset.json"])
+    for i, name in enumerate(names):
+        image = PIL.Image.open(io.BytesIO(archive.read(name)))
+        index = PIL.Image.open(io.BytesIO(archive.read("masks/" + name)))
+        assert (image.mode, index.mode) == ("RGB", "L")
+        assert (np.asarray(image) == images[i]).all()
+        assert (np.asarray(index) == masks[i]).all()
+        assert len(archive.read(name)) > 16 * 16 * 3, "PNG is stored, not compressed"
+    metadata = json.loads(archive.read("dataset.json"))
+    assert metadata["labels"] is None
+    assert metadata["regions"]["names"] == ["background", "region1", "region2"]
+    assert len(metadata["regions"]["colors"]) == 3
+    share = 100 * np.mean([m == 1 for m in masks])
+    assert "3 images of 16x16 with masks of 3 regions: background" in output
+    assert f"region1 {share:.1f}%" in output
+
+
+def test_a_folder_is_the_same_as_a_zip(tmp_path):
+    pairs(tmp_path)
+    for dest in ("a.zip", "b"):
+        make(tmp_path / dest, source=tmp_path / "images", masks=tmp_path / "masks")
+    for one, other in zip(MaskedImageDataset(tmp_path / "a.zip"), MaskedImageDataset(tmp_path / "b"), strict=False):
+        assert all((one[key] == other[key]).all() for key in one)
+
+
+def test_several_processes_keep_the_order(tmp_path):
+    images, masks = pairs(tmp_path, count=21)
+    make(tmp_path / "a.zip", source=tmp_path / "images", masks=tmp_path / "masks", workers=2)
+    order = sorted(range(21), key=str)
+    for i, item in zip(order, MaskedImageDataset(tmp_path / "a.zip"), strict=False):
+        assert (item["image"] == images[i].transpose(2, 0, 1)).all()
+        assert (item["mask"] == masks[i]).all()
+
+
+def test_formats_and_nested_folders_are_mixed(tmp_path):
+    flat = np.full([16, 16, 3], (200, 60, 20), np.uint8)
+    for i, name in enumerate(["x/a.jpg", "x/b.jpeg", "c.webp", "d.bmp", "y/a.png"]):
+        save(tmp_path / "images" / name, flat)
+        index = np.full([16, 16], i, np.uint8)
+        save(tmp_path / "masks" / (name.rsplit(".", 1)[0] + (".bmp" if i % 2 else ".png")), index)
+    with zipfile.ZipFile(tmp_path / "masks.zip", "w") as archive:
+        for path in (tmp_path / "masks").rglob("*.*"):
+            archive.write(path, path.relative_to(tmp_path / "masks"))
+    for masks in ("masks", "masks.zip"):
+        make(tmp_path / f"{masks}-out", source=tmp_path / "images", masks=tmp_path / masks)
+        dataset = MaskedImageDataset(tmp_path / f"{masks}-out")
+        assert [int(item["mask"].max()) for item in (dataset[i] for i in range(5))] == [2, 3, 0, 1, 4]
+        assert all(np.abs(dataset[i]["image"][:, 8, 8].astype(int) - (200, 60, 20)).max() < 6 for i in range(5))
+
+
+def test_masks_in_a_flat_folder_match_by_base_name_alone(tmp_path):
+    save(tmp_path / "images" / "x" / "a.png", picture())
+    save(tmp_path / "images" / "masks_of_mine" / "a.png", mask())
+    save(tmp_path / "images" / "masks_of_mine" / "other.png", mask())
+    output = make(tmp_path / "a.zip", source=tmp_path / "images", masks=tmp_path / "images" / "masks_of_mine")
+    assert "1 masks without an image" in output
+    assert len(MaskedImageDataset(tmp_path / "a.zip")) == 1
+
+
+def test_jpeg_files_are_kept_where_nothing_changes(tmp_path):
+    save(tmp_path / "images" / "a.jpg", picture(), quality=70)
+    save(tmp_path / "images" / "b.png", picture())
+    source = (tmp_path / "images" / "a.jpg").read_bytes()
+    make(tmp_path / "same", source=tmp_path / "images")
+    make(tmp_path / "small", source=tmp_path / "images", width=8)
+    assert (tmp_path / "same" / "00000" / "img00000000.jpg").read_bytes() == source
+    assert (tmp_path / "same" / "00000" / "img00000001.png").is_file()
+    assert (tmp_path / "small" / "00000" / "img00000000.png").is_file()
+
+
+def test_photos_are_turned_upright_and_made_rgb(tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 3  # upside down
+    image = np.full([16, 16, 3], 250, np.uint8)
+    image[:8] = 5
+    save(tmp_path / "images" / "a.jpg", image, exif=exif, quality=95)
+    save(tmp_path / "images" / "b.png", image[..., 0])
+    save(tmp_path / "images" / "c.png", (image[..., 0].astype(np.uint16) << 8))
+    make(tmp_path / "a.zip", source=tmp_path / "images")
+    dataset = ImageFolderDataset(tmp_path / "a.zip")
+    assert dataset.image_shape == [3, 16, 16]
+    assert [int(dataset[i]["image"][0, 2, 2]) > 128 for i in range(3)] == [True, False, False]
+    assert [int(dataset[i]["image"][0, 14, 2]) > 128 for i in range(3)] == [False, True, True]
+
+
+def test_the_same_part_of_image_and_mask_is_cropped(tmp_path):
+    image, index = np.zeros([40, 24, 3], np.uint8), np.zeros([40, 24], np.uint8)
+    image[8:20, :12], index[8:20, :12] = 255, 1  # the upper left quarter of the central square
+    save(tmp_path / "images" / "a.png", image)
+    save(tmp_path / "masks" / "a.png", index)
+    options = {"source": tmp_path / "images", "masks": tmp_path / "masks", "resize_filter": "box"}
+    make(tmp_path / "a.zip", transform="center-crop", width=8, height=8, **options)
+    item = MaskedImageDataset(tmp_path / "a.zip")[0]
+    expected = np.zeros([8, 8], bool)
+    expected[:4, :4] = True
+    assert ((item["image"] > 127) == expected).all()
+    assert (item["mask"] == expected).all()
+
+
+def test_wide_crop_leaves_bars(tmp_path):
+    save(tmp_path / "images" / "a.png", np.full([40, 40, 3], 255, np.uint8))
+    save(tmp_path / "masks" / "a.png", np.ones([40, 40], np.uint8))
+    options = {"source": tmp_path / "images", "masks": tmp_path / "masks", "transform": "center-crop-wide"}
+    for name, width, height in (("wide", 16, 8), ("tall", 8, 16)):
+        make(tmp_path / name, width=width, height=height, **options)
+        item = MaskedImageDataset(tmp_path / name)[0]
+        inside = np.zeros([16, 16], bool)
+        inside[(16 - height) // 2 : (16 + height) // 2, (16 - width) // 2 : (16 + width) // 2] = True
+        assert ((item["image"] == 255) == inside).all()
+        assert (item["mask"] == inside).all()
+
+
+@pytest.mark.parametrize(("old", "new"), [((12, 16), (4, 4)), ((10, 10), (4, 4)), ((30, 20), (7, 5))])
+def test_shrinking_masks_vote_by_area(old, new):
+    index = mask(side=old[1], height=old[0], classes=4)
+    result = resize_mask(index, (new[1], new[0]))
+    for y in range(new[0]):
+        for x in range(new[1]):
+            area = np.zeros(4)
+            for row in range(old[0]):
+                high = min((y + 1) * old[0] / new[0], row + 1) - max(y * old[0] / new[0], row)
+                for column in range(old[1]):
+                    wide = min((x + 1) * old[1] / new[1], column + 1) - max(x * old[1] / new[1], column)
+                    area[index[row, column]] += max(high, 0) * max(wide, 0)
+            assert area[result[y, x]] > area.max() - 1e-3
+
+
+def test_equal_areas_go_to_the_lowest_class():
+    index = np.kron(np.array([[2, 1], [1, 2]], np.uint8), np.ones([3, 3], np.uint8))
+    assert resize_mask(index, (3, 3)).tolist() == [[2, 1, 1], [1, 1, 1], [1, 1, 2]]
+
+
+def test_growing_masks_repeat_pixels():
+    index = mask(4)
+    assert (resize_mask(index, (16, 16)) == index.repeat(4, 0).repeat(4, 1)).all()
+
+
+def test_palette_png_keeps_its_indices(tmp_path):
+    index = mask(classes=4)
+    image = PIL.Image.fromarray(index, "L")
+    image = PIL.Image.frombytes("P", image.size, index.tobytes())
+    image.putpalette([0, 0, 0, 9, 9, 9, 200, 0, 0, 0, 0, 200])
+    save(tmp_path / "images" / "a.png", picture())
+    (tmp_path / "masks").mkdir()
+    image.save(tmp_path / "masks" / "a.png")
+    make(tmp_path / "a.zip", source=tmp_path / "images", masks=tmp_path / "masks")
+    assert (MaskedImageDataset(tmp_path / "a.zip")[0]["mask"] == index).all()
+
+
+COLORS = {"background": [255, 0, 0], "skin": [255, 255, 0], "hair": [127, 0, 0], "eyes": [0, 0, 255]}
+
+
+@pytest.mark.parametrize("form", ["names", "pairs", "regions"])
+def test_colours_become_classes(tmp_path, form):
+    index = mask(classes=4)
+    save(tmp_path / "images" / "a.png", picture())
+    save(tmp_path / "masks" / "a.png", np.array(list(COLORS.values()), np.uint8)[index])
+    table = {"names": list(COLORS), "colors": list(COLORS.values()), "transparent": ["eyes"]}
+    palette = {"names": table, "pairs": {**COLORS, "transparent": ["eyes"]}, "regions": {"regions": table}}[form]
+    (tmp_path / "p.json").write_text(json.dumps(palette))
+    options = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
+    make(tmp_path / "a.zip", palette=tmp_path / "p.json", **options)
+    dataset = MaskedImageDataset(tmp_path / "a.zip")
+    assert (dataset[0]["mask"] == index).all()
+    assert dataset.regions == Regions(list(COLORS), list(COLORS.values()), [3])
+    refuse("a.png in", tmp_path / "b.zip", **options)
+    refuse("say which colour is which class with --palette", tmp_path / "b.zip", **options)
+
+
+def test_antialiased_edges_have_no_seam_of_a_third_class():
+    """Halfway from yellow (skin) to blue (eyes) the nearest colour is that of hair."""
+    palette = Palette(Regions(list(COLORS), list(COLORS.values())))
+    skin, eyes = np.array(COLORS["skin"], float), np.array(COLORS["eyes"], float)
+    share = np.array([1, 1, 1, 0.8, 0.55, 0.45, 0.2, 0, 0, 0])[None, :, None]
+    pixels = np.repeat(share * skin + (1 - share) * eyes, 5, 0).round().astype(np.uint8)
+    blend = pixels[0, 5].astype(int)
+    assert np.argmin([((blend - color) ** 2).sum() for color in COLORS.values()]) == 2, "a seam to avoid"
+    assert palette.indices(pixels, "edge")[2].tolist() == [1, 1, 1, 1, 1, 3, 3, 3, 3, 3]
+
+
+def test_blurred_colours_take_the_nearest_of_the_palette():
+    palette = Palette(Regions(list(COLORS), list(COLORS.values())))
+    index = np.random.default_rng(0).integers(0, 4, [32, 32])
+    noise = np.random.default_rng(1).integers(-20, 21, [32, 32, 3])
+    pixels = (np.array(list(COLORS.values()))[index] + noise).clip(0, 255).astype(np.uint8)
+    distance = [((pixels.astype(int) - color) ** 2).sum(-1) for color in COLORS.values()]
+    assert (palette.indices(pixels, "noise") == np.argmin(distance, 0)).all()
+    thin = np.full([9, 9, 3], COLORS["skin"], np.uint8)
+    thin[4] = (40, 40, 215)  # a line of eyes that never reaches its pure colour
+    assert (palette.indices(thin, "thin")[4] == 3).all()
+
+
+def test_real_colour_coded_masks_keep_their_classes_apart():
+    folder = shared_file("data", "fasseg", "labels")
+    colors = [[255, 0, 0], [255, 255, 0], [127, 0, 0], [0, 0, 255], [0, 255, 255], [0, 255, 0]]
+    palette = Palette(Regions(["background", "skin", "hair", "eyes", "nose", "mouth"], colors))
+    pixels = np.asarray(PIL.Image.open(folder / "frontal_test_1.png").convert("RGB"))
+    index = palette.indices(pixels, "face")
+    for k, color in enumerate(colors):
+        assert (index[(pixels == color).all(-1)] == k).all()
+    distance = [((pixels.astype(int) - color) ** 2).sum(-1) for color in colors]
+    assert specks(index) < specks(np.argmin(distance, 0)) / 2
+
+
+def specks(index):
+    """Number of patches of one class that have at most 4 pixels."""
+    sizes = [np.bincount(scipy.ndimage.label(index == k)[0].ravel())[1:] for k in range(index.max() + 1)]
+    return sum(int((size <= 4).sum()) for size in sizes)
+
+
+def test_a_palette_that_does_not_fit_is_refused(tmp_path):
+    save(tmp_path / "images" / "a.png", picture())
+    save(tmp_path / "masks" / "a.png", np.full([16, 16, 3], (0, 200, 200), np.uint8))
+    palette = tmp_path / "p.json"
+    options = {"source": tmp_path / "images", "masks": tmp_path / "masks", "palette": palette}
+    refuse("Cannot open", tmp_path / "a.zip", **options)
+    for content, message in (
+        (json.dumps(COLORS), "colours that are not in the palette, such as (0, 200, 200)"),
+        (json.dumps({"a": [1, 2, 3], "b": [1, 2, 3]}), "the same colour"),
+        (json.dumps({"a": 1}), "Cannot read the palette"),
+        ("[", "not valid JSON"),
+    ):
+        palette.write_text(content)
+        refuse(message, tmp_path / "a.zip", **options)
+
+
+MAP = {"classes": {"background": ["null"], "clothes": ["shirt", "skirt"], "skin": ["skin"]}, "transparent": ["skin"]}
+CLASSES = ["null", "skirt", "skin", "shirt"]
+
+
+@pytest.mark.parametrize("place", ["beside", "inside", "map", "numbers"])
+def test_classes_are_merged(tmp_path, place):
+    index = mask(classes=4)
+    save(tmp_path / "images" / "a.png", picture())
+    save(tmp_path / "masks" / "a.png", index)
+    mask_map = dict(MAP)
+    if place == "map":
+        mask_map["source_classes"] = CLASSES
+    elif place == "numbers":
+        mask_map["classes"] = {"background": [0], "clothes": [3, 1], "skin": 2}
+    else:
+        path = tmp_path / "classes.json" if place == "beside" else tmp_path / "masks" / "classes.json"
+        path.write_text(json.dumps({"classes": CLASSES}))
+    (tmp_path / "map.json").write_text(json.dumps(mask_map))
+    make(tmp_path / "a.zip", source=tmp_path / "images", masks=tmp_path / "masks", mask_map=tmp_path / "map.json")
+    dataset = MaskedImageDataset(tmp_path / "a.zip")
+    assert dataset.regions.names == ["background", "clothes", "skin"]
+    assert dataset.regions.transparent == [2]
+    assert (dataset[0]["mask"] == np.array([0, 1, 2, 1])[index]).all()
+
+
+def test_class_names_beside_the_masks_name_the_regions(tmp_path):
+    pairs(tmp_path)
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": CLASSES}))
+    make(tmp_path / "a.zip", source=tmp_path / "images", masks=tmp_path / "masks")
+    assert MaskedImageDataset(tmp_path / "a.zip").regions.names == CLASSES
+
+
+def test_mask_maps_that_do_not_fit_are_refused(tmp_path):
+    pairs(tmp_path)
+    mask_map = tmp_path / "map.json"
+    options = {"source": tmp_path / "images", "masks": tmp_path / "masks", "mask_map": mask_map}
+    mask_map.write_text(json.dumps(MAP))
+    refuse("place classes.json beside the masks", tmp_path / "a.zip", **options)
+    mask_map.write_text(json.dumps({"classes": {"background": [0], "one": [1]}}))
+    refuse("holds class 2, which the mask map", tmp_path / "a.zip", **options)
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": CLASSES}))
+    for content, message in (
+        ({"classes": {"background": ["null"], "clothes": ["shirt", "skirt"]}}, "does not say where skin goes"),
+        ({"classes": {**MAP["classes"], "more": ["shirt"]}}, "puts class shirt into both clothes and more"),
+        ({"classes": {**MAP["classes"], "more": ["shoe"]}}, "names class 'shoe', but the classes are: null, skirt"),
+        ({"classes": {**MAP["classes"], "more": [9]}}, "names class 9, but the classes are 0 to 3"),
+        ({"classes": [1]}, "Cannot read the mask map"),
+    ):
+        mask_map.write_text(json.dumps(content))
+        refuse(message, tmp_path / "a.zip", **options)
+
+
+def test_the_map_of_the_shared_fashion_photos_works(tmp_path):
+    folder = shared_file("data", "ccp")
+    options = {"transform": "center-crop", "width": 32, "height": 32, "max_images": 2}
+    make(
+        tmp_path / "a.zip",
+        source=folder / "images",
+        masks=folder / "masks",
+        mask_map=folder / "groups.json",
+        **options,
+    )
+    groups = json.loads((folder / "groups.json").read_text())
+    assert MaskedImageDataset(tmp_path / "a.zip").regions.names == list(groups["classes"])
+
+
+def celebamask(folder, numbers=(0, 2, 27999, 28000)):
+    """A small data set in the raw layout; gives the masks that it means."""
+    expected = {}
+    for i in numbers:
+        save(folder / "CelebA-HQ-img" / f"{i}.jpg", picture(32, seed=i))
+        expected[i] = np.zeros([16, 16], np.uint8)
+        for order, (part, region) in enumerate(PARTS.items()):
+            if (order + i) % 5 == 0:
+                continue
+            plane = np.random.default_rng([i, order]).random([16, 16]) < 0.15
+            save(
+                folder / "CelebAMask-HQ-mask-anno" / str(i // 2000) / f"{i:05d}_{part}.png",
+                plane.astype(np.uint8) * 255,
+            )
+            expected[i][plane] = CELEBAMASK.index(region)
+    return expected
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_celebamask_parts_are_painted_in_order(tmp_path, packed):
+    folder = tmp_path / "CelebAMask-HQ"
+    expected = celebamask(folder)
+    source = folder
+    if packed:
+        source = tmp_path / "celeba.zip"
+        with zipfile.ZipFile(source, "w") as archive:
+            for path in folder.rglob("*.*"):
+                archive.write(path, path.relative_to(tmp_path))
+    for split, numbers in ((None, [0, 2, 27999, 28000]), ("train", [0, 2, 27999]), ("test", [28000])):
+        options = {"split": split} if split else {}
+        make(tmp_path / f"{split}.zip", source=source, width=16, height=16, **options)
+        dataset = MaskedImageDataset(tmp_path / f"{split}.zip")
+        assert dataset.regions == CELEBAMASK
+        assert len(dataset) == len(numbers)
+        for item, i in zip(dataset, numbers, strict=False):
+            assert (item["mask"] == expected[i]).all()
+
+
+def test_celebamask_masks_grow_to_the_images(tmp_path):
+    expected = celebamask(tmp_path / "c", [5])
+    make(tmp_path / "a.zip", source=tmp_path / "c")
+    assert (MaskedImageDataset(tmp_path / "a.zip")[0]["mask"] == expected[5].repeat(2, 0).repeat(2, 1)).all()
+
+
+def test_celebamask_parts_or_regions_can_be_merged(tmp_path):
+    celebamask(tmp_path / "c", [5])
+    names = ["background", *PARTS]
+    sides = {"background": ["background"], "left": ["l_eye"], "right": ["r_eye"]}
+    sides["rest"] = [name for name in names if not name.endswith("_eye")][1:]
+    (tmp_path / "parts.json").write_text(json.dumps({"classes": sides}))
+    make(tmp_path / "a.zip", source=tmp_path / "c", mask_map=tmp_path / "parts.json")
+    assert MaskedImageDataset(tmp_path / "a.zip").regions.names == ["background", "left", "right", "rest"]
+    simple = {"background": ["background"], "face": [name for name in CELEBAMASK.names if name != "background"]}
+    (tmp_path / "regions.json").write_text(json.dumps({"classes": simple}))
+    make(tmp_path / "b.zip", source=tmp_path / "c", mask_map=tmp_path / "regions.json")
+    assert MaskedImageDataset(tmp_path / "b.zip").regions.names == ["background", "face"]
+
+
+def test_celebamask_without_a_mask_is_refused(tmp_path):
+    celebamask(tmp_path / "c", [5])
+    save(tmp_path / "c" / "CelebA-HQ-img" / "7.jpg", picture())
+    refuse("7.jpg in", tmp_path / "a.zip", source=tmp_path / "c")
+    refuse("no image of the test split", tmp_path / "a.zip", source=tmp_path / "c", split="test")
+
+
+def test_an_archive_is_resized_with_labels_and_regions(tmp_path):
+    pairs(tmp_path)
+    names = ["background", "skin", "glasses"]
+    regions = {"names": names, "colors": [[1, 2, 3], [4, 5, 6], [7, 8, 9]], "transparent": [2]}
+    make(tmp_path / "a", source=tmp_path / "images", masks=tmp_path / "masks")
+    labels = [[f"00000/img{i:08d}.png", i % 2] for i in range(3)]
+    (tmp_path / "a" / "dataset.json").write_text(json.dumps({"labels": labels, "regions": regions}))
+    make(tmp_path / "b.zip", source=tmp_path / "a", width=8, height=8, max_images=2)
+    dataset = MaskedImageDataset(tmp_path / "b.zip", use_labels=True)
+    assert dataset.regions == Regions.from_dict(regions)
+    assert dataset.resolution == 8
+    assert [dataset.get_label(i).argmax() for i in range(2)] == [0, 1]
+    full = MaskedImageDataset(tmp_path / "a")
+    assert (dataset[1]["mask"] == resize_mask(full[1]["mask"], (8, 8))).all()
+    (tmp_path / "map.json").write_text(json.dumps({"background": ["background"], "face": ["glasses", 1]}))
+    make(tmp_path / "c.zip", source=tmp_path / "b.zip", mask_map=tmp_path / "map.json")
+    merged = MaskedImageDataset(tmp_path / "c.zip")
+    assert merged.regions.names == ["background", "face"]
+    assert (merged[0]["mask"] == (dataset[0]["mask"] > 0)).all()
+
+
+def test_image_only_sources_keep_their_labels(tmp_path):
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        for name in ("x/a.png", "x/b.png"):
+            archive.writestr(name, encoded(picture()))
+        archive.writestr("dataset.json", json.dumps({"labels": [["x/b.png", [0.5, 1]], ["x/a.png", [2, 3]]]}))
+    assert "without masks" in make(tmp_path / "out.zip", source=tmp_path / "in.zip")
+    dataset = ImageFolderDataset(tmp_path / "out.zip", use_labels=True)
+    assert dataset.get_label(0).tolist() == [2, 3]
+    assert "regions" not in json.loads(zipfile.ZipFile(tmp_path / "out.zip").read("dataset.json"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_published_lmdb(tmp_path, workers):
+    lmdb = pytest.importorskip("lmdb")
+    images, masks = [picture(seed=i) for i in range(12)], [mask(seed=i, classes=13) for i in range(12)]
+    with lmdb.open(str(tmp_path / "l"), map_size=1 << 24) as env, env.begin(write=True) as transaction:
+        for i in range(12):
+            transaction.put(b"image-%07d" % i, encoded(images[i], "JPEG"))
+            transaction.put(b"label-%07d" % i, encoded(masks[i]))
+        transaction.put(b"image-length", b"12")
+    make(tmp_path / "a.zip", source=tmp_path / "l", workers=workers)
+    dataset = MaskedImageDataset(tmp_path / "a.zip")
+    assert dataset.regions == CELEBAMASK
+    assert all((dataset[i]["mask"] == masks[i]).all() for i in range(12))
+    assert zipfile.ZipFile(tmp_path / "a.zip").read("00000/img00000003.jpg") == encoded(images[3], "JPEG")
+
+
+def test_procedural_portraits(tmp_path):
+    options = {"source": "procedural", "max_images": 2, "width": 16, "height": 16}
+    for name, more in (("a", {}), ("b", {}), ("other", {"seed": 1}), ("test", {"split": "test"})):
+        make(tmp_path / name, **options, **more)
+    content = {name: MaskedImageDataset(tmp_path / name)[0]["image"].tobytes() for name in ("a", "b", "other", "test")}
+    assert content["a"] == content["b"]
+    assert len(set(content.values())) == 3
+    assert MaskedImageDataset(tmp_path / "a").regions == CELEBAMASK
+    refuse("--masks does not go with the procedural source", tmp_path / "c", masks=tmp_path, **options)
+
+
+def test_a_split_parts_other_sources_in_two(tmp_path):
+    images, _ = pairs(tmp_path, count=20)
+    contents = []
+    for split in ("train", "test"):
+        make(tmp_path / split, source=tmp_path / "images", split=split, seed=3)
+        contents.append({item["image"].tobytes() for item in pickle.loads(pickle.dumps(list_of(tmp_path / split)))})
+    assert [len(part) for part in contents] == [18, 2]
+    assert contents[0] | contents[1] == {image.transpose(2, 0, 1).tobytes() for image in images}
+
+
+def list_of(path):
+    dataset = ImageFolderDataset(path)
+    return [dataset[i] for i in range(len(dataset))]
+
+
+def test_errors_of_worker_processes_stay_one_line(tmp_path):
+    pairs(tmp_path, count=20)
+    (tmp_path / "images" / "7.png").write_bytes(b"no image")
+    result = run(source=tmp_path / "images", dest=tmp_path / "out", workers=2)
+    assert result.exit_code == 1
+    assert "Cannot read 7.png in" in result.output.strip().rsplit("\n", 1)[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_cannot_be_used_are_named(tmp_path):
+    dest = tmp_path / "out.zip"
+    refuse("There is no file or folder", dest, source=tmp_path / "nothing")
+    (tmp_path / "images").mkdir()
+    refuse("There is no image", dest, source=tmp_path / "images")
+    save(tmp_path / "images" / "a.png", picture(16, height=20))
+    refuse("a.png in", dest, source=tmp_path / "images")
+    refuse("16x20, not square: add --transform=center-crop", dest, source=tmp_path / "images")
+    save(tmp_path / "images" / "a.png", picture(20))
+    refuse("must be a power of two: add", dest, source=tmp_path / "images")
+    save(tmp_path / "images" / "a.png", picture(16))
+    save(tmp_path / "images" / "b.png", picture(32))
+    refuse("b.png in", dest, source=tmp_path / "images")
+    refuse("gives 32x32 pixels, but the first image 16x16", dest, source=tmp_path / "images")
+    (tmp_path / "images" / "b.png").write_bytes(encoded(picture(64))[:500])
+    refuse("Cannot read b.png in", dest, source=tmp_path / "images")
+
+
+def test_masks_that_cannot_be_used_are_named(tmp_path):
+    dest = tmp_path / "out.zip"
+    pairs(tmp_path)
+    options = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
+    refuse("--mask-map is for masks", dest, source=tmp_path / "images", mask_map=tmp_path / "m.json")
+    save(tmp_path / "masks" / "1.png", np.full([16, 16], 255, np.uint8))
+    refuse("1.png in", dest, **options)
+    refuse("255", dest, **options)
+    save(tmp_path / "masks" / "1.png", mask(16, height=24))
+    refuse("but its mask is 16x24, another shape", dest, **options)
+    (tmp_path / "masks" / "1.png").unlink()
+    refuse("1 of 3 images have no mask: 1.png in", dest, **options)
+    save(tmp_path / "masks" / "1.jpg", mask())
+    refuse("is a JPEG, which blurs class indices", dest, **options)
+    save(tmp_path / "images" / "0.jpg", picture())
+    refuse("have the same base name", dest, **options)
+
+
+def test_sizes_and_destinations_are_checked_first(tmp_path):
+    source = tmp_path / "nothing"
+    refuse("--width=16 and --height=8", tmp_path / "a.zip", source=source, width=16, height=8)
+    refuse("must be a power of two", tmp_path / "a.zip", source=source, width=24)
+    refuse("needs both --width and --height", tmp_path / "a.zip", source=source, transform="center-crop-wide")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("")
+    result = run(source=source, dest=tmp_path / "full")
+    assert "is not empty" in result.output
+    refuse("ends in .zip", tmp_path / "a.tar", source=source)
+    (tmp_path / "file").write_text("")
+    refuse("is a file", tmp_path / "file", source=source)
+
+
+@pytest.mark.parametrize("dest", ["a.zip", "folder"])
+def test_ctrl_c_leaves_nothing(tmp_path, dest, monkeypatch):
+    pairs(tmp_path)
+    before = sorted(tmp_path.iterdir())
+
+    def interrupted(self, sample):
+        if "2.png" in sample.where:
+            raise KeyboardInterrupt
+        return np.asarray(sample.image), sample.mask
+
+    monkeypatch.setattr("semantic.sources.geometry.Geometry.apply", interrupted)
+    refuse(
+        "Stopped by Ctrl-C after 2 of 3 images", tmp_path / dest, source=tmp_path / "images", masks=tmp_path / "masks"
+    )
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_help_shows_examples():
+    output = CliRunner().invoke(dataset_tool.main, ["--help"]).output
+    for word in ("--palette", "--mask-map", "EXAMPLES", "--source=procedural", "CelebAMask-HQ"):
+        assert word in output
