@@ -1,0 +1,180 @@
+"""Every network file in the world as our objects, without running what is in it."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+import torch
+
+from dnnlib import EasyDict, UserError, open_url
+from torch_utils import rebuild, safe_pickle
+from training import exchange
+from training.snapshots import save_networks
+
+NETWORKS = ("G", "D", "G_ema")
+KEYS = (*NETWORKS, "augment_pipe", "training_set_kwargs")
+PACKAGES = ("training", "semantic")
+CLASS_NAMES = {
+    **{name: f"training.networks.{name}" for name in ("Generator", "Discriminator")},
+    "AugmentPipe": "training.augment.AugmentPipe",
+}
+
+_SEMANTIC = "https://github.com/seasonSH/SemanticStyleGAN/releases/download/1.0.0"
+_TRANSFER = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets"
+DOWNLOADS = {
+    "celebamask512": f"{_SEMANTIC}/CelebAMask-HQ-512x512.pt",
+    "bitmoji512": f"{_SEMANTIC}/BitMoji-512x512.pt",
+    "metfaces512": f"{_SEMANTIC}/MetFaces-512x512.pt",
+    "toonify512": f"{_SEMANTIC}/Toonify-512x512.pt",
+    "ffhq256": f"{_TRANSFER}/ffhq-res256-mirror-paper256-noaug.pkl",
+    "ffhq512": f"{_TRANSFER}/ffhq-res512-mirror-stylegan2-noaug.pkl",
+    "ffhq1024": f"{_TRANSFER}/ffhq-res1024-mirror-stylegan2-noaug.pkl",
+    "celebahq256": f"{_TRANSFER}/celebahq-res256-mirror-paper256-kimg100000-ada-target0.5.pkl",
+    "lsundog256": f"{_TRANSFER}/lsundog-res256-paper256-kimg100000-noaug.pkl",
+}
+"""Networks that can be named instead of given by path."""
+
+
+def resolve(name: str) -> str:
+    """The address of a network named in `DOWNLOADS`; any other text is a path or an address already."""
+    return DOWNLOADS.get(name, name)
+
+
+def load_network(path_or_url: str | os.PathLike) -> EasyDict:
+    """Read a network file: ours (.pkl, .safetensors), StyleGAN2-ADA's (.pkl) or SemanticStyleGAN's (.pt).
+
+    What a file is follows from its content, not from its name.
+
+    Args:
+        path_or_url: a path, an address, or a name from `DOWNLOADS`.
+
+    Returns:
+        G, D, G_ema, augment_pipe and training_set_kwargs; D, augment_pipe and training_set_kwargs are None where the
+        file says that it has none. Networks are in evaluation mode, on the CPU.
+
+    Raises:
+        UserError: the file cannot be opened, is none of these or is damaged.
+    """
+    source = resolve(os.fspath(path_or_url))
+    with open_url(source) as file:
+        return load_network_pkl(file, where=source)
+
+
+def load_network_pkl(f: BinaryIO, where: str | None = None) -> EasyDict:
+    """As `load_network`, from a file open for binary reading; `where` is what messages call it."""
+    where = where or safe_pickle.describe(f)
+    if not f.seekable():
+        f = io.BytesIO(f.read())
+    head = f.read(9)
+    f.seek(-len(head), os.SEEK_CUR)
+    if head.startswith(b"PK\x03\x04"):
+        return _read_published(f, where)
+    if head.startswith(b"\x80"):
+        return _checked(_read_pickle(f, where), where)
+    if head.endswith(b"{") and len(head) == 9:
+        return _checked(exchange.load_safetensors(f, PACKAGES, where), where)
+    raise UserError(f"{where} is not a network file: expected .pkl, .safetensors or .pt.")
+
+
+def save_network(data: dict[str, Any], path: str | os.PathLike) -> None:
+    """Write G, D, G_ema, augment_pipe and training_set_kwargs as a .pkl in StyleGAN2-ADA's shape.
+
+    Copies of the networks are written, in evaluation mode and without gradients; `data` stays as it is. The file
+    appears only when it is complete.
+    """
+    save_networks(path, data.get("training_set_kwargs"), **{key: data.get(key) for key in KEYS[:-1]})
+
+
+def _checked(data: Any, where: str) -> EasyDict:
+    """The published dictionary, if `data` is one."""
+    if not isinstance(data, dict):
+        raise UserError(f"{where} holds no dictionary of networks: expected G, D and G_ema.")
+    for key in NETWORKS:
+        if key not in data:
+            raise UserError(f"{where} has no {key}: a network file holds G, D and G_ema.")
+    if data["G_ema"] is None:
+        raise UserError(f"{where} has an empty G_ema: there is no network in it.")
+    for key in (*NETWORKS, "augment_pipe"):
+        if not isinstance(data.get(key), (torch.nn.Module, type(None))):
+            raise UserError(f"{where} has a {type(data[key]).__name__} where its network {key} should be.")
+    if not isinstance(data.get("training_set_kwargs"), (dict, type(None))):
+        raise UserError(f"{where} has no dictionary of training_set_kwargs.")
+    for key in ("G", "G_ema"):
+        if data[key] is not None and not (hasattr(data[key], "mapping") and hasattr(data[key], "synthesis")):
+            raise UserError(f"{where} has a {type(data[key]).__name__} where its generator {key} should be.")
+    for key in NETWORKS:
+        if data[key] is not None:
+            data[key].eval().requires_grad_(False)
+    found = EasyDict((key, data.get(key)) for key in KEYS)
+    if found.training_set_kwargs is not None:
+        found.training_set_kwargs = EasyDict(found.training_set_kwargs)
+    return found
+
+
+def _read_pickle(file: BinaryIO, where: str) -> Any:
+    try:
+        data = safe_pickle.load(file, CLASS_NAMES, PACKAGES, where)
+    except UserError as error:
+        if "dnnlib.tflib" in error.message:
+            raise UserError(
+                f"{where} is a TensorFlow network: convert it with stylegan2-ada-pytorch's legacy.py first."
+            ) from error
+        raise
+    if data == safe_pickle.LEGACY_MAGIC:
+        raise UserError(f"{where} is in torch's file format from before 1.6: save it again with a newer torch.")
+    return data
+
+
+def _read_published(file: BinaryIO, where: str) -> EasyDict:
+    """A checkpoint of the published SemanticStyleGAN, if this zip archive is a torch file."""
+    from semantic import published
+
+    archive, _ = safe_pickle.open_archive(file, where)
+    size = sum(member.file_size for member in archive.infolist())
+    file.seek(0)
+    try:
+        # Networks and w_avg take up to a billion numbers; arguments that ask for much more are not honest.
+        with rebuild.Allowance(64 * size + (1 << 30)):
+            return published.load(file, where)
+    except UserError as error:
+        raise UserError(error.message if where in error.message else f"{where}: {error.message}") from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        raise UserError(f"{where} is not a SemanticStyleGAN checkpoint: {reason}.") from error
+
+
+@click.command()
+@click.option("--source", help="Network to read: path, address or name", metavar="FILE", required=True)
+@click.option("--dest", help="File to write: .pkl, .safetensors or .onnx", metavar="FILE", required=True)
+def main(source: str, dest: str) -> None:
+    """Convert a network between file formats.
+
+    \b
+    .pkl          G, D, G_ema, augment_pipe and training_set_kwargs, as StyleGAN2-ADA's tools expect
+    .safetensors  the same, readable without Python
+    .onnx         G_ema alone: z, truncation_psi -> image, mask, ws
+
+    Weights are copied bit by bit between the first two.
+
+    \b
+    Examples:
+      python legacy.py --source=celebamask512 --dest=faces.pkl
+      python legacy.py --source=faces.pkl --dest=faces.safetensors
+      python legacy.py --source=faces.pkl --dest=faces.onnx
+    """
+    writers = {
+        ".pkl": save_network,
+        ".safetensors": exchange.save_safetensors,
+        ".onnx": lambda data, path: exchange.save_onnx(data["G_ema"], path),
+    }
+    write = writers.get(Path(dest).suffix.lower())
+    if write is None:
+        raise UserError(f"Cannot write {dest}: choose a name that ends in {', '.join(writers)}.")
+    write(load_network(source), dest)
+    click.echo(f"Wrote {dest} ({Path(dest).stat().st_size / 2**20:.1f} MiB).")
+
+
+if __name__ == "__main__":
+    main()

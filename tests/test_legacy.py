@@ -1,0 +1,196 @@
+"""Network files of every kind, and conversion between them."""
+
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import legacy
+from dnnlib import UserError
+from tests.helpers import assert_close, shared_file
+from torch_utils import rebuild
+from training.augment import AugmentPipe
+from training.networks import Discriminator, Generator
+
+KEYS = ["G", "D", "G_ema", "augment_pipe", "training_set_kwargs"]
+SMALL = dict(channel_base=32, channel_max=4)
+
+
+def bits(network):
+    return {name: tensor.detach().numpy().tobytes() for name, tensor in rebuild.named_tensors(network).items()}
+
+
+def networks(c_dim=0):
+    torch.manual_seed(0)
+    G, G_ema = (Generator(4, c_dim, 4, 8, 3, {"num_layers": 1}, SMALL) for _ in range(2))
+    return dict(
+        G=G,
+        D=Discriminator(c_dim, 8, 3, **SMALL),
+        G_ema=G_ema,
+        augment_pipe=AugmentPipe(xflip=1, scale=1),
+        training_set_kwargs=dict(class_name="training.dataset.ImageFolderDataset", path="a.zip", resolution=8),
+    )
+
+
+def assert_same(found, expected):
+    assert list(found) == KEYS
+    assert found["training_set_kwargs"] == expected["training_set_kwargs"]
+    for key in KEYS[:4]:
+        if expected[key] is None:
+            assert found[key] is None
+            continue
+        assert type(found[key]) is type(expected[key])
+        assert bits(found[key]) == bits(expected[key])
+
+
+def test_saved_networks_load_bit_by_bit(tmp_path):
+    data = networks()
+    legacy.save_network(data, tmp_path / "net.pkl")
+    found = legacy.load_network(tmp_path / "net.pkl")
+    assert_same(found, data)
+    assert found.G_ema.init_kwargs == data["G_ema"].init_kwargs
+    assert not found.G.training
+    assert not any(p.requires_grad for p in found.D.parameters())
+
+
+def test_saving_leaves_the_networks_as_they_are(tmp_path):
+    data = networks()
+    data["G"].train()
+    legacy.save_network(data, tmp_path / "net.pkl")
+    assert data["G"].training
+    assert all(p.requires_grad for p in data["G"].parameters())
+
+
+def test_a_failing_save_leaves_the_old_file(tmp_path):
+    path = tmp_path / "net.pkl"
+    path.write_bytes(b"old")
+    with pytest.raises(UserError):
+        legacy.save_network(networks() | {"training_set_kwargs": {"function": print}}, path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_saved_pickle_has_the_published_shape(tmp_path):
+    legacy.save_network(networks(), tmp_path / "net.pkl")
+    data = pickle.loads((tmp_path / "net.pkl").read_bytes())
+    assert list(data) == KEYS
+    assert type(data["G_ema"]) is Generator
+
+
+def test_optional_parts_may_be_none(tmp_path):
+    data = networks() | {"D": None, "augment_pipe": None, "training_set_kwargs": None}
+    legacy.save_network(data, tmp_path / "net.pkl")
+    assert_same(legacy.load_network(tmp_path / "net.pkl"), data)
+
+
+def test_file_objects_and_names_that_say_something_else(tmp_path):
+    data = networks()
+    legacy.save_network(data, tmp_path / "net.pkl")
+    content = (tmp_path / "net.pkl").read_bytes()
+    assert_same(legacy.load_network_pkl(io.BytesIO(content)), data)
+    (tmp_path / "net.pt").write_bytes(content)
+    assert_same(legacy.load_network(tmp_path / "net.pt"), data)
+
+
+@pytest.mark.parametrize("c_dim", [0, 3])
+def test_pickle_to_safetensors_and_back_changes_no_bit(tmp_path, c_dim):
+    pytest.importorskip("safetensors")
+    data = networks(c_dim)
+    data["G_ema"].mapping.w_avg.normal_()
+    data["G_ema"].synthesis.b4.conv1.weight.data[0, 0, 0, 0] = float("nan")
+    legacy.save_network(data, tmp_path / "a.pkl")
+    for source, dest in (("a.pkl", "b.safetensors"), ("b.safetensors", "c.pkl")):
+        result = CliRunner().invoke(legacy.main, [f"--source={tmp_path / source}", f"--dest={tmp_path / dest}"])
+        assert result.exit_code == 0, result.output
+    found = legacy.load_network(tmp_path / "c.pkl")
+    assert_same(found, data)
+    assert found.G_ema.init_args == data["G_ema"].init_args
+
+
+def test_networks_that_share_tensors_convert(tmp_path):
+    pytest.importorskip("safetensors")
+    data = networks()
+    data["G"] = data["G_ema"]
+    legacy.exchange.save_safetensors(data, tmp_path / "net.safetensors")
+    assert_same(legacy.load_network(tmp_path / "net.safetensors"), data)
+
+
+def test_stylegan2_ada_pickle_converts_without_a_changed_bit(tmp_path):
+    pytest.importorskip("safetensors")
+    data = legacy.load_network(shared_file("fixtures", "stylegan2_ada_small.pkl"))
+    assert type(data.augment_pipe) is AugmentPipe
+    assert data.training_set_kwargs.resolution == 32
+    legacy.exchange.save_safetensors(data, tmp_path / "net.safetensors")
+    legacy.save_network(legacy.load_network(tmp_path / "net.safetensors"), tmp_path / "net.pkl")
+    assert_same(legacy.load_network(tmp_path / "net.pkl"), data)
+
+
+def test_published_semantic_checkpoint_converts(tmp_path):
+    pytest.importorskip("safetensors")
+    from safetensors import safe_open
+
+    data = legacy.load_network(shared_file("fixtures", "semantic_stylegan_small.pt"))
+    numbers = np.load(shared_file("fixtures", "semantic_stylegan_small_io.npz"))
+    legacy.exchange.save_safetensors(data, tmp_path / "net.safetensors")
+    legacy.save_network(legacy.load_network(tmp_path / "net.safetensors"), tmp_path / "net.pkl")
+    found = legacy.load_network(tmp_path / "net.pkl")
+    assert_same(found, data)
+    assert found.G_ema.regions == data.G_ema.regions
+    ws = torch.from_numpy(numbers["ws"])
+    assert_close(found.G_ema.synthesis(ws, noise_mode="const"), numbers["image"])
+    with safe_open(tmp_path / "net.safetensors", "pt") as file:
+        assert data.G_ema.regions.names[1] in file.metadata()["regions"]
+        assert torch.equal(file.get_tensor(file.metadata()["w_avg"]), data.G_ema.mapping.w_avg)
+
+
+def test_onnx_computes_the_same(tmp_path):
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    import onnxruntime
+
+    G = networks()["G_ema"].eval()
+    legacy.exchange.save_onnx(G, tmp_path / "net.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    z = torch.randn(1, 4)
+    image, _ = session.run(None, {"z": z.numpy(), "truncation_psi": np.array(0.5, np.float32)})
+    assert_close(image, G(z, truncation_psi=0.5, noise_mode="const").detach())
+
+
+def test_missing_extras_are_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "safetensors.torch", None)
+    with pytest.raises(UserError, match=r"semantic-stylegan\[safetensors\]"):
+        legacy.exchange.save_safetensors(networks(), tmp_path / "net.safetensors")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"semantic-stylegan\[onnx\]"):
+        legacy.exchange.save_onnx(networks()["G_ema"], tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("celebamask512", "1.0.0/CelebAMask-HQ-512x512.pt"),
+        ("bitmoji512", "1.0.0/BitMoji-512x512.pt"),
+        ("metfaces512", "1.0.0/MetFaces-512x512.pt"),
+        ("toonify512", "1.0.0/Toonify-512x512.pt"),
+        ("ffhq256", "transfer-learning-source-nets/ffhq-res256-mirror-paper256-noaug.pkl"),
+    ],
+)
+def test_named_networks(name, file):
+    assert legacy.resolve(name).endswith(file)
+
+
+def test_other_names_are_paths():
+    assert legacy.resolve("runs/a.pkl") == "runs/a.pkl"
+    with pytest.raises(UserError, match=r"Cannot open nowhere\.pkl"):
+        legacy.load_network("nowhere.pkl")
+
+
+@pytest.mark.parametrize("options", [["--source=nowhere.pkl", "--dest=a.pkl"], ["--source=a", "--dest=a.txt"], []])
+def test_command_line_errors_are_one_line(options):
+    result = CliRunner().invoke(legacy.main, options)
+    assert result.exit_code in (1, 2)
+    assert "Traceback" not in result.output
+    assert "Error: " in result.output
