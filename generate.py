@@ -1,0 +1,112 @@
+"""Pictures, masks, sheets, videos and labelled data from a trained network."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+import legacy
+from dnnlib import EasyDict, UserError
+from semantic import editing, gallery
+from semantic.console import SeedList, check_class, find_network, newest_snapshot, select_device
+
+SHOW_PSI = 0.7
+SHOWN = {gallery.write_mixing, gallery.write_loops, gallery.write_components}
+"""Modes that show what a network does well; plain images and data sets show all of it."""
+
+
+@click.command(context_settings={"show_default": True})
+@click.option(
+    "--network", metavar="FILE|URL|DIR", help="Network, or run directory. [default: the bundled or newest one]"
+)
+@click.option("--seeds", type=SeedList(), help="Images to make or to work on. [default: a few that suit the mode]")
+@click.option("--outdir", type=click.Path(path_type=Path, file_okay=False), default="out", help="Where to write.")
+@click.option("--trunc", "psi", type=float, help="Truncation psi. [default: 0.7 for mixing, loops, components; else 1]")
+@click.option("--class", "class_index", type=int, help="Class label, for conditional networks.")
+@click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise of details.")
+@click.option("--projected-w", metavar="NPZ", help="Codes from projector.py or --save-latents, instead of seeds.")
+@click.option("--mix-regions", is_flag=True, help="Sheet: sources down, regions of donors across.")
+@click.option("--rows", type=SeedList(), help="Source seeds of the mixing sheet. [default: --seeds, else 0-3]")
+@click.option("--cols", type=SeedList(), help="Donor seeds of mixing sheet and loops. [default: from 100 on]")
+@click.option("--regions", metavar="A,B", help="Regions of the sheets and loops. [default: all]")
+@click.option("--part", type=click.Choice(editing.PARTS), default="both", help="Codes of a region to mix or to loop.")
+@click.option("--interpolate-regions", is_flag=True, help="One mp4 a region: a closed loop through codes of it.")
+@click.option("--frames", type=click.IntRange(min=2), default=120, help="Frames of a loop.")
+@click.option("--fps", type=click.IntRange(min=1), default=30, help="Frames a second.")
+@click.option("--components", is_flag=True, help="Sheet: the image built up region by region.")
+@click.option("--transform", multiple=True, metavar="REGION:SETTINGS", help="Move a region, see above; repeatable.")
+@click.option("--dataset", type=click.IntRange(min=1), metavar="N", help="Archive of N images with masks.")
+@click.option("--save-masks", is_flag=True, help="Also write masks, coloured and as class indices.")
+@click.option("--save-latents", is_flag=True, help="Also write the codes of every image as .npz.")
+@click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Where to compute.")
+@click.option("--batch", type=click.IntRange(min=1), default=8, help="Images at a time.")
+def main(**options: Any) -> None:
+    """Make pictures with a trained network.
+
+    Without a mode it writes one picture a seed, with any network. Modes and masks need a network with regions. Modes
+    can be combined. Without --network it takes the bundled network, else the newest snapshot under training-runs.
+
+    \b
+    Pictures of eight seeds, truncated:
+      python generate.py --network=snapshot.pkl --seeds=0-7 --trunc=0.7
+    Masks and codes as well:
+      python generate.py --network=snapshot.pkl --seeds=0-7 --save-masks --save-latents
+    A photo found again by projector.py:
+      python generate.py --network=snapshot.pkl --projected-w=projected_w.npz
+    Regions of other images, on one sheet:
+      python generate.py --mix-regions
+      python generate.py --mix-regions --rows=1,5,9 --regions=hair,eye --cols=20-23 --part=texture
+    A video in which the hair alone changes:
+      python generate.py --interpolate-regions --regions=hair --seeds=3
+    How an image is put together:
+      python generate.py --components --seeds=3
+    Hair higher and larger, mouth turned:
+      python generate.py --transform=hair:dy=-0.05,scale=1.2 --transform=mouth:rotate=10
+    Labelled data for segmentation, from seed 1000 on:
+      python generate.py --dataset=5000 --seeds=1000 --outdir=data
+
+    \b
+    --transform takes, in any order:
+      dx, dy   to the right, downwards; the picture is 2 wide and high, so 0.1 is 5% of it
+      scale    above 1 is larger, about the centre of the region
+      rotate   degrees counter-clockwise, about the centre of the region
+    """
+    opts = EasyDict(options)
+    try:
+        run(opts)
+    except KeyboardInterrupt:
+        click.echo(f"Stopped. What was finished is in {opts.outdir}.", err=True)
+        sys.exit(130)
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"The GPU is out of memory at --batch={opts.batch}: choose a smaller one.") from error
+
+
+@torch.no_grad()
+def run(opts: EasyDict) -> None:
+    """Load the network and go through the modes that are asked for."""
+    modes = {
+        gallery.write_mixing: opts.mix_regions,
+        gallery.write_loops: opts.interpolate_regions,
+        gallery.write_components: opts.components,
+        gallery.write_transforms: opts.transform,
+        gallery.write_dataset: opts.dataset,
+    }
+    asked = [mode for mode, wanted in modes.items() if wanted] or [gallery.write_images]
+    device = select_device(opts.device)
+    path = opts.network
+    if path is None or Path(path).is_dir():
+        path = find_network() if path is None else newest_snapshot(path)
+    click.echo(f"Network: {path}")
+    G = legacy.load_network(str(path))["G_ema"].eval().requires_grad_(False).to(device)
+    class_index = check_class(G, opts.class_index, drawn=asked == [gallery.write_dataset])
+    if opts.psi is None:  # one for the whole call, so that a seed is the same image in all its modes
+        opts.psi = SHOW_PSI if SHOWN & set(asked) else 1.0
+    studio = gallery.Studio(G, device, opts.outdir, opts.psi, class_index, opts.noise_mode, opts.batch)
+    for mode in asked:
+        mode(studio, opts)
+
+
+if __name__ == "__main__":
+    main()
