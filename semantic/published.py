@@ -94,7 +94,7 @@ def _generator(args: Mapping[str, Any], state: Mapping[str, torch.Tensor], name:
                 "detach_texture": bool(args.get("detach_texture", False)),
             },
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:  # the last two: impossible sizes
         raise UserError(f"{name} has incomplete arguments: {_first_line(error)}.") from error
     take = _Taker(state, name)
     for i in range(int(args["n_mlp"])):

@@ -168,7 +168,7 @@ class StyleGAN2Loss(Loss):
     def path_length_step(self, z: torch.Tensor, c: torch.Tensor, gain: float) -> None:
         """Keep the length of |J^T y| near its running mean (Karras et al. 2020, equation 4)."""
         count = max(z.shape[0] // self.pl_batch_shrink, 1)
-        ws = self.path_length_inputs(z[:count], c[:count])
+        ws = self.path_length_inputs(z[:count], c[:count]).requires_grad_()  # the mapping may be frozen
         with self.autocast():
             images = self.G.synthesis(ws).float()
         noise = torch.randn_like(images) / (images.shape[2] * images.shape[3]) ** 0.5

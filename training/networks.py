@@ -287,6 +287,12 @@ class Generator(nn.Module):
         ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
         return self.synthesis(ws, **synthesis_kwargs)
 
+    def extra_repr(self) -> str:
+        return (
+            f"z_dim={self.z_dim}, c_dim={self.c_dim}, w_dim={self.w_dim}, img_resolution={self.img_resolution}, "
+            f"img_channels={self.img_channels}"
+        )
+
     def preview(self, z: torch.Tensor, c: torch.Tensor | None = None, **kwargs: Any) -> dict[str, torch.Tensor]:
         """What to show while training: pictures [N, 3, H, W] in [-1, 1] by file name suffix; '' is the image."""
         return {"": self(z, c, **kwargs)}

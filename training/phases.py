@@ -68,10 +68,10 @@ def build_phases(
     frozen = tuple(frozen)
     parameters = [p for n, p in network.named_parameters() if not (frozen and n.startswith(frozen))]
     options = dict(optimizer_kwargs)
-    if reg_interval is not None:
-        ratio = reg_interval / (reg_interval + 1)
-        options["lr"] = options["lr"] * ratio
-        options["betas"] = [beta**ratio for beta in options["betas"]]
+    ratio = 1 if reg_interval is None else reg_interval / (reg_interval + 1)
+    options["lr"] = options["lr"] * ratio
+    if "betas" in options:
+        options["betas"] = [float(beta) ** ratio for beta in options["betas"]]
     optimizer = dnnlib.construct_class_by_name(parameters, **options)
     if reg_interval is None:
         return [Phase(f"{name}both", parameters, optimizer, 1)]

@@ -4,7 +4,6 @@ import copy
 import os
 import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -102,8 +101,8 @@ def load_state(path: str | os.PathLike) -> dict[str, Any]:
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-        raise UserError(f"Cannot read the training state {path}: {str(error).splitlines()[0][:120]}") from error
+    except Exception as error:  # unpickling raises almost anything on damaged files
+        raise UserError(f"Cannot read the training state {path}: {str(error)[:120] or type(error).__name__}") from error
 
 
 def find_latest(outdir: str | os.PathLike) -> Path | None:

@@ -328,7 +328,15 @@ def test_published_files_with_unfit_arguments(checkpoint):
         arguments = {k: v for k, v in PUBLISHED.items() if k != name}
         refused({"args": argparse.Namespace(**arguments), "g_ema": {}}, name)
     del checkpoint["d"]
-    for wrong in ({"size": 48}, {"seg_dim": 4}, {"local_layers": 5}, {"latent": "wide"}, {"transparent_dims": (3,)}):
+    for wrong in (
+        {"size": 48},
+        {"size": 0},
+        {"seg_dim": 4},
+        {"local_layers": 5},
+        {"latent": "wide"},
+        {"latent": -1},
+        {"transparent_dims": (3,)},
+    ):
         refused(checkpoint | {"args": argparse.Namespace(**PUBLISHED | wrong)}, "")
     refused(checkpoint | {"args": 3}, "small.pt")
     refused({"g_ema": checkpoint["g_ema"]}, "small.pt")
