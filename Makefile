@@ -22,7 +22,7 @@ out/demo/faces32.zip: | $(READY)
 	$(RUN) dataset_tool.py --source=procedural --width=32 --height=32 --max-images=1000 --dest=$@
 
 demo: $(READY) out/demo/faces32.zip
-	$(RUN) train.py --cfg=semantic --data=out/demo/faces32.zip --mirror=1 --kimg=4 --batch=8 --snap=10 --outdir=$(DEMO)
+	$(RUN) train.py --cfg=semantic --data=out/demo/faces32.zip --mirror=1 --kimg=2 --batch=8 --cbase=512 --snap=10 --outdir=$(DEMO)
 	$(RUN) generate.py --mix-regions --save-masks --outdir=out/demo
 	@echo
 	@echo "Look at out/demo (mixing sheet and its masks) and at the newest folder under $(DEMO) (grids, statistics)."

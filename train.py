@@ -342,6 +342,10 @@ def apply_performance(args: EasyDict, options: EasyDict, precision: str) -> None
     """Loader processes, memory format, freezing, switches of the GPU."""
     workers = min(3, max((os.cpu_count() or 1) // 2, 1)) if args.workers is None else args.workers
     options.data_loader_kwargs = EasyDict(num_workers=workers, **({"prefetch_factor": 2} if workers else {}))
+    if options.device == "cpu":
+        # The loaders keep their cores: two threads that share one core spend their time waiting for each other.
+        share = (os.cpu_count() or 1) // num_processes(args) - workers
+        options.cpu_threads = int(os.environ.get("OMP_NUM_THREADS") or max(share, 1))
     options.cudnn_benchmark = not args.nobench
     options.allow_tf32 = args.allow_tf32
     if args.freezed:

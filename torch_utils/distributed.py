@@ -62,7 +62,7 @@ def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str
         What the function returned in process 0.
 
     Raises:
-        UserError: of the process that failed first; the others are ended.
+        UserError: of the process that failed first, or one was killed from outside; the others are ended.
         KeyboardInterrupt: a signal ended the processes.
     """
     context = torch.multiprocessing.get_context("spawn")
@@ -83,10 +83,13 @@ def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str
     signal.signal(signal.SIGINT, pass_on)
     terminate = signal.signal(signal.SIGTERM, pass_on)
     try:
-        while any(process.is_alive() for process in started) and not any(process.exitcode for process in started):
-            multiprocessing.connection.wait([process.sentinel for process in started if process.is_alive()])
+        while alive := [process for process in started if process.is_alive()]:
+            if any(process.exitcode for process in started):
+                break
+            multiprocessing.connection.wait([process.sentinel for process in alive])
         for process in started:
             process.join(10)  # who lost a partner ends soon by itself
+        killed = [-process.exitcode for process in started if (process.exitcode or 0) < 0]
     finally:
         for process in started:
             process.kill()
@@ -101,6 +104,8 @@ def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str
         raise UserError(found["mistake"])
     if received and "result" not in found:
         raise KeyboardInterrupt
+    if killed:
+        raise UserError(f"{signal.Signals(killed[0]).name} ended one of the processes: is there enough memory?")
     if "crash" in found or "result" not in found:
         raise RuntimeError(found.get("crash", f"Processes ended with codes {[p.exitcode for p in started]}."))
     return found["result"]

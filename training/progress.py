@@ -128,8 +128,12 @@ class Progress:
 
     def _write(self, figures: dnnlib.EasyDict) -> None:
         line = json.dumps({**figures, "timestamp": time.time()})
-        with open(os.path.join(self.run_dir, "stats.jsonl"), "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        path = os.path.join(self.run_dir, "stats.jsonl")
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise dnnlib.UserError(f"Cannot write {path}: {error.strerror}. Free some space and continue.") from error
         if self._writer is not None:
             step = round(figures["Progress/kimg"].mean * 1000)
             for name, figure in figures.items():

@@ -2,7 +2,6 @@
 
 import copy
 import os
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path

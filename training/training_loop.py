@@ -50,6 +50,7 @@ def training_loop(
     resume: Mapping[str, Any] | None = None,
     resume_state: str | None = None,
     G_frozen: Sequence[str] = (),
+    cpu_threads: int | None = None,
     cudnn_benchmark: bool = True,
     allow_tf32: bool = False,
 ) -> bool:
@@ -81,6 +82,7 @@ def training_loop(
         resume: a function by name and its arguments that gives trained networks {G, D, G_ema} to start from.
         resume_state: path of a training state to continue exactly.
         G_frozen: parameters of G whose names start with one of these are not trained.
+        cpu_threads: threads of a process on a CPU; a run repeats exactly with the same number only.
         cudnn_benchmark, allow_tf32: switches of PyTorch on a GPU.
 
     Returns:
@@ -93,6 +95,8 @@ def training_loop(
     device = torch.device("cuda", distributed.get_local_rank()) if device == "cuda" else torch.device(device)
     torch.backends.cudnn.benchmark = cudnn_benchmark
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
+    if cpu_threads is not None and device.type == "cpu":
+        torch.set_num_threads(cpu_threads)
     torch.manual_seed(derive_seed(seed, 0, 0))
 
     training_set = dnnlib.construct_class_by_name(**training_set_kwargs)
