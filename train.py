@@ -204,10 +204,11 @@ def new_run(args: EasyDict, device: str) -> EasyDict:
 
 def check_combinations(args: EasyDict) -> None:
     """Refuse options that contradict each other or the configuration."""
-    semantic = args.cfg.startswith("semantic")
-    for name in ("regions", "transparent", "gamma_mask", "mask_weight"):
-        if args[name] is not None and not semantic:
+    for name in ("regions", "transparent", "gamma_mask"):
+        if args[name] is not None and args.cfg != "semantic":
             raise click.UsageError(f"--{name.replace('_', '-')} needs --cfg=semantic.")
+    if args.mask_weight is not None and not args.cfg.startswith("semantic"):
+        raise click.UsageError("--mask-weight needs --cfg=semantic or semantic-adapt.")
     if args.freeze_local and args.cfg != "semantic-adapt":
         raise click.UsageError("--freeze-local needs --cfg=semantic-adapt.")
     if args.cfg == "semantic-adapt" and args.resume in (None, "noresume"):
@@ -327,10 +328,8 @@ def check_metrics(text: str) -> list[str]:
     """Names of metrics, each known."""
     names = [name.strip() for name in text.split(",") if name.strip() not in ("", "none")]
     if names:
-        try:
-            from metrics import metric_main
-        except ImportError as error:
-            raise UserError(f"--metrics={text}: this version has no metrics yet. Use --metrics=none.") from error
+        from metrics import metric_main
+
         for name in names:
             if not metric_main.is_valid_metric(name):
                 known = ", ".join(metric_main.list_valid_metrics())
@@ -340,12 +339,14 @@ def check_metrics(text: str) -> list[str]:
 
 def apply_performance(args: EasyDict, options: EasyDict, precision: str) -> None:
     """Loader processes, memory format, freezing, switches of the GPU."""
+    import torch
+
     workers = min(3, max((os.cpu_count() or 1) // 2, 1)) if args.workers is None else args.workers
     options.data_loader_kwargs = EasyDict(num_workers=workers, **({"prefetch_factor": 2} if workers else {}))
     if options.device == "cpu":
         # The loaders keep their cores: two threads that share one core spend their time waiting for each other.
         share = (os.cpu_count() or 1) // num_processes(args) - workers
-        options.cpu_threads = int(os.environ.get("OMP_NUM_THREADS") or max(share, 1))
+        options.cpu_threads = torch.get_num_threads() if os.environ.get("OMP_NUM_THREADS") else max(share, 1)
     options.cudnn_benchmark = not args.nobench
     options.allow_tf32 = args.allow_tf32
     if args.freezed:

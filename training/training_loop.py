@@ -198,8 +198,8 @@ def training_loop(
                     save_networks(network_path, training_set_kwargs, G=G, D=D, G_ema=G_ema, augment_pipe=augment_pipe)
                     save_state(os.path.join(run_dir, f"training-state-{name}.pt"), state)
                     remove_old_states(run_dir)
-                for metric in [] if interrupted else metrics:
-                    _report_metric(metric, G_ema, training_set_kwargs, run_dir, network_path, device, progress)
+                if metrics and not interrupted:
+                    _report_metrics(metrics, G_ema, training_set_kwargs, run_dir, network_path, device)
             if last:
                 break
             progress.begin_tick()
@@ -236,28 +236,26 @@ def _is_due(tick: int, interval: int | None) -> bool:
     return interval is not None and tick % interval == 0
 
 
-def _report_metric(
-    metric: str,
+def _report_metrics(
+    metrics: Sequence[str],
     G: torch.nn.Module,
     training_set_kwargs: Mapping[str, Any],
     run_dir: str,
     network_path: str,
     device: torch.device,
-    progress: Progress,
 ) -> None:
-    """Compute one metric on all processes and write it into the run directory."""
-    result = dnnlib.call_func_by_name(
-        func_name="metrics.metric_main.calc_metric",
-        metric=metric,
+    """Compute metrics on all processes and write them into the run directory; those that cannot be are left out."""
+    results, _ = dnnlib.call_func_by_name(
+        metrics,
+        func_name="metrics.metric_main.evaluate",
+        run_dir=run_dir,
+        snapshot_pkl=network_path,
+        rank=distributed.get_rank(),
         G=G,
         dataset_kwargs=training_set_kwargs,
         num_gpus=distributed.get_world_size(),
-        rank=distributed.get_rank(),
         device=device,
     )
-    if distributed.get_rank() == 0:
-        dnnlib.call_func_by_name(
-            result, func_name="metrics.metric_main.report_metric", run_dir=run_dir, snapshot_pkl=network_path
-        )
+    for result in results:
         for name, value in result["results"].items():
             training_stats.report0(f"Metrics/{name}", value)

@@ -1,0 +1,185 @@
+"""How good a trained network is, and curves of what training runs measured."""
+
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+import legacy
+from dnnlib import EasyDict, UserError
+from dnnlib.util import is_url
+from metrics import curves, metric_main
+from semantic.console import newest_snapshot, select_device
+from torch_utils import distributed
+from training.archive import Archive
+
+PLUGINS = [name for name in ("semantic.metrics",) if importlib.util.find_spec(name) is not None]
+MASKED, PLAIN = "semantic.dataset.MaskedImageDataset", "training.dataset.ImageFolderDataset"
+DATASET_OPTIONS = ("class_name", "path", "regions", "use_labels", "max_size", "xflip", "random_seed")
+"""What is taken over from files."""
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--network", metavar="FILE|URL|DIR", help="Network, or run directory: its newest snapshot.")
+@click.option("--metrics", metavar="LIST", help="Metrics, comma-separated.  [default: fid50k_full]")
+@click.option("--data", metavar="PATH", help="Real images.  [default: what the network was trained on]")
+@click.option("--mirror", type=bool, metavar="BOOL", help="Mirrored images were trained on.  [default: as it was]")
+@click.option("--gpus", type=click.IntRange(min=1), default=1, metavar="INT", help="Processes that share the work.")
+@click.option("--verbose", type=bool, default=True, metavar="BOOL", help="Tell what is done, show progress bars.")
+@click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Where to compute.")
+@click.option("--detector", metavar="PATH", help="Feature network, or folder of them, instead of downloads.")
+@click.option(
+    "--plot",
+    is_flag=False,
+    flag_value="",
+    multiple=True,
+    metavar="RUN_DIR",
+    help="Draw curves of runs instead.  [default: all runs under training-runs]",
+)
+@click.option("--dest", default="metrics.png", metavar="FILE", help="The picture that --plot draws.")
+@click.argument("runs", nargs=-1)
+def main(runs: tuple[str, ...], **options: Any) -> None:
+    """Compute metrics of a trained network, or draw the curves of training runs (--plot).
+
+    Each result is one line of JSON; for a snapshot in its run directory it is also added to metric-NAME.jsonl there.
+
+    \b
+    A snapshot against the data of its run:
+      python calc_metrics.py --network=training-runs/00000-faces-semantic/network-snapshot-000500.pkl
+    Other data, several metrics, fewer images:
+      python calc_metrics.py --network=snapshot.pkl --data=faces.zip --metrics=fid10k_full,kid10k_full,ppl2k_wend
+    Without any download:
+      python calc_metrics.py --network=snapshot.pkl --data=faces.zip --metrics=swd,msssim
+    Feature networks that are already there:
+      python calc_metrics.py --network=snapshot.pkl --metrics=fid5k_full --detector=inception-2015-12-05.pt
+    Four GPUs:
+      python calc_metrics.py --network=snapshot.pkl --metrics=fid50k_full,pr50k3_full --gpus=4
+    Curves of two runs in one picture:
+      python calc_metrics.py --plot training-runs/00000-faces-semantic training-runs/00001-faces-semantic
+
+    \b
+    Metrics, with counts that can be changed in the name (fid5k_full):
+      fid50k_full     Frechet inception distance to all real images
+      kid50k_full     kernel inception distance
+      pr50k3_full     precision and recall
+      is50k           inception score
+      ppl2_wend       perceptual path length; with another count ppl5k_wend
+      swd             sliced Wasserstein distance; needs no feature network
+      msssim          likeness of pairs, the lower the more diverse; needs no feature network
+    Older definitions: fid50k, kid50k, pr50k3, ppl_zfull, ppl_wfull, ppl_zend, ppl_wend. docs/metrics.md tells more.
+    """
+    opts = EasyDict(options)
+    metric_main.load_plugins(PLUGINS)
+    names = None if opts.metrics is None else [name.strip() for name in opts.metrics.split(",") if name.strip()]
+    if opts.plot:
+        plot([*filter(None, opts.plot), *runs], opts.dest, names)
+        return
+    if runs:
+        raise click.UsageError(f"Unexpected argument {runs[0]}: networks are named with --network, runs with --plot.")
+    names = names or ["fid50k_full"]
+    for name in names:
+        if not metric_main.is_valid_metric(name):
+            known = ", ".join(metric_main.list_valid_metrics())
+            raise UserError(f"There is no metric {name!r}. Choose from: {known}.")
+    if opts.network is None:
+        raise click.UsageError("--network is missing: name a network file or a run directory.")
+    if Path(opts.network).is_dir():
+        opts.network = str(newest_snapshot(opts.network))
+    opts.device = select_device(opts.device).type
+    try:
+        if "RANK" in os.environ:
+            distributed.init(device=opts.device)
+            complete = compute(names, opts)
+            distributed.shutdown()
+        elif opts.gpus > 1:
+            complete = distributed.spawn(compute, opts.gpus, names, opts, device=opts.device)
+        else:
+            complete = compute(names, opts)
+    except KeyboardInterrupt:
+        click.echo("Stopped. Results so far are kept.", err=True)
+        sys.exit(130)
+    except torch.OutOfMemoryError as error:
+        raise UserError("The GPU is out of memory: use --device=cpu, or a GPU that nobody else uses.") from error
+    sys.exit(0 if complete else 1)
+
+
+def plot(run_dirs: list[str], dest: str, metrics: list[str] | None) -> None:
+    """Draw the curves of runs; of all runs that have any where none is named."""
+    if not run_dirs:
+        run_dirs = sorted({str(path.parent) for path in Path("training-runs").glob("*/metric-*.jsonl")})
+        if not run_dirs:
+            raise UserError("There are no results under training-runs: name run directories after --plot.")
+    curves.plot_runs(run_dirs, dest, metrics)
+    click.echo(f"Wrote {dest}.")
+
+
+def compute(metrics: list[str], opts: EasyDict) -> bool:
+    """Compute metrics on this process; False if some had to be left out."""
+    metric_main.load_plugins(PLUGINS)  # processes start without what the command registered
+    rank = distributed.get_rank()
+    device = torch.device("cuda", distributed.get_local_rank()) if opts.device == "cuda" else torch.device(opts.device)
+    data = legacy.load_network(opts.network)
+    run_dir = run_dir_of(opts.network)
+    dataset_kwargs = find_data(opts, data, run_dir)
+    if rank == 0 and opts.verbose:
+        click.echo(f"Network: {opts.network}", err=True)
+        click.echo(f"Data: {dataset_kwargs.get('path', 'none')}", err=True)
+    _, missing = metric_main.evaluate(
+        metrics,
+        run_dir,
+        opts.network,
+        rank,
+        G=data["G_ema"],
+        dataset_kwargs=dataset_kwargs,
+        num_gpus=distributed.get_world_size(),
+        device=device,
+        detector=opts.detector,
+        progress=None if opts.verbose else False,
+    )
+    return not missing
+
+
+def run_dir_of(network: str) -> str | None:
+    """The run directory that a network file lies in."""
+    if is_url(network) or not Path(network).is_file():
+        return None
+    folder = Path(network).parent
+    return str(folder) if (folder / "training_options.json").is_file() else None
+
+
+def find_data(opts: EasyDict, data: EasyDict, run_dir: str | None) -> EasyDict:
+    """Class name and options of the real data: of the run, of the network file, or of --data; empty if unknown."""
+    known = dict(data.get("training_set_kwargs") or {})
+    if run_dir is not None:
+        path = os.path.join(run_dir, "training_options.json")
+        try:
+            with open(path, encoding="utf-8") as file:
+                known = dict(json.load(file)["training_set_kwargs"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"Cannot read the training data from {path}: name them with --data.") from error
+    if opts.data is None and not known:
+        return EasyDict()
+    if opts.data is not None:
+        masked = any(name.startswith("masks/") for name in Archive(opts.data).names)
+        kept = ("use_labels", "xflip", "regions") if known.get("class_name") == MASKED and masked else ("xflip",)
+        known = {name: known[name] for name in kept if name in known}
+        known |= {"class_name": MASKED if masked else PLAIN, "path": opts.data}
+    elif not is_url(known.get("path")) and not os.path.exists(str(known.get("path"))):
+        if opts.verbose and distributed.get_rank() == 0:
+            click.echo(f"The training data {known.get('path')} is not there: name real images with --data.", err=True)
+        return EasyDict()
+    if known.get("class_name") not in (MASKED, PLAIN):  # network files do not choose what runs
+        known["class_name"] = MASKED if "regions" in known else PLAIN
+    known = {name: value for name, value in known.items() if name in DATASET_OPTIONS}
+    if opts.mirror is not None:
+        known["xflip"] = opts.mirror
+    return EasyDict(known, resolution=data["G_ema"].img_resolution)
+
+
+if __name__ == "__main__":
+    main()

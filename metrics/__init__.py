@@ -1,0 +1,1 @@
+"""How good generated images are. Networks and data sets are known only by calling them."""

@@ -1,0 +1,110 @@
+"""Feature networks: where they come from, and calling them.
+
+They are TorchScript programs. Loading one runs no Python, but what it computes is its own program: use files from
+sources that you trust.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dnnlib import UserError, open_url
+from dnnlib.util import cached_path
+from metrics.options import MetricOptions
+from torch_utils import distributed
+
+ADDRESS = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics"
+INCEPTION = "inception-2015-12-05.pt"
+VGG16 = "vgg16.pt"
+
+_unreachable: set[str] = set()
+
+
+class DetectorMissing(UserError):
+    """A metric needs a feature network that is neither there nor can be downloaded."""
+
+
+class Detector:
+    """A feature network.
+
+    Attributes:
+        digest: checksum of its file, for keys of caches.
+
+    Args:
+        path: TorchScript file.
+        device: where to run it.
+
+    Raises:
+        UserError: the file is not TorchScript.
+    """
+
+    def __init__(self, path: str | os.PathLike, device: torch.device):
+        try:
+            with open(path, "rb") as file:
+                self.digest = _digest(file)
+            self._network = torch.jit.load(os.fspath(path), map_location=device).eval()
+        except OSError as error:
+            raise UserError(f"Cannot read the feature network {path}: {error.strerror or error}.") from error
+        except RuntimeError as error:
+            raise UserError(f"{path} is not a feature network: expected a TorchScript file.") from error
+        arguments = self._network.forward.schema.arguments
+        self._known = {argument.name for argument in arguments}
+        self._device = device
+
+    @torch.no_grad()
+    def __call__(self, images: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Features [N, F] of images [N, 3, H, W] in 0..255; options that the network does not have are left out."""
+        known = {name: value for name, value in options.items() if name in self._known}
+        return self._network(images.to(self._device), **known).float().flatten(1)
+
+
+def load_detector(opts: MetricOptions, name: str) -> Detector:
+    """The feature network `name`: from ``opts.detector`` (a file, or a folder that holds it), else downloaded once.
+
+    Raises:
+        DetectorMissing: it is not there.
+        UserError: it is not a TorchScript file.
+    """
+    first = distributed.get_rank() == 0
+    answer = _locate(opts, name) if first else None
+    if distributed.is_distributed():  # one process downloads, and all fail together
+        shared = [answer]
+        torch.distributed.broadcast_object_list(shared, src=0)
+        answer = shared[0]
+    path, problem = answer
+    if problem is not None:
+        raise DetectorMissing(problem)
+    return Detector(path, opts.device)
+
+
+def _locate(opts: MetricOptions, name: str) -> tuple[str | None, str | None]:
+    """Path of the network, or what is wrong."""
+    if opts.detector is not None:
+        path = Path(opts.detector)
+        path = path / name if path.is_dir() else path
+        if path.is_file():
+            return str(path), None
+        return None, f"{opts.metric} needs the feature network {path}, which is not there: check --detector."
+    url = f"{ADDRESS}/{name}"
+    if url not in _unreachable:
+        try:
+            open_url(url).close()
+            return str(cached_path(url)), None
+        except UserError:
+            _unreachable.add(url)  # other metrics need not wait again
+    if cached_path(url).is_file():
+        return str(cached_path(url)), None
+    return None, (
+        f"{opts.metric} needs the feature network {url}, which cannot be downloaded: place it at {cached_path(url)}, "
+        f"or name a copy with --detector=PATH."
+    )
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

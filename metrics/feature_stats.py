@@ -1,0 +1,157 @@
+"""Statistics of feature vectors that arrive in batches, on one process or many."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from dnnlib import UserError
+from torch_utils import distributed
+
+BLOCK_ROWS = 1024
+
+
+class FeatureStats:
+    """Collects rows of features: all of them, or their mean and covariance.
+
+    Mean and covariance are accumulated in float64 and merged by the pairwise update of Chan, Golub and LeVeque (1979),
+    so the result does not depend on how the rows were cut into batches or shared among processes.
+
+    Args:
+        capture_all: keep all rows, in the type they come in.
+        capture_mean_cov: keep mean and covariance.
+        max_items: ignore what comes after this many rows.
+    """
+
+    def __init__(self, capture_all: bool = False, capture_mean_cov: bool = False, max_items: int | None = None):
+        self.capture_all, self.capture_mean_cov, self.max_items = capture_all, capture_mean_cov, max_items
+        self.num_items = 0
+        self.num_features: int | None = None
+        self._kept: list[tuple[int, np.ndarray]] = []
+        self._waiting: list[torch.Tensor] = []
+        self._absorbed = 0
+        self._mean: torch.Tensor | None = None
+        self._scatter: torch.Tensor | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `max_items` rows are there."""
+        return self.max_items is not None and self.num_items >= self.max_items
+
+    def append(self, x: torch.Tensor | np.ndarray, start: int | None = None) -> None:
+        """Add rows.
+
+        Args:
+            x: [N, ...]; all but the first axis are flattened, [N] is one feature.
+            start: number of the first row among the rows of all processes, for the order of `get_all`; by default
+                rows follow each other.
+        """
+        x = torch.as_tensor(x).detach()
+        x = x.reshape(len(x), -1)
+        start = self.num_items if start is None else start
+        if self.max_items is not None:
+            x = x[: max(self.max_items - self.num_items, 0)]
+        if not len(x):
+            return
+        if self.num_features is None:
+            self.num_features = x.shape[1]
+        if x.shape[1] != self.num_features:
+            raise UserError(f"Features changed their number from {self.num_features} to {x.shape[1]}.")
+        self.num_items += len(x)
+        if self.capture_all:
+            self._kept.append((start, x.cpu().numpy().copy()))
+        if self.capture_mean_cov:
+            if x.device.type != "cuda":
+                x = x.cpu()  # float64 is not everywhere
+            self._waiting.append(x)
+            if sum(map(len, self._waiting)) >= BLOCK_ROWS:
+                self._absorb()
+
+    def get_all(self) -> np.ndarray:
+        """All rows [num_items, num_features], ordered by their `start`."""
+        if not self.capture_all:
+            raise ValueError("rows were not kept: capture_all is False")
+        if not self._kept:
+            return np.zeros([0, self.num_features or 0], np.float32)
+        return np.concatenate([rows for _, rows in sorted(self._kept, key=lambda part: part[0])])
+
+    def get_mean_cov(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean [num_features] and unbiased covariance [num_features, num_features], float64.
+
+        Raises:
+            UserError: there are fewer than 2 rows.
+        """
+        if not self.capture_mean_cov:
+            raise ValueError("the covariance was not kept: capture_mean_cov is False")
+        if self.num_items < 2:
+            raise UserError(f"A covariance needs 2 images or more, but there are {self.num_items}.")
+        self._absorb()
+        return self._mean.cpu().numpy(), (self._scatter / (self.num_items - 1)).cpu().numpy()
+
+    def merge(self, other: "FeatureStats") -> None:
+        """Add the rows of `other`; both keep the same things, and `max_items` is not applied again."""
+        self._restore(other.state())
+
+    def gather(self) -> None:
+        """Give process 0 the rows of all processes; the others keep theirs."""
+        if not distributed.is_distributed():
+            return
+        first = distributed.get_rank() == 0
+        parts: list[Any] | None = [None] * distributed.get_world_size() if first else None
+        torch.distributed.gather_object(self.state(), parts, dst=0)
+        for part in parts[1:] if first else []:
+            self._restore(part)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything as arrays, for files and other processes."""
+        state = {"num_items": np.array(self.num_items)}
+        if self.capture_all:
+            state["starts"] = np.array([start for start, _ in self._kept], np.int64)
+            state["lengths"] = np.array([len(rows) for _, rows in self._kept], np.int64)
+            state["rows"] = np.concatenate([rows for _, rows in self._kept]) if self._kept else np.zeros([0, 0])
+        if self.capture_mean_cov and self.num_items:
+            self._absorb()
+            state["mean"], state["scatter"] = self._mean.cpu().numpy(), self._scatter.cpu().numpy()
+        return state
+
+    @classmethod
+    def from_state(cls, state: dict[str, np.ndarray]) -> "FeatureStats":
+        """The statistics that `state` describes."""
+        stats = cls(capture_all="rows" in state, capture_mean_cov="mean" in state)
+        stats._restore(state)
+        return stats
+
+    def _restore(self, state: dict[str, np.ndarray]) -> None:
+        count = int(state["num_items"])
+        if not count:
+            return
+        self.num_items += count
+        if self.capture_all:
+            rows = np.split(state["rows"], np.cumsum(state["lengths"])[:-1])
+            self._kept += zip(map(int, state["starts"]), rows, strict=True)
+            self.num_features = state["rows"].shape[1]
+        if self.capture_mean_cov:
+            self._absorb()
+            self._combine(count, torch.from_numpy(state["mean"]), torch.from_numpy(state["scatter"]))
+            self.num_features = len(state["mean"])
+
+    def _absorb(self) -> None:
+        """Move waiting rows into mean and covariance; large blocks keep the products fast."""
+        if not self._waiting:
+            return
+        rows = torch.cat(self._waiting).double()
+        self._waiting = []
+        mean = rows.mean(dim=0)
+        rows -= mean
+        self._combine(len(rows), mean, rows.T @ rows)
+
+    def _combine(self, count: int, mean: torch.Tensor, scatter: torch.Tensor) -> None:
+        if self._mean is None:
+            self._absorbed, self._mean, self._scatter = count, mean.clone(), scatter.clone()
+            return
+        total = self._absorbed + count
+        shift = mean.to(self._mean.device) - self._mean
+        self._mean += shift * (count / total)
+        self._scatter += scatter.to(self._mean.device)
+        self._scatter.addr_(shift, shift, alpha=self._absorbed * count / total)
+        self._absorbed = total

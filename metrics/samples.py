@@ -1,0 +1,152 @@
+"""Batches of generated and of real images, shared among processes.
+
+Batch b of a pass goes to process b mod num_gpus, and its random draws follow from the seed and b alone: whatever the
+number of processes, together they see the same images.
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dnnlib import EasyDict, UserError, construct_class_by_name
+from metrics.options import MetricOptions
+
+LARGE_DATA = 2000
+"""From here on data are read by processes of their own."""
+
+
+def derive_seed(opts: MetricOptions, *keys: int) -> int:
+    """A seed that follows from the options' and `keys`."""
+    return int(np.random.SeedSequence([opts.seed, *keys]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@contextlib.contextmanager
+def seeded(opts: MetricOptions, *keys: int) -> Iterator[None]:
+    """Torch's random draws inside follow from the options' seed and `keys`; those outside go on as if nothing was."""
+    devices = [opts.device] if opts.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derive_seed(opts, *keys))
+        yield
+
+
+def my_batches(opts: MetricOptions, num_items: int, batch: int, text: str) -> Iterator[tuple[int, int, int]]:
+    """This process's share of `num_items`: (number of the batch, its first item, its size), under a progress bar."""
+    hidden = True if opts.rank else {None: None, True: False, False: True}[opts.progress]
+    with tqdm(total=num_items, desc=f"{opts.metric} {text}", unit="img", disable=hidden, leave=False) as bar:
+        for number, start in enumerate(range(0, num_items, batch)):
+            size = min(batch, num_items - start)
+            if number % opts.num_gpus == opts.rank:
+                yield number, start, size
+            bar.update(size)
+
+
+def label_sampler(opts: MetricOptions) -> Callable[[int, int], torch.Tensor]:
+    """Labels for the generator: a function of (count, seed) that gives [count, c_dim], drawn from the real labels.
+
+    Raises:
+        UserError: the generator is conditional and there are no labels for it.
+    """
+    G = opts.require_network()
+    if not G.c_dim:
+        return lambda count, seed: torch.zeros([count, 0], device=opts.device)
+    opts.require_data()
+    dataset = open_dataset(opts.with_dataset(use_labels=True))
+    if dataset.label_dim != G.c_dim:
+        raise UserError(
+            f"The network has labels of {G.c_dim} numbers, those of {dataset.name} have {dataset.label_dim}: name the "
+            f"data that it was trained on with --data."
+        )
+
+    def draw(count: int, seed: int) -> torch.Tensor:
+        chosen = np.random.default_rng(seed).integers(len(dataset), size=count)
+        return torch.from_numpy(np.stack([dataset.get_label(int(i)) for i in chosen])).to(opts.device)
+
+    return draw
+
+
+def iterate_generator(
+    opts: MetricOptions, num_items: int, masks: bool = False, stream: int = 0
+) -> Iterator[dict[str, Any]]:
+    """This process's batches of `num_items` generated images.
+
+    Args:
+        masks: also give masks; the generator must take ``return_mask=True`` and give `image` and `mask`.
+        stream: another number, other images.
+
+    Yields:
+        EasyDict of image uint8 [N, 3, H, W], start (number of its first item), z [N, z_dim], c [N, c_dim]; with
+        `masks` also mask uint8 [N, H, W], the index of the largest of the planes.
+    """
+    G = opts.require_network()
+    labels = label_sampler(opts)
+    batch = opts.batch_for(G.img_resolution)
+    for number, start, size in my_batches(opts, num_items, batch, "generated"):
+        with seeded(opts, 1, stream, number):
+            z = torch.randn([size, G.z_dim], device=opts.device)
+            c = labels(size, derive_seed(opts, 2, stream, number))
+            output = G(z, c, **opts.G_kwargs, **({"return_mask": True} if masks else {}))
+        found = EasyDict(image=to_uint8(output.image if masks else output), start=start, z=z, c=c)
+        if masks:
+            found.mask = output.mask.argmax(dim=1).to(torch.uint8)
+        yield found
+
+
+def open_dataset(opts: MetricOptions) -> Any:
+    """The real data."""
+    opts.require_data()
+    return construct_class_by_name(**opts.dataset_kwargs)
+
+
+def iterate_dataset(
+    opts: MetricOptions, max_items: int | None = None, shuffle: bool = False, dataset: Any = None
+) -> Iterator[dict[str, Any]]:
+    """This process's batches of the real data.
+
+    Args:
+        max_items: use this many, chosen at random by the seed; None uses all.
+        shuffle: in random order, where neighbours in the data are alike.
+        dataset: the data, where it is open already.
+
+    Yields:
+        EasyDict of image uint8 [N, 3, H, W], start (number of its first item), and whatever else the items hold
+        (label [N, label_dim], mask uint8 [N, H, W]).
+    """
+    dataset = open_dataset(opts) if dataset is None else dataset
+    count = len(dataset) if max_items is None else min(max_items, len(dataset))
+    order = np.arange(len(dataset))
+    if shuffle or count < len(dataset):
+        order = np.random.default_rng(opts.seed).permutation(order)[:count]
+        order = order if shuffle else np.sort(order)
+    mine = list(my_batches(_silent(opts), count, opts.batch_for(dataset.resolution), ""))
+    workers = min(3, (os.cpu_count() or 1) // 2) if count >= LARGE_DATA else 0
+    loader = torch.utils.data.DataLoader(
+        dataset,
+        batch_sampler=[order[start : start + size].tolist() for _, start, size in mine],
+        num_workers=workers,
+    )
+    batches = iter(loader)
+    for _, start, _ in my_batches(opts, count, opts.batch_for(dataset.resolution), "real"):
+        item = next(batches)
+        image = item.pop("image").to(opts.device)
+        yield EasyDict(
+            image=_to_rgb(image), start=start, **{name: value.to(opts.device) for name, value in item.items()}
+        )
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Bytes [N, 3, H, W] of images [N, 1 or 3, H, W] in [-1, 1], rounded to the nearest."""
+    return _to_rgb(images.float().mul(127.5).add(128).clamp(0, 255).to(torch.uint8))
+
+
+def _to_rgb(images: torch.Tensor) -> torch.Tensor:
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+def _silent(opts: MetricOptions) -> MetricOptions:
+    return dataclasses.replace(opts, progress=False)

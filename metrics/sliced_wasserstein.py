@@ -1,0 +1,176 @@
+"""Sliced Wasserstein distance between patches of Laplacian pyramids (Karras et al. 2018, section 5)."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from dnnlib import UserError
+from metrics.metric_utils import FeatureStats, MetricOptions, cached_arrays, iterate_dataset, iterate_generator
+from metrics.samples import derive_seed, open_dataset
+
+PATCH = 7
+PATCHES_PER_IMAGE = 128
+PROJECTIONS = 512
+REPEATS = 4
+SMALLEST = 16
+
+
+def pyramid_levels(resolution: int) -> list[int]:
+    """Sides of the levels, from `resolution` down to 16; a smaller image has one level."""
+    levels = [resolution]
+    while levels[-1] > SMALLEST:
+        levels.append(levels[-1] // 2)
+    return levels
+
+
+def laplacian_pyramid(images: torch.Tensor, levels: int) -> list[torch.Tensor]:
+    """What each octave adds, from the finest; the last level is the rest (Burt and Adelson 1983).
+
+    Args:
+        images: float [N, C, R, R], R a multiple of 2^(levels - 1).
+        levels: how many.
+
+    Returns:
+        Tensors [N, C, R / 2^i, R / 2^i]. Enlarged step by step and added up they give the images.
+    """
+    pyramid = []
+    for _ in range(levels - 1):
+        smaller = _blur(images)[:, :, ::2, ::2]
+        pyramid.append(images - enlarge(smaller))
+        images = smaller
+    return [*pyramid, images]
+
+
+def enlarge(images: torch.Tensor) -> torch.Tensor:
+    """Twice the size, smoothly: [N, C, H, W] to [N, C, 2H, 2W]."""
+    n, c, h, w = images.shape
+    spread = images.new_zeros([n, c, h, 2, w, 2])
+    spread[:, :, :, 0, :, 0] = images
+    return _blur(spread.reshape(n, c, 2 * h, 2 * w)) * 4
+
+
+def _blur(images: torch.Tensor) -> torch.Tensor:
+    """Binomial low-pass of 5 taps; borders are mirrored about the outermost pixels."""
+    taps = images.new_tensor([1, 4, 6, 4, 1]) / 16
+    channels = images.shape[1]
+    padded = torch.nn.functional.pad(images, [2, 2, 2, 2], mode="reflect")
+    rows = torch.nn.functional.conv2d(padded, taps.view(1, 1, 5, 1).expand(channels, -1, -1, -1), groups=channels)
+    return torch.nn.functional.conv2d(rows, taps.view(1, 1, 1, 5).expand(channels, -1, -1, -1), groups=channels)
+
+
+def draw_patches(level: torch.Tensor, seed: int, count: int = PATCHES_PER_IMAGE) -> torch.Tensor:
+    """Square patches of 7 pixels at random places, [N, C, H, H] to [N, count, C * 49]."""
+    n, channels, side, _ = level.shape
+    generator = torch.Generator().manual_seed(seed)
+    y, x = torch.randint(0, side - PATCH + 1, [2, n, count], generator=generator).to(level.device)
+    across = torch.arange(PATCH, device=level.device)
+    rows = (y[:, :, None, None] + across[:, None]).expand(-1, -1, PATCH, PATCH)
+    columns = (x[:, :, None, None] + across).expand(-1, -1, PATCH, PATCH)
+    places = (rows * side + columns).reshape(n, 1, -1).expand(-1, channels, -1)
+    found = level.flatten(2).gather(2, places).reshape(n, channels, count, PATCH * PATCH)
+    return found.transpose(1, 2).reshape(n, count, channels * PATCH * PATCH)
+
+
+def normalize_channels(patches: torch.Tensor, channels: int = 3) -> torch.Tensor:
+    """Patches [N, C * 49] with mean 0 and standard deviation 1 in each channel, over the whole set."""
+    split = patches.float().reshape(len(patches), channels, -1)
+    split = split - split.mean(dim=(0, 2), keepdim=True)
+    std = torch.linalg.vector_norm(split, dim=(0, 2), keepdim=True) / (split.numel() / channels) ** 0.5
+    return split.div_(std.clamp(min=1e-8)).flatten(1)
+
+
+def sliced_wasserstein(a: torch.Tensor, b: torch.Tensor, seed: int = 0) -> float:
+    """Mean distance of the projections of two sets onto 512 random directions, in 4 turns of 128.
+
+    Args:
+        a, b: [N, F], equally many.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    total = 0.0
+    for _ in range(REPEATS):
+        directions = torch.randn([PROJECTIONS // REPEATS, a.shape[1]], generator=generator)
+        directions = (directions / directions.norm(dim=1, keepdim=True)).to(a.device)
+        total += _sorted_distance(directions @ a.T, directions @ b.T)
+    return total / REPEATS
+
+
+def _sorted_distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Mean over rows of the distance of two sets of numbers (Wasserstein-1), [D, N] each."""
+    if a.device.type == "cuda":
+        return (a.sort(dim=1).values - b.sort(dim=1).values).abs().mean().item()
+
+    def distance(row: tuple[np.ndarray, np.ndarray]) -> float:
+        return float(np.abs(np.sort(row[0]) - np.sort(row[1])).mean(dtype=np.float64))
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy sorts several times faster than torch here
+        return float(np.mean(list(pool.map(distance, zip(a.cpu().numpy(), b.cpu().numpy(), strict=True)))))
+
+
+class PatchSet:
+    """Patches of a stream of images, a collection a level.
+
+    Args:
+        resolution: side of the images.
+
+    Raises:
+        UserError: images smaller than a patch.
+    """
+
+    def __init__(self, resolution: int):
+        if resolution < PATCH:
+            raise UserError(f"The sliced Wasserstein distance needs images of 8 pixels or more, not {resolution}.")
+        self.levels = pyramid_levels(resolution)
+        self.stats = [FeatureStats(capture_all=True) for _ in self.levels]
+
+    def append(self, images: torch.Tensor, start: int, seed: int) -> None:
+        """Add patches of images uint8 [N, 3, R, R]; half precision is plenty for differences of bytes."""
+        pyramid = laplacian_pyramid(images.float() / 127.5 - 1, len(self.levels))
+        for number, (level, stats) in enumerate(zip(pyramid, self.stats, strict=True)):
+            stats.append(draw_patches(level, seed + number).half(), start)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """By side of the level, float16 [images, 128 * 147], complete on process 0."""
+        for stats in self.stats:
+            stats.gather()
+        return {str(side): stats.get_all() for side, stats in zip(self.levels, self.stats, strict=True)}
+
+
+def compare_patches(
+    a: dict[str, np.ndarray], b: dict[str, np.ndarray], seed: int = 0, device: torch.device | str = "cpu"
+) -> dict[str, float]:
+    """Distance times 1,000 by level, and their mean; a and b as from `PatchSet.arrays`, with equally many images."""
+    found = {}
+    for level in a:
+        rows = [torch.from_numpy(part[level]).to(device).view(-1, 3 * PATCH * PATCH) for part in (a, b)]
+        found[level] = 1e3 * sliced_wasserstein(*map(normalize_channels, rows), seed=seed)
+    return {**found, "mean": float(np.mean(list(found.values())))}
+
+
+def compute_swd(opts: MetricOptions, num_images: int) -> dict[str, float]:
+    """Distance between real and generated images, by level and mean, times 1,000.
+
+    Args:
+        num_images: of each kind; all there are where the data set has fewer.
+    """
+    G = opts.require_network()
+    dataset = open_dataset(opts)
+    if dataset.resolution != G.img_resolution:
+        raise UserError(f"{dataset.name} has images of {dataset.resolution}², the network makes {G.img_resolution}².")
+    count = min(num_images, len(dataset))
+
+    def real_patches() -> dict[str, np.ndarray]:
+        patches = PatchSet(dataset.resolution)
+        for batch in iterate_dataset(opts, count, dataset=dataset):
+            patches.append(batch.image, batch.start, derive_seed(opts, 6, batch.start))
+        return patches.arrays()
+
+    key = dict(count=count, seed=opts.seed, batch=opts.batch_for(dataset.resolution))
+    real = cached_arrays(opts, "patches", key, real_patches)
+    patches = PatchSet(G.img_resolution)
+    for batch in iterate_generator(opts, count):
+        patches.append(batch.image, batch.start, derive_seed(opts, 7, batch.start))
+    fake = patches.arrays()
+    if opts.rank != 0:
+        return {}
+    return compare_patches(real, fake, opts.seed, opts.device if opts.device.type == "cuda" else "cpu")

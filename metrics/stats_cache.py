@@ -1,0 +1,89 @@
+"""Statistics of real data, computed once for a data set, options and feature network."""
+
+import hashlib
+import json
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from dnnlib import atomic_open, make_cache_dir_path
+from metrics.options import MetricOptions
+from torch_utils import distributed
+
+
+def cached_arrays(
+    opts: MetricOptions, kind: str, key: Mapping[str, Any], compute: Callable[[], Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray] | None:
+    """What `compute` returns, from the cache where it is there.
+
+    All processes call this alike; `compute` runs on all of them or none.
+
+    Args:
+        kind: what is kept, a word for the file's name.
+        key: what the result follows from besides the data, JSON values: options, checksum of the feature network.
+        compute: gives arrays by name; only those of process 0 count.
+
+    Returns:
+        The arrays on process 0, None on the others.
+    """
+    first = distributed.get_rank() == 0
+    path = cache_path(opts, kind, key)
+    found = _read(path) if first and opts.cache else None
+    flag = torch.tensor([int(found is not None)], device=opts.device)
+    if int(distributed.all_reduce(flag)):
+        return found
+    arrays = dict(compute())
+    if not first:
+        return None
+    if opts.cache:
+        with atomic_open(path, "wb") as file:
+            np.savez(file, **arrays)
+    return arrays
+
+
+def cache_path(opts: MetricOptions, kind: str, key: Mapping[str, Any]) -> Any:
+    """The file of the cache for these options."""
+    kwargs = {name: value for name, value in opts.dataset_kwargs.items() if name != "path"}
+    content = {"data": fingerprint(opts.dataset_kwargs.get("path")), "dataset": kwargs, "kind": kind, "key": dict(key)}
+    digest = hashlib.md5(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    stem = os.path.splitext(os.path.basename(os.path.normpath(str(opts.dataset_kwargs.get("path", "data")))))[0]
+    return make_cache_dir_path("metrics", f"{re.sub(r'[^0-9A-Za-z_-]', '_', stem)[:60]}-{kind}-{digest}.npz")
+
+
+def fingerprint(path: Any) -> list[Any]:
+    """What tells one archive from another: names, sizes and checksums in a zip; sizes and dates in a folder."""
+    path = str(path)
+    digest = hashlib.md5()
+    if os.path.isfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for info in archive.infolist():
+                    digest.update(f"{info.filename}\0{info.file_size}\0{info.CRC}\n".encode())
+            return ["zip", digest.hexdigest()]
+        except zipfile.BadZipFile:
+            status = os.stat(path)
+            return [path, status.st_size, status.st_mtime_ns]
+    if os.path.isdir(path):
+        for folder, folders, names in os.walk(path):
+            folders.sort()
+            for name in sorted(names):
+                status = os.stat(os.path.join(folder, name))
+                relative = os.path.relpath(os.path.join(folder, name), path)
+                digest.update(f"{relative}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        return ["folder", digest.hexdigest()]
+    return [path]
+
+
+def _read(path: Any) -> dict[str, np.ndarray] | None:
+    """The arrays of a file of the cache; None where it is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+        return None
