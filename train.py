@@ -11,11 +11,12 @@ from typing import Any
 
 import click
 
-from dnnlib import EasyDict, Logger, UserError, construct_class_by_name, write_json
+from dnnlib import EasyDict, Logger, UserError, construct_class_by_name, get_obj_by_name, write_json
 from dnnlib.util import is_url
 
 CONFIGURATIONS = ("auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "semantic", "semantic-adapt")
 AUGMENTATIONS = ("blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc")
+FROM_DATA = ("c_dim", "img_resolution", "img_channels", "regions", "num_regions")
 EXIT_INTERRUPTED = 75
 
 EPILOG = """\b
@@ -187,6 +188,8 @@ def new_run(args: EasyDict, device: str) -> EasyDict:
         from training.presets import stylegan2_options
 
         options.update(stylegan2_options(args.cfg, training_set.resolution, processes, precision))
+    if args.resume not in (None, "noresume"):
+        inherit_architecture(options, args.resume)
     apply_losses(args, options)
     if args.cbase is not None:
         for widths in (options.G_kwargs.synthesis_kwargs, options.D_kwargs):
@@ -200,6 +203,16 @@ def new_run(args: EasyDict, device: str) -> EasyDict:
         options.ema_rampup = None
     options.description = describe(args, training_set, options, processes)
     return options
+
+
+def inherit_architecture(options: EasyDict, path: str) -> None:
+    """Build networks with the widths and depths of those to resume; what follows from the data stays the data's."""
+    import legacy
+
+    source = legacy.load_network(path)
+    for key, network in (("G_kwargs", source["G_ema"]), ("D_kwargs", source["D"])):
+        if network is not None and type(network) is get_obj_by_name(options[key].class_name):
+            options[key].update((k, v) for k, v in network.init_kwargs.items() if k not in FROM_DATA)
 
 
 def check_combinations(args: EasyDict) -> None:

@@ -1,6 +1,7 @@
 """Training through the command line: what a run leaves, how it goes on, how it ends."""
 
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -18,6 +19,8 @@ from click.testing import CliRunner
 
 import legacy
 import train
+from dnnlib import EasyDict
+from tests.helpers import shared_file
 from torch_utils import distributed
 from torch_utils.interrupt import StopRequest
 from training.archive import create_archive, encode_png, image_name
@@ -364,6 +367,16 @@ def test_every_mistake_ends_in_one_plain_line(archive, semantic_run, tmp_path):
     assert not wrong
 
 
+def test_a_damaged_file_ends_a_running_training_in_a_line_of_its_own(tmp_path, monkeypatch):
+    """The bar is on the line before, and no loader process stays, though they ignore SIGTERM."""
+    data = make_archive(tmp_path / "d.zip", indices=9)
+    monkeypatch.setattr("training.training_loop.Previews.save_reals", lambda self: None)
+    result = run(tmp_path / "runs", *SEMANTIC, f"--data={data}", "--workers=1", steps=8)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("Error: masks/00000/img00000015.png in ")
+    assert not multiprocessing.active_children()
+
+
 def test_an_unknown_metric_is_told_before_anything_is_made(archive, tmp_path):
     result = run(tmp_path, *SMALL, f"--data={archive}", "--metrics=fid50k_full,fid50k_fulll")
     assert result.exit_code == 1
@@ -536,3 +549,15 @@ def test_ctrl_c_from_outside_saves_and_the_run_goes_on(archive, tmp_path):
     seen = state(only_run(tmp_path))["run"]["images_seen"]
     assert run(tmp_path, "--resume=latest", "--workers=0", steps=seen // STEP + 1).exit_code == 0
     assert state(only_run(tmp_path))["run"]["images_seen"] == seen + STEP
+
+
+def test_networks_to_resume_bring_their_own_widths():
+    source = shared_file("fixtures", "stylegan2_ada_small.pkl")
+    G = legacy.load_network(source)["G_ema"]
+    options = EasyDict(
+        G_kwargs=EasyDict(class_name="training.networks.Generator", z_dim=512, w_dim=512),
+        D_kwargs=EasyDict(class_name="training.networks.Discriminator", channel_base=16384),
+    )
+    train.inherit_architecture(options, str(source))
+    assert options.G_kwargs.z_dim == G.z_dim
+    assert not {"c_dim", "img_resolution", "img_channels"} & set(options.G_kwargs)

@@ -154,7 +154,7 @@ def training_loop(
     progress.say(f"Training for {total_kimg:g} kimg on {len(training_set)} images of {training_set.resolution}²")
 
     batches = Batches(training_set, device, batch_size, batch_gpu, seed, run.images_seen, data_loader_kwargs or {})
-    with StopRequest(progress.say) as stop, contextlib.closing(batches):
+    with contextlib.closing(progress), contextlib.closing(batches), StopRequest(progress.say) as stop:
         while True:
             torch.manual_seed(derive_seed(seed, rank, run.images_seen))
             real = batches.next()
@@ -205,7 +205,6 @@ def training_loop(
             progress.begin_tick()
         if interrupted and not done:
             progress.say(f"Stopped at {run.images_seen / 1000:g} kimg, all saved: go on with --resume=latest")
-    progress.close()
     return done
 
 
