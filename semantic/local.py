@@ -4,10 +4,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from semantic import local_ops
 from semantic.regions import Regions
 
 DEMODULATION_EPS = 1e-8
-LRELU_SLOPE = 0.2
 LRELU_GAIN = np.sqrt(2)
 
 
@@ -110,17 +110,11 @@ class LocalGenerators(torch.nn.Module):
             Last hidden maps [N, K, C, H·W] and pseudo-depths [N, K, H·W] (zero for the background).
         """
         weights = self._modulated_weights(self._styles(ws))
-        biases = (self.bias * LRELU_GAIN).unbind()
-        shape = weights.shape[1:3]
-        hidden = self.position(coords)
-        depth = None
-        for layer, (weight, bias) in enumerate(zip(weights.unbind(), biases, strict=True)):
-            if layer == self.depth_layers:
-                depth = self._depth(hidden.unflatten(0, shape))
-                hidden = hidden.detach() if self.detach_texture else hidden
-            hidden = self._layer(hidden, weight, bias)
-        hidden = hidden.unflatten(0, shape)
-        return hidden, self._depth(hidden) if depth is None else depth
+        biases = self.bias * LRELU_GAIN
+        head = F.pad(self.depth_weight * self.depth_gain / np.sqrt(self.depth_weight.shape[1]), (0, 0, 1, 0))
+        head_bias = F.pad(self.depth_bias, (1, 0))  # the background's depth is zero
+        inputs = self.position(coords)
+        return local_ops.run_layers(inputs, weights, biases, head, head_bias, self.depth_layers, self.detach_texture)
 
     def fuse(self, hidden: torch.Tensor, region_weights: torch.Tensor) -> torch.Tensor:
         """Weighted sum of the regions' feature maps, f = sum_k a_k (W_k h_k + bias_k), as one product.
@@ -132,11 +126,8 @@ class LocalGenerators(torch.nn.Module):
         Returns:
             [N, F, P].
         """
-        K, F_, C = self.feature_weight.shape
-        weight = self.feature_weight * (self.feature_gain / np.sqrt(C)).unsqueeze(1)
-        weighted = (hidden * region_weights.unsqueeze(2)).flatten(1, 2)
-        fused = weight.transpose(0, 1).reshape(F_, K * C) @ weighted
-        return fused + self.feature_bias.t() @ region_weights
+        gain = self.feature_gain / np.sqrt(self.feature_gain.shape[1])
+        return local_ops.fuse(hidden, region_weights, self.feature_weight * gain.unsqueeze(1), self.feature_bias)
 
     def _styles(self, ws: torch.Tensor) -> torch.Tensor:
         """Affine maps of all layers and regions as one batched product: [N, K·L, D] -> [L, N, K, C]."""
@@ -155,32 +146,3 @@ class LocalGenerators(torch.nn.Module):
         weights = (self.weight / np.sqrt(styles.shape[-1])).unsqueeze(1) * styles.unsqueeze(-2)
         demodulation = (weights.square().sum(dim=-1, keepdim=True) + DEMODULATION_EPS).rsqrt()
         return weights * (demodulation * LRELU_GAIN)
-
-    @staticmethod
-    def _layer(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """One layer of all generators.
-
-        Args:
-            hidden: [N·K, C, P]; in the first layer [C, P], [K, C, P] or [N, K, C, P], as the coordinates are.
-            weight: [N, K, C, C].
-            bias: [K, C].
-
-        Returns:
-            [N·K, C, P].
-        """
-        N, K, C, _ = weight.shape
-        bias = bias.expand(N, K, C).reshape(N * K, C, 1)
-        if hidden.ndim == 2:  # all regions and samples start from the same features: one plain product
-            out = (weight.reshape(N * K * C, C) @ hidden).view(N * K, C, -1) + bias
-        else:
-            if hidden.shape[0] != N * K or hidden.ndim == 4:
-                hidden = hidden.expand(N, K, C, -1).reshape(N * K, C, -1)
-            out = torch.baddbmm(bias, weight.flatten(0, 1), hidden)
-        # In place is safe for the derivatives, and on a tensor that is no view it costs no copy.
-        return F.leaky_relu(out, LRELU_SLOPE, inplace=True)
-
-    def _depth(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Pseudo-depth of every region: [N, K, C, P] -> [N, K, P]; the background's head is zero."""
-        weight = F.pad(self.depth_weight * self.depth_gain / np.sqrt(self.depth_weight.shape[1]), (0, 0, 1, 0))
-        bias = F.pad(self.depth_bias, (1, 0))
-        return (weight.unsqueeze(1) @ hidden).squeeze(2) + bias.unsqueeze(1)

@@ -1,0 +1,263 @@
+"""The two large products of the local generators: their layers, and the fusion of their features.
+
+Each has a plain form in differentiable PyTorch, which defines it, and faster forms that compute the same. A faster form
+has a first derivative of its own; where a graph of the derivative is asked for, as path length regularization does,
+the plain form is differentiated instead.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+
+LRELU_SLOPE = 0.2
+
+# Regions are taken together on a CPU as long as one map of them all stays within this many numbers: a map that has just
+# been written is then still in the cache when the next pass reads it.
+_CACHED_NUMBERS = 2**18
+
+
+def run_layers(
+    inputs: torch.Tensor,
+    weights: torch.Tensor,
+    biases: torch.Tensor,
+    depth_weight: torch.Tensor,
+    depth_bias: torch.Tensor,
+    depth_layers: int,
+    detach_texture: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """h <- lrelu(W h + b) for all layers, regions and samples, with a linear head after layer `depth_layers`.
+
+    Args:
+        inputs: [C, P] for all regions, [K, C, P], or [N, K, C, P].
+        weights: [L, N, K, C, C].
+        biases: [L, K, C].
+        depth_weight: [K, C].
+        depth_bias: [K].
+        depth_layers: p, from 1 to L.
+        detach_texture: gradients of the layers from p on do not reach those before.
+
+    Returns:
+        Last hidden maps [N, K, C, P] and depths [N, K, P].
+    """
+    arguments = (inputs, weights, biases, depth_weight, depth_bias)
+    if inputs.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+        return _CpuLayers.apply(*arguments, depth_layers, detach_texture)
+    return plain_layers(*arguments, depth_layers, detach_texture)
+
+
+def fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """f = sum_k a_k (W_k h_k + b_k) as one product; the K maps of F channels never exist.
+
+    Args:
+        hidden: h, [N, K, C, P].
+        shares: a, [N, K, P].
+        weight: W, [K, F, C].
+        bias: b, [K, F].
+
+    Returns:
+        [N, F, P].
+    """
+    if hidden.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+        return _CpuFusion.apply(hidden, shares, weight, bias)
+    return plain_fuse(hidden, shares, weight, bias)
+
+
+def plain_layers(
+    inputs: torch.Tensor,
+    weights: torch.Tensor,
+    biases: torch.Tensor,
+    depth_weight: torch.Tensor,
+    depth_bias: torch.Tensor,
+    depth_layers: int,
+    detach_texture: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`run_layers` in differentiable PyTorch."""
+    _, N, K, C, _ = weights.shape
+    hidden = inputs.expand(N, K, -1, -1).reshape(N * K, C, -1)
+    depth = None
+    for layer, (weight, bias) in enumerate(zip(weights.unbind(), biases.unbind(), strict=True), start=1):
+        hidden = torch.baddbmm(bias.expand(N, K, C).reshape(N * K, C, 1), weight.flatten(0, 1), hidden)
+        # In place is safe for the derivatives, and on a tensor that is no view it costs no copy.
+        hidden = F.leaky_relu(hidden, LRELU_SLOPE, inplace=True)
+        if layer == depth_layers:
+            depth = (depth_weight.unsqueeze(1) @ hidden.unflatten(0, (N, K))).squeeze(2) + depth_bias.unsqueeze(1)
+            hidden = hidden.detach() if detach_texture and layer < len(weights) else hidden
+    return hidden.unflatten(0, (N, K)), depth
+
+
+def plain_fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """`fuse` in differentiable PyTorch."""
+    weighted = (hidden * shares.unsqueeze(2)).flatten(1, 2)
+    return weight.transpose(0, 1).flatten(1) @ weighted + bias.t() @ shares
+
+
+def differentiate_plain(plain, arguments, options, gradients, wanted) -> list[torch.Tensor | None]:
+    """Gradients of a plain form with a graph of their own.
+
+    Args:
+        plain: the function.
+        arguments: its tensors.
+        options: what follows them.
+        gradients: with respect to its results; None for a result that nothing depends on.
+        wanted: for each argument whether its gradient is asked for.
+    """
+    with torch.enable_grad():
+        aliases = [tensor.view_as(tensor) for tensor in arguments]  # their gradients stop here, whatever they share
+        results = plain(*aliases, *options)
+        results = (results,) if isinstance(results, torch.Tensor) else results
+        pairs = [(r, g) for r, g in zip(results, gradients, strict=True) if g is not None and r.requires_grad]
+        chosen = [alias for alias, asked in zip(aliases, wanted, strict=True) if asked]
+        results, gradients = zip(*pairs, strict=True)
+        found = iter(torch.autograd.grad(results, chosen, gradients, create_graph=True, allow_unused=True))
+    return [next(found) if asked else None for asked in wanted]
+
+
+class _CpuLayers(torch.autograd.Function):
+    """`run_layers` on a CPU: a few regions at a time go through all layers, so that their maps stay in the cache.
+
+    Bias and activation work in place on what the product has written; without a graph two buffers serve all layers.
+    """
+
+    @staticmethod
+    def forward(ctx, inputs, weights, biases, depth_weight, depth_bias, depth_layers, detach_texture):
+        L, N, K, C, _ = weights.shape
+        P = inputs.shape[-1]
+        keep = any(ctx.needs_input_grad)
+        hidden = inputs.new_empty(N, K, C, P)
+        depth = inputs.new_empty(N, K, P)
+        columns = biases.unsqueeze(3)
+        saved = []
+        for n, some in _groups(N, K, C * P):
+            x = _part(inputs, n, some)
+            between = x.new_empty(L - 1 if keep else min(L - 1, 2), *x.shape)
+            saved.append(between)
+            for layer in range(L):
+                y = hidden[n, some] if layer == L - 1 else between[layer if keep else layer % 2]
+                torch.bmm(weights[layer, n, some], x, out=y)
+                y.add_(columns[layer, some])
+                F.leaky_relu_(y, LRELU_SLOPE)
+                if layer == depth_layers - 1:
+                    torch.bmm(depth_weight[some].unsqueeze(1), y, out=depth[n, some].unsqueeze(1))
+                x = y
+        depth += depth_bias.unsqueeze(1)
+        if keep:
+            ctx.save_for_backward(inputs, weights, biases, depth_weight, depth_bias, hidden, *saved)
+            ctx.options = depth_layers, detach_texture
+        return hidden, depth
+
+    @staticmethod
+    def backward(ctx, grad_hidden, grad_depth):
+        inputs, weights, biases, depth_weight, depth_bias, hidden, *saved = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:5]
+        if torch.is_grad_enabled():
+            arguments = (inputs, weights, biases, depth_weight, depth_bias)
+            gradients = (grad_hidden, grad_depth)
+            return *differentiate_plain(plain_layers, arguments, ctx.options, gradients, wanted), None, None
+
+        depth_layers, detach_texture = ctx.options
+        L, N, K, C, _ = weights.shape
+        P = inputs.shape[-1]
+        grad_inputs = torch.zeros_like(inputs) if wanted[0] else None
+        grad_weights = torch.empty_like(weights) if wanted[1] else None
+        grad_biases = torch.zeros_like(biases)
+        grad_depth_weight = torch.zeros_like(depth_weight)
+        for between, (n, some) in zip(saved, _groups(N, K, C * P), strict=True):
+            maps = [_part(inputs, n, some), *between, hidden[n, some]]
+            grad_depth_rows = grad_depth[n, some].unsqueeze(1)
+            buffers = [torch.empty_like(maps[-1]), torch.empty_like(maps[-1])]
+            grad = grad_hidden[n, some]
+            for layer in reversed(range(L)):
+                x, y = maps[layer], maps[layer + 1]
+                if layer == depth_layers - 1:
+                    grad_depth_weight[some] += torch.bmm(y, grad_depth_rows.transpose(1, 2)).squeeze(2)
+                    head = depth_weight[some].unsqueeze(2)
+                    if detach_texture and layer < L - 1:
+                        grad = torch.bmm(head, grad_depth_rows, out=buffers[0])
+                    elif layer == L - 1:
+                        grad = torch.baddbmm(grad, head, grad_depth_rows)
+                    else:
+                        grad.baddbmm_(head, grad_depth_rows)
+                # The result's sign is that of its argument.
+                torch.ops.aten.leaky_relu_backward.grad_input(grad, y, LRELU_SLOPE, True, grad_input=buffers[1])
+                grad = buffers[1]
+                grad_biases[layer, some] += grad.sum(dim=2)
+                if grad_weights is not None:
+                    torch.bmm(grad, x.transpose(1, 2), out=grad_weights[layer, n, some])
+                if layer > 0 or grad_inputs is not None:
+                    grad = torch.bmm(weights[layer, n, some].transpose(1, 2), grad, out=buffers[0])
+            if grad_inputs is not None:
+                if inputs.ndim == 2:
+                    grad_inputs += grad.sum(dim=0)
+                else:
+                    part = _part(grad_inputs, n, some)
+                    part += grad
+        grad_depth_bias = grad_depth.sum(dim=(0, 2))
+        return grad_inputs, grad_weights, grad_biases, grad_depth_weight, grad_depth_bias, None, None
+
+
+def _groups(samples: int, regions: int, numbers: int) -> Iterator[tuple[int, slice]]:
+    """Sample by sample, the regions that are taken together; a map of one region has so many numbers."""
+    count = max(1, min(regions, _CACHED_NUMBERS // numbers))
+    for n in range(samples):
+        for first in range(0, regions, count):
+            yield n, slice(first, min(first + count, regions))
+
+
+def _part(inputs: torch.Tensor, n: int, some: slice) -> torch.Tensor:
+    """The first maps of some regions of a sample: [some, C, P], or the one [1, C, P] that all share."""
+    if inputs.ndim == 2:
+        return inputs.expand(some.stop - some.start, -1, -1)
+    return inputs[some] if inputs.ndim == 3 else inputs[n, some]
+
+
+class _CpuFusion(torch.autograd.Function):
+    """`fuse` on a CPU, sample by sample; the shares lie below the weighted maps, so one product adds the bias too."""
+
+    @staticmethod
+    def forward(ctx, hidden, shares, weight, bias):
+        N, K, C, P = hidden.shape
+        matrix = _fusion_matrix(weight, bias)
+        stacked = hidden.new_empty(K * C + K, P)
+        fused = hidden.new_empty(N, weight.shape[1], P)
+        for n in range(N):
+            torch.mm(matrix, _stack(hidden[n], shares[n], stacked), out=fused[n])
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(hidden, shares, weight, bias)
+        return fused
+
+    @staticmethod
+    def backward(ctx, grad):
+        hidden, shares, weight, bias = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            arguments = (hidden, shares, weight, bias)
+            return tuple(differentiate_plain(plain_fuse, arguments, (), (grad,), ctx.needs_input_grad))
+
+        N, K, C, P = hidden.shape
+        matrix = _fusion_matrix(weight, bias)
+        stacked = hidden.new_empty(K * C + K, P)
+        grad_matrix = torch.zeros_like(matrix)
+        grad_hidden = torch.empty_like(hidden)
+        grad_shares = torch.empty_like(shares)
+        for n in range(N):
+            grad_matrix.addmm_(grad[n], _stack(hidden[n], shares[n], stacked).t())
+            torch.mm(matrix.t(), grad[n], out=stacked)
+            grad_weighted = stacked[: K * C].view(K, C, P)
+            torch.mul(grad_weighted, shares[n].unsqueeze(1), out=grad_hidden[n])
+            torch.sum(grad_weighted.mul_(hidden[n]), dim=1, out=grad_shares[n])
+            grad_shares[n] += stacked[K * C :]
+        grad_weight = grad_matrix[:, : K * C].unflatten(1, (K, C)).transpose(0, 1)
+        return grad_hidden, grad_shares, grad_weight, grad_matrix[:, K * C :].t()
+
+
+def _fusion_matrix(weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """[W_0 .. W_K-1, b_0 .. b_K-1]: [F, K·C + K]."""
+    return torch.cat([weight.transpose(0, 1).flatten(1), bias.t()], dim=1)
+
+
+def _stack(hidden: torch.Tensor, shares: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """[a_0 h_0; .. a_K-1 h_K-1; a_0; .. a_K-1] of one sample into `out` [K·C + K, P]."""
+    K, C, P = hidden.shape
+    torch.mul(hidden, shares.unsqueeze(1), out=out[: K * C].view(K, C, P))
+    out[K * C :] = shares
+    return out

@@ -1,0 +1,101 @@
+"""The fast forms of the local generators' products against the plain ones."""
+
+import pytest
+import torch
+
+from semantic import local_ops
+from tests.helpers import assert_close
+
+LAYERS, SAMPLES, REGIONS, CHANNELS, PIXELS, FEATURES = 4, 2, 5, 3, 6, 7
+
+
+def tensors(*shapes):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+
+
+def layer_arguments(inputs):
+    return tensors(
+        inputs,
+        (LAYERS, SAMPLES, REGIONS, CHANNELS, CHANNELS),
+        (LAYERS, REGIONS, CHANNELS),
+        (REGIONS, CHANNELS),
+        (REGIONS,),
+    )
+
+
+def fusion_arguments():
+    hidden, shares = (SAMPLES, REGIONS, CHANNELS, PIXELS), (SAMPLES, REGIONS, PIXELS)
+    return tensors(hidden, shares, (REGIONS, FEATURES, CHANNELS), (REGIONS, FEATURES))
+
+
+def assert_same(fast, plain, arguments):
+    """Equal values; equal gradients of all arguments when both results, or one of them, go into a loss."""
+    fast, plain = ([r] if isinstance(r, torch.Tensor) else list(r) for r in (fast, plain))
+    weights = [torch.randn_like(result) for result in plain]
+    for chosen in ([0], [-1], range(len(plain))):
+        grads = [
+            torch.autograd.grad(
+                sum((results[i] * weights[i]).sum() for i in chosen),
+                arguments,
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+            for results in (fast, plain)
+        ]
+        for one, other in zip(*grads, strict=True):
+            assert_close(one, other, 1e-10)
+    for one, other in zip(fast, plain, strict=True):
+        assert_close(one, other, 1e-10)
+
+
+@pytest.mark.parametrize(
+    "inputs", [(CHANNELS, PIXELS), (REGIONS, CHANNELS, PIXELS), (SAMPLES, REGIONS, CHANNELS, PIXELS)]
+)
+@pytest.mark.parametrize(("depth_layers", "detach"), [(1, False), (2, False), (2, True), (LAYERS, True)])
+@pytest.mark.parametrize("together", [1, 2, REGIONS])
+def test_layers_on_a_cpu(monkeypatch, inputs, depth_layers, detach, together):
+    monkeypatch.setattr(local_ops, "_CACHED_NUMBERS", together * CHANNELS * PIXELS)
+    arguments = layer_arguments(inputs)
+    options = depth_layers, detach
+    assert_same(local_ops.run_layers(*arguments, *options), local_ops.plain_layers(*arguments, *options), arguments)
+    with torch.no_grad():
+        for one, other in zip(
+            local_ops.run_layers(*arguments, *options), local_ops.plain_layers(*arguments, *options), strict=True
+        ):
+            assert_close(one, other, 1e-10)
+
+
+def test_fusion_on_a_cpu():
+    arguments = fusion_arguments()
+    assert_same(local_ops.fuse(*arguments), local_ops.plain_fuse(*arguments), arguments)
+
+
+@pytest.mark.parametrize("wanted", range(5))
+def test_gradient_of_one_argument_alone(wanted):
+    arguments = layer_arguments((CHANNELS, PIXELS))
+    for i, argument in enumerate(arguments):
+        argument.requires_grad_(i == wanted)
+    grads = [
+        torch.autograd.grad(sum(result.sum() for result in form(*arguments, 2)), arguments[wanted])[0]
+        for form in (local_ops.run_layers, local_ops.plain_layers)
+    ]
+    assert_close(*grads, 1e-10)
+
+
+def test_second_derivatives_go_through_the_plain_form():
+    arguments = layer_arguments((CHANNELS, PIXELS))
+    assert torch.autograd.gradgradcheck(lambda *a: local_ops.run_layers(*a, 2), arguments, fast_mode=True)
+    assert torch.autograd.gradgradcheck(local_ops.fuse, fusion_arguments(), fast_mode=True)
+
+
+def test_maps_of_all_layers_are_not_kept_without_a_graph():
+    arguments = layer_arguments((CHANNELS, PIXELS))
+    with torch.no_grad():
+        hidden, depth = local_ops.run_layers(*arguments, 2)
+    assert hidden.grad_fn is None
+    assert depth.grad_fn is None
+    hidden, depth = local_ops.run_layers(*arguments, 2)
+    assert hidden.requires_grad
+    assert depth.requires_grad
