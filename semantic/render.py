@@ -54,9 +54,9 @@ class RenderConv(torch.nn.Module):
         else:
             x = conv2d_gradfix.conv2d(x, weight.to(x.dtype), padding=1)
         if noise_mode == "random":
-            x = x + (torch.randn_like(x[:, :1]) * self.noise_strength).to(x.dtype)
+            x = x.add_((torch.randn_like(x[:, :1]) * self.noise_strength).to(x.dtype))
         elif noise_mode == "const":
-            x = x + (self.noise_const * self.noise_strength).to(x.dtype)
+            x = x.add_((self.noise_const * self.noise_strength).to(x.dtype))
         return bias_act.bias_act(x, self.bias.to(x.dtype), act="lrelu")
 
 

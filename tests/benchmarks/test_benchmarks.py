@@ -1,0 +1,81 @@
+"""The plain reference computes what the networks compute, and the table comes out."""
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from tests.benchmarks.__main__ import main
+from tests.benchmarks.measure import Clock, Row, markdown
+from tests.benchmarks.reference import PlainDiscriminator, PlainSynthesis
+from tests.benchmarks.rows import Setting
+from tests.helpers import assert_close
+
+
+@pytest.fixture(scope="module")
+def networks():
+    G, D, _ = Setting(Clock(), resolution=32).networks(13)
+    with torch.no_grad():
+        for parameter in (*G.parameters(), *D.parameters()):
+            if parameter.ndim < 3:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return G, D
+
+
+def test_the_reference_computes_the_same(networks):
+    G, D = networks
+    ws = torch.randn(2, G.num_ws, G.w_dim)
+    with torch.no_grad():
+        ours = G.synthesis(ws, noise_mode="const", return_mask=True)
+        plain = PlainSynthesis(G.synthesis)(ws, noise_mode="const", return_mask=True)
+        for one, other in zip(ours, plain, strict=True):
+            assert_close(one, other, 1e-5)
+        logits = D(ours.image, None, mask=ours.mask), PlainDiscriminator(D)(ours.image, None, mask=ours.mask)
+        assert_close(*logits, 1e-4)
+
+
+def test_gradients_of_the_reference_are_the_same(networks):
+    G, _ = networks
+    ws = torch.randn(1, G.num_ws, G.w_dim)
+    gradients = []
+    for synthesis in (G.synthesis, PlainSynthesis(G.synthesis)):
+        out = synthesis(ws, noise_mode="none", return_mask=True)
+        loss = out.image.square().mean() + out.mask.square().mean()
+        gradients.append(torch.autograd.grad(loss, list(G.synthesis.parameters()), allow_unused=True))
+    for one, other in zip(*gradients, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert_close(one, other, 1e-4)
+
+
+def test_command_prints_one_table(tmp_path):
+    path = tmp_path / "table.md"
+    options = ["--only=local,iteration", "--resolution=32", "--regions=2", "--batches=1", "--batch=1", "--seconds=0.01"]
+    result = CliRunner().invoke(main, [*options, f"--out={path}"])
+    assert result.exit_code == 0, result.output
+    text = path.read_text()
+    for name in ("local generators + fusion, K=2, N=1, forward", "Dreg, every 16 steps", "peak memory", "python -m tests"):
+        assert name in text
+
+
+def test_unknown_names_end_in_one_line():
+    result = CliRunner().invoke(main, ["--only=nothing"])
+    assert result.exit_code == 1
+    assert "no benchmark 'nothing'" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_ratios_say_how_many_times_better():
+    assert Row("seconds", 3, 1.5).ratio == 2
+    assert Row("rate", 3, 6, "/s").ratio == 2
+    assert Row("alone", None, 6).ratio is None
+    assert "2.00x" in markdown([Row("seconds", 3, 1.5)])
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="measured with the Linux build")
+def test_peak_memory_counts_what_is_freed_again():
+    def function():
+        for _ in range(3):
+            torch.ones(2**22).sum()
+
+    needed = Clock().peak_memory(function)
+    assert needed != needed or 2**23 < needed < 2**26
