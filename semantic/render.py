@@ -143,6 +143,8 @@ class RenderNetwork(torch.nn.Module):
         Returns:
             Image [N, channels, R, R] and mask [N, K, R, R], both unbounded.
         """
+        if torch.is_autocast_enabled(features.device.type):  # as the matrix units of a GPU read their operands
+            features = features.to(memory_format=torch.channels_last)
         x = F.avg_pool2d(features, features.shape[-1] // self.min_feat_size)
         image = mask = None
         for resolution in self.resolutions:

@@ -167,15 +167,16 @@ class DiscriminatorEpilogue(nn.Module):
 
         Always computes in float32, whatever `force_fp32` says.
         """
-        x = x.to(torch.float32, memory_format=torch.contiguous_format)
-        if self.architecture == "skip":
-            x = x + self.fromrgb(img.float())
-        if self.mbstd is not None:
-            x = self.mbstd(x)
-        x = self.out(self.fc(self.conv(x).flatten(1)))
-        if self.cmap_dim:
-            # Projection discriminator (Miyato and Koyama 2018), scaled to keep the variance.
-            x = (x * cmap).sum(dim=1, keepdim=True) / math.sqrt(self.cmap_dim)
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(torch.float32, memory_format=torch.contiguous_format)
+            if self.architecture == "skip":
+                x = x + self.fromrgb(img.float())
+            if self.mbstd is not None:
+                x = self.mbstd(x)
+            x = self.out(self.fc(self.conv(x).flatten(1)))
+            if self.cmap_dim:
+                # Projection discriminator (Miyato and Koyama 2018), scaled to keep the variance.
+                x = (x * cmap.float()).sum(dim=1, keepdim=True) / math.sqrt(self.cmap_dim)
         return x
 
     def extra_repr(self) -> str:

@@ -123,5 +123,5 @@ def stylegan2_options(cfg: str, resolution: int, processes: int, precision: str)
 
 def optimizer_options(lrate: float) -> dict[str, EasyDict]:
     """Adam as all configurations use it, for both networks."""
-    options = {"class_name": "torch.optim.Adam", "lr": lrate, "betas": [0, 0.99], "eps": 1e-8}
+    options = {"class_name": "torch.optim.Adam", "lr": lrate, "betas": [0, 0.99], "eps": 1e-8, "fused": True}
     return {"G_opt_kwargs": EasyDict(options), "D_opt_kwargs": EasyDict(options)}
