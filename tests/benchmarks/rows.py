@@ -218,7 +218,7 @@ def loader(setting: Setting) -> Iterator[Row]:
         for side, count in ((64, 1000), (256, 250)):
             path = os.path.join(folder, f"faces{side}.zip")
             size = [f"--width={side}", f"--height={side}", f"--max-images={count}"]
-            _command("dataset_tool.py", "--source=procedural", f"--dest={path}", *size)
+            command("dataset_tool.py", "--source=procedural", f"--dest={path}", *size)
             data = dnnlib.construct_class_by_name(class_name="semantic.dataset.MaskedImageDataset", path=path)
             for workers in (0, 1, 2):
                 options = {"num_workers": workers, "persistent_workers": True, "prefetch_factor": 4} if workers else {}
@@ -230,9 +230,7 @@ def loader(setting: Setting) -> Iterator[Row]:
 
 def commands(setting: Setting) -> Iterator[Row]:
     """Whole commands, start-up included; no reference."""
-    yield Row(
-        "train.py --help", None, min(setting.clock.once(lambda: _command("train.py", "--help")) for _ in range(3))
-    )
+    yield Row("train.py --help", None, min(setting.clock.once(lambda: command("train.py", "--help")) for _ in range(3)))
     with tempfile.TemporaryDirectory() as folder:
         from training.snapshots import save_networks
 
@@ -240,11 +238,12 @@ def commands(setting: Setting) -> Iterator[Row]:
         path = os.path.join(folder, "network.pkl")
         save_networks(path, None, G=None, D=None, G_ema=G.cpu(), augment_pipe=None)
         options = [f"--network={path}", "--seeds=0", f"--outdir={folder}", "--device=cpu"]
-        seconds = min(setting.clock.once(lambda: _command("generate.py", *options)) for _ in range(3))
+        seconds = min(setting.clock.once(lambda: command("generate.py", *options)) for _ in range(3))
         yield Row(f"generate.py, one {setting.resolution}² image", None, seconds)
 
 
-def _command(*arguments: str) -> None:
+def command(*arguments: str) -> None:
+    """Run one of the scripts; its output is dropped."""
     subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True)
 
 

@@ -53,7 +53,12 @@ def test_command_prints_one_table(tmp_path):
     result = CliRunner().invoke(main, [*options, f"--out={path}"])
     assert result.exit_code == 0, result.output
     text = path.read_text()
-    for name in ("local generators + fusion, K=2, N=1, forward", "Dreg, every 16 steps", "peak memory", "python -m tests"):
+    for name in (
+        "local generators + fusion, K=2, N=1, forward",
+        "Dreg, every 16 steps",
+        "peak memory",
+        "python -m tests",
+    ):
         assert name in text
 
 

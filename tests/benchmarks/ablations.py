@@ -1,0 +1,215 @@
+"""`python -m tests.benchmarks.ablations`: what each ingredient of the recipe is worth, beside the spread between seeds.
+
+Every variant differs from the base in one thing and trains equally long on the same drawn faces. The base trains with
+several seeds; a difference smaller than their spread says nothing.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from dnnlib import EasyDict, atomic_open, construct_class_by_name, write_json
+from semantic.discriminator import Branch
+from semantic.loss import SemanticLoss
+from semantic.presets import semantic_options
+from semantic.render import channel_table
+from torch_utils import persistence
+from training.augment import augpipe_specs
+from training.networks import DiscriminatorEpilogue
+from training.training_loop import training_loop
+
+METRICS = ("swd2k", "coarse_fit200", "region_leak100", "mask_fit500")
+COLUMNS = (
+    "swd2k_mean",
+    "coarse_fit200_mean",
+    "region_leak100_texture_mean",
+    "region_leak100_shape_mean",
+    "mask_fit500_mean",
+)
+
+
+@persistence.persistent_class
+class OneBranchDiscriminator(torch.nn.Module):
+    """Image and mask concatenated into one branch, of the width of the image branch."""
+
+    def __init__(
+        self,
+        c_dim: int,
+        img_resolution: int,
+        img_channels: int,
+        num_regions: int,
+        channel_base: int,
+        channel_max: int,
+        block_kwargs: Mapping[str, Any] | None = None,
+        epilogue_kwargs: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        channels = channel_table(img_resolution, channel_base, channel_max)
+        self.both = Branch(img_resolution, img_channels + num_regions, channels, block_kwargs)
+        self.b4 = DiscriminatorEpilogue(
+            channels[4],
+            cmap_dim=0,
+            resolution=4,
+            img_channels=img_channels,
+            architecture="resnet",
+            **epilogue_kwargs or {},
+        )
+
+    def forward(self, img: torch.Tensor, c: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor:
+        """[N, channels, R, R] and [N, K, R, R] -> logits [N, 1]."""
+        return self.b4(self.both(torch.cat([img, mask.to(img.dtype)], dim=1)), None, None)
+
+
+class ImageAugmentedLoss(SemanticLoss):
+    """The joint loss with augmentation of the image alone."""
+
+    def discriminate(self, samples, c, full_precision=False):
+        """Logits of augmented images beside masks that stay."""
+        return self.run_D(self.augment_pipe(samples.images), c, full_precision, mask=samples.extras["mask"])
+
+
+def with_ada(options: EasyDict) -> None:
+    """Adaptive augmentation on 300 images, which show it within a short run."""
+    options.training_set_kwargs.max_size = 300
+    options.augment_kwargs = EasyDict(class_name="training.augment.AugmentPipe", **augpipe_specs["bgc"])
+    options.update(ada_target=0.6, ada_kimg=20)
+
+
+def one_branch(options: EasyDict) -> None:
+    """D sees image and mask in one branch."""
+    options.D_kwargs.class_name = "tests.benchmarks.ablations.OneBranchDiscriminator"
+
+
+def one_r1(options: EasyDict) -> None:
+    """The same weight of R1 for image and mask."""
+    options.loss_kwargs.r1_gamma_mask = options.loss_kwargs.r1_gamma
+
+
+def few_images(options: EasyDict) -> None:
+    """300 images, no augmentation."""
+    options.training_set_kwargs.max_size = 300
+
+
+def image_ada(options: EasyDict) -> None:
+    """300 images, the image alone augmented."""
+    with_ada(options)
+    options.loss_kwargs.class_name = "tests.benchmarks.ablations.ImageAugmentedLoss"
+
+
+def no_transparency(options: EasyDict) -> None:
+    """Glasses and earrings hide what is behind them."""
+    options.G_kwargs.regions["transparent"] = []
+
+
+def set_loss(**values: float) -> Callable[[EasyDict], None]:
+    """Other weights of the loss."""
+    return lambda options: options.loss_kwargs.update(values)
+
+
+def six_layers(options: EasyDict) -> None:
+    """Local generators of six layers, four before the depth."""
+    options.G_kwargs.synthesis_kwargs.update(local_layers=6, depth_layers=4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One change of the recipe: what the paper says of it, and how it is made."""
+
+    claim: str
+    change: Callable[[EasyDict], None]
+
+
+VARIANTS = {
+    "base": Variant("", lambda options: None),
+    "one branch": Variant("fails: gradients of masks drown those of images", one_branch),
+    "one R1": Variant("masks need a stronger R1", one_r1),
+    "no mask consistency": Variant("coarse and final mask drift apart", set_loss(mask_weight=0)),
+    "no region mixing": Variant("regions entangle", set_loss(style_mixing_prob=0)),
+    "region mixing 0.9": Variant("0.3 is the paper's", set_loss(style_mixing_prob=0.9)),
+    "6 local layers": Variant("10 are the paper's", six_layers),
+    "no transparent regions": Variant("glasses hide the eyes", no_transparency),
+    "no path length": Variant("no claim", set_loss(pl_weight=0)),
+    "300 images": Variant("D overfits", few_images),
+    "300 images, ADA of images": Variant("no claim", image_ada),
+    "300 images, joint ADA": Variant("our default", with_ada),
+}
+
+
+def base_options(data: Path, kimg: float, batch: int, channel_base: int, seed: int) -> EasyDict:
+    """Options of a run of the base."""
+    kwargs = EasyDict(class_name="semantic.dataset.MaskedImageDataset", path=str(data), xflip=True)
+    dataset = construct_class_by_name(**kwargs)
+    options = semantic_options(dataset.resolution, dataset.regions, "fp32")
+    options.G_kwargs.synthesis_kwargs["channel_base"] = options.D_kwargs["channel_base"] = channel_base
+    options.training_set_kwargs = kwargs
+    options.update(
+        total_kimg=kimg, kimg_per_tick=kimg / 4, batch_size=batch, batch_gpu=batch, seed=seed, metrics=list(METRICS),
+        metric_plugins=["semantic.metrics"], image_snapshot_ticks=None, network_snapshot_ticks=None, cpu_threads=1,
+    )  # fmt: skip
+    return options
+
+
+def run_variant(name: str, seed: int, work: Path, data: Path, kimg: float, batch: int, cbase: int, device: str) -> dict:
+    """Train and measure one variant, or read what was measured before: {name of a figure: value}."""
+    folder = work / f"{name.replace(' ', '-').replace(',', '')}-seed{seed}"
+    known = folder / "results.json"
+    if known.exists():
+        return json.loads(known.read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():  # of an interrupted run
+        path.unlink()
+    options = base_options(data, kimg, batch, cbase, seed)
+    VARIANTS[name].change(options)
+    training_loop(run_dir=str(folder), device=device, **options)
+    results = {}
+    for metric in METRICS:
+        results.update(json.loads((folder / f"metric-{metric}.jsonl").read_text().splitlines()[-1])["results"])
+    write_json(known, results)
+    return results
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="Archive of drawn faces")
+@click.option("--work", type=click.Path(path_type=Path), default=Path("out/ablations"), help="Folder of all runs")
+@click.option("--kimg", type=float, default=5, help="Length of every run")
+@click.option("--batch", type=int, default=8, help="Images a step")
+@click.option("--cbase", type=int, default=512, help="Widths of the networks")
+@click.option("--seeds", type=click.IntRange(min=2), default=3, help="Runs of the base")
+@click.option(
+    "--only", default=",".join(n.replace(",", ";") for n in VARIANTS), help="Variants; ';' stands for a comma"
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
+def main(data, work, kimg, batch, cbase, seeds, only, device):
+    """Train variants of the recipe equally long and compare them.
+
+    \b
+    python dataset_tool.py --source=procedural --width=32 --height=32 --max-images=4000 --dest=faces32.zip
+    python -m tests.benchmarks.ablations --data=faces32.zip
+    """
+    common = (work, data, kimg, batch, cbase, device)
+    base = [run_variant("base", seed, *common) for seed in range(seeds)]
+    rows = {}
+    for name in (text.replace(";", ",") for text in only.split(",")):
+        if name != "base":
+            rows[name] = run_variant(name, 0, *common)
+    figures = {column: np.array([run.get(column, np.nan) for run in base]) for column in COLUMNS}
+    lines = ["| variant | " + " | ".join(COLUMNS) + " | the paper |", "|---" * (len(COLUMNS) + 2) + "|"]
+    spread = (f"{values.mean():.4g} ± {values.std(ddof=1):.2g}" for values in figures.values())
+    lines.append(f"| base, {seeds} seeds | " + " | ".join(spread) + " | |")
+    for name, row in rows.items():
+        cells = (f"{row.get(column, float('nan')):.4g}" for column in COLUMNS)
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {VARIANTS[name].claim} |")
+    table = "\n".join(lines)
+    print(table)
+    with atomic_open(work / "table.md", "w") as file:
+        file.write(table + "\n")
+
+
+if __name__ == "__main__":
+    main()
