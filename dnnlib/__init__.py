@@ -4,7 +4,7 @@ Nothing here knows torch.
 """
 
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_open, atomic_path, write_json
+from dnnlib.files import LineFile, append_line, atomic_open, atomic_path, remove_temporary, write_json
 from dnnlib.util import (
     EasyDict,
     Logger,
@@ -18,8 +18,10 @@ from dnnlib.util import (
 
 __all__ = [
     "EasyDict",
+    "LineFile",
     "Logger",
     "UserError",
+    "append_line",
     "atomic_open",
     "atomic_path",
     "call_func_by_name",
@@ -28,5 +30,6 @@ __all__ = [
     "get_obj_by_name",
     "make_cache_dir_path",
     "open_url",
+    "remove_temporary",
     "write_json",
 ]

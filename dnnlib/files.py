@@ -1,14 +1,17 @@
-"""Files appear under their name only when they are complete."""
+"""Files appear under their name only when they are complete; logs grow by whole lines."""
 
 import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from dnnlib.errors import UserError
+
+TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}\.tmp(\..+)?")
 
 
 @contextlib.contextmanager
@@ -35,6 +38,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise UserError(
             f"Cannot write {path}: {error.strerror or error}. Free some space or choose another output folder."
@@ -55,6 +59,75 @@ def write_json(path: str | os.PathLike, data: Any) -> None:
     with atomic_open(path) as file:
         json.dump(data, file, indent=2)
         file.write("\n")
+
+
+def remove_temporary(folder: str | os.PathLike) -> None:
+    """Delete the unfinished files that killed processes left in `folder`; nobody may be writing there."""
+    for path in Path(folder).iterdir():
+        if TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+class LineFile:
+    """A text file to which whole lines are appended; what does not fit on the disk is taken back.
+
+    Args:
+        path: the file, made where it is missing.
+        mode: 'a' keeps what is there, 'w' starts anew.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+
+    def __init__(self, path: str | os.PathLike, mode: str = "a"):
+        self.path = os.fspath(path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if mode == "w" else 0)
+        try:
+            self._handle = os.open(self.path, flags, 0o666)
+        except OSError as error:
+            raise UserError(f"Cannot write {path}: {error.strerror}. Choose another output folder.") from error
+
+    def write(self, text: str, sync: bool = False) -> None:
+        """Append lines.
+
+        Args:
+            text: ends in a line break.
+            sync: return when they have reached the disk.
+
+        Raises:
+            UserError: the disk is full, or refuses.
+        """
+        size = os.fstat(self._handle).st_size
+        data = text.encode("utf-8", "backslashreplace")
+        try:
+            while data:
+                data = data[os.write(self._handle, data) :]
+            if sync:
+                os.fsync(self._handle)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._handle, size)
+            raise UserError(f"Cannot write {self.path}: {error.strerror}. Free some space and continue.") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._handle)
+
+
+def append_line(path: str | os.PathLike, line: str) -> None:
+    """Append one line to a file and have it reach the disk; see `LineFile`."""
+    with contextlib.closing(LineFile(path)) as file:
+        file.write(line + "\n", sync=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder reach the disk, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:

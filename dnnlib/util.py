@@ -17,7 +17,7 @@ import requests
 from tqdm import tqdm
 
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_open
+from dnnlib.files import LineFile, atomic_open
 
 DOWNLOAD_ATTEMPTS = 4
 CACHE_VARIABLE = "DNNLIB_CACHE_DIR"
@@ -44,10 +44,13 @@ class Logger:
     """Copies everything printed to stdout and stderr into a file, between `with` and its end.
 
     Progress bars redraw a line with carriage returns; only what follows the last one reaches the file.
+
+    Raises:
+        UserError: the file cannot be written; while it is written to, once, from the call that printed.
     """
 
     def __init__(self, file_name: str | os.PathLike, mode: str = "a"):
-        self._file = open(file_name, mode, encoding="utf-8")  # noqa: SIM115 - closed in __exit__
+        self._file = LineFile(file_name, mode)
         self._streams = (sys.stdout, sys.stderr)
 
     def __enter__(self) -> "Logger":
@@ -61,20 +64,22 @@ class Logger:
 
 
 class _Tee(io.TextIOBase):
-    def __init__(self, stream: Any, file: Any):
-        self._stream, self._file, self._line = stream, file, ""
+    def __init__(self, stream: Any, file: LineFile):
+        self._stream, self._line = stream, ""
+        self._file: LineFile | None = file
 
     def write(self, text: str) -> int:
         self._stream.write(text)
-        self._line += text
-        *done, self._line = self._line.split("\n")
-        for line in done:
-            line = line.rsplit("\r", 1)[-1]
-            if line.strip("\x1b[A ") or not line:
-                self._file.write(line + "\n")
-        self._line = self._line.rsplit("\r", 1)[-1]  # a bar may redraw for days before its line ends
-        if done:
-            self._file.flush()
+        *done, last = (self._line + text).split("\n")
+        self._line = last.rsplit("\r", 1)[-1]  # a bar may redraw for days before its line ends
+        lines = [line.rsplit("\r", 1)[-1] for line in done]
+        kept = "".join(line + "\n" for line in lines if line.strip("\x1b[A ") or not line)
+        if kept and self._file is not None:
+            try:
+                self._file.write(kept)
+            except UserError:
+                self._file = None  # said once
+                raise
         return len(text)
 
     def flush(self) -> None:

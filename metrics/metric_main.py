@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from dnnlib import EasyDict, UserError, format_time
+from dnnlib import EasyDict, UserError, append_line, format_time
 from metrics.detectors import DetectorMissing
 from metrics.options import MetricOptions
 from torch_utils import distributed
@@ -67,6 +67,13 @@ def list_valid_metrics() -> list[str]:
     """Names of metrics; of families only their usual members."""
     _load_framework()
     return [name for metric in _registry for name in metric.names]
+
+
+def describe_metrics() -> list[tuple[str, str]]:
+    """Usual names of every metric, joined by commas, and the first line of what its function says about it."""
+    _load_framework()
+    texts = [(metric.function.__doc__ or "").strip().split("\n")[0].rstrip(".") for metric in _registry]
+    return [(", ".join(metric.names), text) for metric, text in zip(_registry, texts, strict=True) if metric.names]
 
 
 def load_plugins(module_names: Iterable[str]) -> None:
@@ -127,7 +134,7 @@ def calc_metric(
     )
     if G is not None:
         opts.G = copy.deepcopy(G).eval().requires_grad_(False).to(opts.device)
-    start = time.time()
+    start = time.monotonic()
     with torch.no_grad(), _full_precision():
         results = found.function(opts, *_arguments(found, metric))
     results = {name: float(value) for name, value in (results or {}).items()}
@@ -135,7 +142,7 @@ def calc_metric(
         shared = [results]
         torch.distributed.broadcast_object_list(shared, src=0)
         results = shared[0]
-    seconds = time.time() - start
+    seconds = time.monotonic() - start
     return EasyDict(
         results=EasyDict(results),
         metric=metric,
@@ -159,11 +166,7 @@ def report_metric(
     print(line, flush=True)
     if run_dir is not None:
         path = os.path.join(run_dir, f"metric-{result_dict['metric']}.jsonl")
-        try:
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            raise UserError(f"Cannot write {path}: {error.strerror}. Free some space or check permissions.") from error
+        append_line(path, line)
 
 
 def evaluate(
@@ -171,6 +174,7 @@ def evaluate(
     run_dir: str | os.PathLike | None = None,
     snapshot_pkl: Any = None,
     rank: int = 0,
+    plugins: Iterable[str] = (),
     **options: Any,
 ) -> tuple[list[EasyDict], list[str]]:
     """Compute and report several metrics; one whose feature network is missing is left out, with a line saying so.
@@ -178,11 +182,13 @@ def evaluate(
     Args:
         metrics: names.
         run_dir, snapshot_pkl: see `report_metric`.
+        plugins: see `load_plugins`.
         options: see `calc_metric`.
 
     Returns:
         The results, and a line for each metric that was left out.
     """
+    load_plugins(plugins)
     results, missing = [], []
     for metric in metrics:
         try:

@@ -49,6 +49,11 @@ class MetricOptions:
         """Whether there is real data to compare with."""
         return bool(self.dataset_kwargs)
 
+    @property
+    def hide_progress(self) -> bool | None:
+        """What progress bars take as `disable`: None hides them where there is no terminal."""
+        return True if self.rank else {None: None, True: False, False: True}[self.progress]
+
     def batch_for(self, resolution: int) -> int:
         """Images at a time at `resolution`: 4 at 1024, 64 at 256 and below, unless `batch_size` says otherwise."""
         return self.batch_size or max(min((1 << 22) // resolution**2, 64), 4)

@@ -37,8 +37,8 @@ def seeded(opts: MetricOptions, *keys: int) -> Iterator[None]:
 
 def my_batches(opts: MetricOptions, num_items: int, batch: int, text: str) -> Iterator[tuple[int, int, int]]:
     """This process's share of `num_items`: (number of the batch, its first item, its size), under a progress bar."""
-    hidden = True if opts.rank else {None: None, True: False, False: True}[opts.progress]
-    with tqdm(total=num_items, desc=f"{opts.metric} {text}", unit="img", disable=hidden, leave=False) as bar:
+    label = f"{opts.metric} {text}"
+    with tqdm(total=num_items, desc=label, unit="img", disable=opts.hide_progress, leave=False) as bar:
         for number, start in enumerate(range(0, num_items, batch)):
             size = min(batch, num_items - start)
             if number % opts.num_gpus == opts.rank:

@@ -1,17 +1,26 @@
 """One process or many: the same calls either way."""
 
+import contextlib
 import multiprocessing.connection
 import os
 import signal
 import socket
 import sys
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 
 from dnnlib import UserError
+
+PATIENCE = 10.0  # seconds that processes have to end after one of them failed
+_alone = False
+
+
+class LostPeer(UserError):
+    """Another process ended, or cannot be reached any more."""
 
 
 def init(
@@ -28,7 +37,7 @@ def init(
     """
     if rank is None and "RANK" not in os.environ:
         return
-    backend = "nccl" if device == "cuda" else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     try:
         if rank is not None:
             torch.distributed.init_process_group(
@@ -47,6 +56,35 @@ def shutdown() -> None:
     if is_distributed():
         barrier()
         torch.distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def one_voice() -> Iterator[None]:
+    """Of a group started by torchrun, let only the process that failed first speak of it.
+
+    Those that lost a partner end without a word, unless it could not speak: then process 0 does.
+    """
+    try:
+        yield
+    except LostPeer:
+        time.sleep(0.5)  # who failed may still be about to say so
+        if get_rank() == 0 and _count_failures(0) == 0:
+            raise
+        sys.exit(1)
+    except Exception:
+        if _count_failures(1) > 1:
+            sys.exit(1)
+        raise
+
+
+def _count_failures(more: int) -> int:
+    """How many processes of the group have failed by themselves, with `more` that fail now."""
+    if not is_distributed():
+        return more
+    with contextlib.suppress(RuntimeError, AttributeError):
+        store = torch.distributed.distributed_c10d._get_default_store()
+        return store.add(f"failures/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", more)
+    return more
 
 
 def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str = "cpu") -> Any:
@@ -87,8 +125,9 @@ def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str
             if any(process.exitcode for process in started):
                 break
             multiprocessing.connection.wait([process.sentinel for process in alive])
+        deadline = time.monotonic() + PATIENCE
         for process in started:
-            process.join(10)  # who lost a partner ends soon by itself
+            process.join(max(deadline - time.monotonic(), 0))  # who lost a partner ends soon by itself
         killed = [-process.exitcode for process in started if (process.exitcode or 0) < 0]
     finally:
         for process in started:
@@ -105,7 +144,12 @@ def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str
     if received and "result" not in found:
         raise KeyboardInterrupt
     if killed:
-        raise UserError(f"{signal.Signals(killed[0]).name} ended one of the processes: is there enough memory?")
+        raise UserError(
+            f"{signal.Signals(killed[0]).name} ended one of the {world_size} processes, and with it the others: is "
+            f"there enough memory?"
+        )
+    if "lost" in found and "crash" not in found:
+        raise UserError(found["lost"])
     if "crash" in found or "result" not in found:
         raise RuntimeError(found.get("crash", f"Processes ended with codes {[p.exitcode for p in started]}."))
     return found["result"]
@@ -125,6 +169,8 @@ def _member(
         if rank == 0:
             answers.put(("result", result))
         return
+    except LostPeer as error:
+        answers.put(("lost", error.message))
     except UserError as error:
         answers.put(("mistake", error.message))
     except KeyboardInterrupt:
@@ -136,7 +182,18 @@ def _member(
 
 def is_distributed() -> bool:
     """True when several processes work together."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not _alone and torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Within it this process acts as if there were no others."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 def get_rank() -> int:
@@ -162,35 +219,106 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def _together(collective: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Do what all processes do together.
+
+    Raises:
+        LostPeer: one of them is gone.
+    """
+    try:
+        collective(*args, **kwargs)
+    except RuntimeError as error:  # backends have no class of their own for a lost connection
+        reason = str(error).splitlines()[0].rpartition("] ")[2][:100]
+        raise LostPeer(f"Another process has ended ({reason}), so this one ends too.") from error
+
+
 def barrier() -> None:
     """Wait until all processes are here."""
     if is_distributed():
-        torch.distributed.barrier()
+        _together(torch.distributed.barrier)
 
 
 def all_reduce(tensor: torch.Tensor) -> torch.Tensor:
     """Sum `tensor` over all processes, in place; gloo sums on the CPU."""
     if is_distributed():
-        torch.distributed.all_reduce(tensor)
+        _together(torch.distributed.all_reduce, tensor)
     return tensor
+
+
+def gather(value: Any) -> list[Any]:
+    """The values of all processes, in their order; each must be able to be pickled."""
+    if not is_distributed():
+        return [value]
+    values = [None] * get_world_size()
+    _together(torch.distributed.all_gather_object, values, value)
+    return values
+
+
+def from_first(function: Callable[..., Any], *args: Any) -> Any:
+    """What `function(*args)` returns in process 0, in all; when it fails there, the others exit without a word."""
+    if not is_distributed():
+        return function(*args)
+    if get_rank() == 0:
+        try:
+            answer = [function(*args), True]
+        except BaseException:
+            _together(torch.distributed.broadcast_object_list, [None, False], src=0)
+            raise
+        _together(torch.distributed.broadcast_object_list, answer, src=0)
+        return answer[0]
+    answer = [None, False]
+    _together(torch.distributed.broadcast_object_list, answer, src=0)
+    if not answer[1]:
+        with contextlib.suppress(LostPeer):
+            barrier()  # a launcher ends all as soon as one has ended: let process 0 speak first
+        sys.exit(1)
+    return answer[0]
 
 
 def broadcast_module(module: torch.nn.Module) -> None:
     """Give every process the parameters and buffers of process 0."""
     if is_distributed():
         for tensor in [*module.parameters(), *module.buffers()]:
-            torch.distributed.broadcast(tensor.detach(), src=0)
+            _together(torch.distributed.broadcast, tensor.detach(), src=0)
 
 
-def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Average gradients over all processes, in one transfer; parameters without a gradient are left alone."""
-    if not is_distributed():
-        return
+def average_gradients(parameters: list[torch.nn.Parameter], flag: torch.Tensor | None = None) -> torch.Tensor | None:
+    """Average gradients over all processes, in one transfer; parameters without a gradient are left alone.
+
+    Args:
+        parameters: whose gradients are averaged in place.
+        flag: a scalar that travels with them.
+
+    Returns:
+        The sum of `flag` over all processes.
+    """
     grads = [p.grad for p in parameters if p.grad is not None]
-    if not grads:
-        return
-    flat = torch.cat([grad.flatten() for grad in grads])
-    torch.distributed.all_reduce(flat)
+    if not is_distributed() or not grads:
+        return flag
+    extra = [] if flag is None else [flag.reshape(1).to(grads[0])]
+    flat = torch.cat([*(grad.flatten() for grad in grads), *extra])
+    all_reduce(flat)
+    if flag is not None:
+        flag = flat[-1].clone()
+        flat = flat[:-1]
     flat /= get_world_size()
     for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
         grad.copy_(part.view_as(grad))
+    return flag
+
+
+def find_difference(tensors: Mapping[str, torch.Tensor]) -> tuple[str, int] | None:
+    """The first tensor whose bits differ from those of process 0, and on which process; None when all agree.
+
+    Checksums are compared, one sum of integers a tensor. All processes must call this together.
+    """
+    if not is_distributed() or not tensors:
+        return None
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    sums = [t.detach().flatten().view(integers[t.element_size()]).sum(dtype=torch.int64) for t in tensors.values()]
+    everywhere = gather(torch.stack(sums).tolist())
+    for rank, theirs in enumerate(everywhere):
+        for name, mine, other in zip(tensors, everywhere[0], theirs, strict=True):
+            if mine != other:
+                return name, rank
+    return None

@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import torch
 
+from dnnlib import UserError
 from torch_utils import distributed
 
 
@@ -20,6 +22,9 @@ class StopRequest:
 
     Args:
         say: prints a line to the user.
+
+    Attributes:
+        failure: a mistake because of which this process asked to stop, see `attempt`.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -27,6 +32,7 @@ class StopRequest:
 
     def __init__(self, say: Callable[[str], None] = print):
         self._say = say
+        self.failure: UserError | None = None
         self._requested = False
         self._since = 0.0
         self._previous: dict[int, object] = {}
@@ -53,5 +59,12 @@ class StopRequest:
         """True once any process was asked to stop; in a group all must call this together."""
         if not distributed.is_distributed():
             return self._requested
-        device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-        return bool(distributed.all_reduce(torch.tensor([float(self._requested)], device=device)).item())
+        return bool(distributed.all_reduce(torch.tensor([float(self._requested)])).item())
+
+    def attempt(self, function: Callable[[], Any]) -> Any:
+        """What `function` returns; a mistake that it finds is a request to stop, and is kept as `failure`."""
+        try:
+            return function()
+        except UserError as error:
+            self.failure, self._requested = error, True
+            return None

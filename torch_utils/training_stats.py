@@ -1,11 +1,14 @@
 """Statistics are reported where they arise and collected elsewhere, once a tick.
 
 `report` only adds up three numbers on the device of the value, so it costs no synchronisation; a `Collector` fetches
-the sums, adds them over all processes and turns them into counts, means and standard deviations.
+the sums, adds them over all processes and turns them into counts, means and standard deviations. Values that are not
+finite are left out of the sums and counted apart.
 """
 
+import contextlib
 import re
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,19 +16,24 @@ import torch
 from dnnlib import EasyDict
 from torch_utils import distributed
 
-_sums: dict[str, dict[torch.device, torch.Tensor]] = {}
+_collectors: "weakref.WeakSet[Collector]" = weakref.WeakSet()
+_non_finite: dict[str, torch.Tensor] = {}
+_muted = False
 
 
 def report(name: str, value: Any) -> Any:
-    """Add all elements of `value` (a tensor, a number or a list of them) to the statistic `name`; returns `value`."""
+    """Add all finite elements of `value` (a tensor, a number or a list of them) to the statistic; returns `value`."""
+    if _muted:
+        return value
     data = value.detach() if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float64)
     data = data.flatten().to(torch.float64 if data.device.type != "mps" else torch.float32)
-    moments = torch.stack([torch.ones_like(data).sum(), data.sum(), data.square().sum()])
-    per_device = _sums.setdefault(name, {})
-    if data.device in per_device:
-        per_device[data.device] += moments
-    else:
-        per_device[data.device] = moments
+    finite = data.isfinite()
+    kept = torch.where(finite, data, torch.zeros_like(data))
+    moments = torch.stack([finite.to(data.dtype).sum(), kept.sum(), kept.square().sum()])
+    lost = data.numel() - moments[0]
+    _non_finite[name] = _non_finite[name] + lost if name in _non_finite else lost
+    for collector in _collectors:
+        collector._add(name, moments)
     return value
 
 
@@ -33,6 +41,24 @@ def report0(name: str, value: Any) -> Any:
     """`report` on process 0 alone; the others note the name, so that all know of it."""
     report(name, value if distributed.get_rank() == 0 else [])
     return value
+
+
+def take_non_finite() -> dict[str, torch.Tensor]:
+    """How many values of each statistic were not finite since the last call, on this process: scalars by name."""
+    taken = dict(_non_finite)
+    _non_finite.clear()
+    return taken
+
+
+@contextlib.contextmanager
+def muted() -> Iterator[None]:
+    """Within it nothing is reported."""
+    global _muted
+    before, _muted = _muted, True
+    try:
+        yield
+    finally:
+        _muted = before
 
 
 class Collector:
@@ -46,19 +72,40 @@ class Collector:
     def __init__(self, regex: str = ".*", keep_previous: bool = True):
         self._pattern = re.compile(regex)
         self._keep_previous = keep_previous
-        self._seen: dict[str, torch.Tensor] = {}
-        self._waiting: dict[str, torch.Tensor] = {}
+        self._sums: dict[str, dict[str, torch.Tensor]] = {}
         self._figures: dict[str, torch.Tensor] = {}
-        self._news()
+        _collectors.add(self)
 
-    def state_dict(self, device: torch.device | None = None) -> dict[str, dict[str, torch.Tensor]]:
-        """The figures, and what waits for the next update; in a group all must call this together, see `update`."""
-        self._gather(device)
-        return {"figures": dict(self._figures), "waiting": dict(self._waiting)}
+    def _add(self, name: str, moments: torch.Tensor) -> None:
+        """Add count, sum and sum of squares, on their device."""
+        if not self._pattern.fullmatch(name):
+            return
+        per_device = self._sums.setdefault(name, {})
+        kind = moments.device.type
+        if kind in per_device:
+            per_device[kind] = per_device[kind].to(moments.device) + moments
+        else:
+            per_device[kind] = moments
 
-    def load_state_dict(self, state: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
-        """The inverse of `state_dict`."""
-        self._figures, self._waiting = dict(state["figures"]), dict(state["waiting"])
+    def state_dict(self) -> dict[str, Any]:
+        """The figures, and the sums of every process that wait for the next update; in a group all must call this."""
+        sums = {name: {kind: t.cpu() for kind, t in per.items()} for name, per in self._sums.items()}
+        return {"figures": dict(self._figures), "sums": distributed.gather(sums)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`; where another number of processes goes on, the first one takes all sums."""
+        self._figures = dict(state["figures"])
+        shares = state.get("sums", [])
+        rank = distributed.get_rank()
+        self._sums = {}
+        if len(shares) == distributed.get_world_size():
+            self._sums = {name: dict(per_device) for name, per_device in shares[rank].items()}
+            return
+        for share in shares:
+            for name, per_device in share.items():
+                self._sums.setdefault(name, {})
+                for moments in per_device.values() if rank == 0 else ():
+                    self._add(name, moments)
 
     def update(self, device: torch.device | None = None) -> None:
         """Fetch the sums; in a group of processes all must call this together, having reported the same names.
@@ -66,29 +113,16 @@ class Collector:
         Args:
             device: where sums over processes are taken (a GPU for NCCL).
         """
-        self._gather(device)
+        names = sorted(self._sums)
         if not self._keep_previous:
             self._figures.clear()
-        self._figures.update((name, sums) for name, sums in self._waiting.items() if sums[0] > 0)
-        self._waiting.clear()
-
-    def _gather(self, device: torch.device | None) -> None:
-        """Move what was reported, on all processes, to what waits for the next update."""
-        news = self._news()
-        if news:
-            sums = torch.stack(list(news.values()))
-            if distributed.is_distributed():
-                sums = distributed.all_reduce(sums if device is None else sums.to(device)).cpu()
-            for name, fresh in zip(news, sums, strict=True):
-                self._waiting[name] = self._waiting[name] + fresh if name in self._waiting else fresh
-
-    def _news(self) -> dict[str, torch.Tensor]:
-        """Sums by name of what was reported on this process since the last call, sorted."""
-        names = sorted(name for name in _sums if self._pattern.fullmatch(name))
-        totals = {name: sum(sums.cpu().double() for sums in _sums[name].values()) for name in names}
-        news = {name: total - self._seen.get(name, torch.zeros_like(total)) for name, total in totals.items()}
-        self._seen.update(totals)
-        return news
+        if not names:
+            return
+        totals = torch.stack([_total(self._sums[name]) for name in names])
+        self._sums = {name: {} for name in names}
+        if distributed.is_distributed():
+            totals = distributed.all_reduce(totals if device is None else totals.to(device)).cpu()
+        self._figures.update((name, sums) for name, sums in zip(names, totals, strict=True) if sums[0] > 0)
 
     def names(self) -> list[str]:
         """All names collected so far."""
@@ -121,3 +155,11 @@ class Collector:
 
     def __getitem__(self, name: str) -> float:
         return self.mean(name)
+
+
+def _total(per_device: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Count, sum and sum of squares over all devices, float64 on the CPU."""
+    total = torch.zeros(3, dtype=torch.float64)
+    for kind in sorted(per_device):
+        total += per_device[kind].cpu().double()
+    return total

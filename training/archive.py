@@ -1,12 +1,15 @@
 """Archives of images: zip files or folders, read by many processes at once and never left half-written."""
 
 import contextlib
+import functools
 import io
 import json
 import os
 import shutil
+import stat
 import struct
 import tempfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,9 +24,14 @@ from dnnlib.util import is_url
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAX_IMAGE_PIXELS = 1 << 26  # 8192 x 8192; what declares more is refused before any memory is taken
-MAX_MEMBER_BYTES = 1 << 29
+MAX_MEMBER_BYTES = 1 << 28
+MAX_JSON_MEMORY = 1 << 29
+PACKED_AT_ONCE = 16 << 20
 PNG_END = b"IEND\xaeB`\x82"
 PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
+
+
+warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # what is too large is refused here
 
 
 class DataError(UserError):
@@ -86,21 +94,23 @@ class Archive:
             raise DataError(f"There is no {self.where(name)}: make the archive again with dataset_tool.py.")
         try:
             if self.is_zip:
-                archive = self._zip()
-                info = archive.getinfo(name)
-                _check_bytes(info.file_size)
-                return archive.read(info)
+                return _read_member(self._zip(), name)
             path = os.path.join(self.path, name)
-            _check_bytes(os.path.getsize(path))
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever, a device never end
+                raise ValueError("it is no regular file")
+            _check_bytes(status.st_size)
             with open(path, "rb") as file:
-                return file.read()
+                return file.read(status.st_size)
         except (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as e:
             reason = getattr(e, "strerror", None) or e
             raise DataError(f"Cannot read {self.where(name)}: {reason}. Copy or make the archive again.") from e
 
     def read_json(self, name: str) -> Any:
         """The content of one JSON file."""
-        return parse_json(self.read(name), self.where(name))
+        data = self.read(name)
+        stored = self._zip().getinfo(name).compress_size if self.is_zip else len(data)
+        return parse_json(data, self.where(name), stored)
 
     def close(self) -> None:
         """Close the zip; it opens again at the next read."""
@@ -207,12 +217,21 @@ def encode_png(pixels: np.ndarray, compress_level: int = 0) -> bytes:
     height, width = pixels.shape[:2]
     rows = np.zeros([height, 1 + width * (3 if pixels.ndim == 3 else 1)], np.uint8)
     rows[:, 1:] = pixels.reshape(height, -1)
+    step = max(PACKED_AT_ONCE // rows.shape[1], 1)
+    if height <= step:
+        body = [zlib.compress(rows, compress_level)]
+    else:  # a huge picture is not held more often than needed
+        packer = zlib.compressobj(compress_level)
+        body = [*(packer.compress(rows[start : start + step]) for start in range(0, height, step)), packer.flush()]
+    del rows
     header = struct.pack(">IIBBBBB", width, height, 8, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), compress_level)), (b"IEND", b""))
-    return PNG_START[:8] + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
-        for kind, body in chunks
-    )
+    return b"".join([PNG_START[:8], *_chunk(b"IHDR", [header]), *_chunk(b"IDAT", body), *_chunk(b"IEND", [])])
+
+
+def _chunk(kind: bytes, body: list[bytes]) -> list[bytes]:
+    """The parts of one chunk of a PNG file."""
+    checksum = functools.reduce(lambda crc, part: zlib.crc32(part, crc), body, zlib.crc32(kind))
+    return [struct.pack(">I", sum(map(len, body))), kind, *body, struct.pack(">I", checksum)]
 
 
 def decode_image(data: bytes, where: str) -> PIL.Image.Image:
@@ -267,8 +286,18 @@ def decode_plain_png(data: bytes) -> np.ndarray | None:
     return pixels if channels == 1 else pixels.reshape(height, width, 3)
 
 
-def parse_json(data: bytes, where: str) -> Any:
-    """Parse JSON bytes; `where` names the file in messages."""
+def parse_json(data: bytes, where: str, stored: int | None = None) -> Any:
+    """Parse JSON bytes; `where` names the file in messages.
+
+    Values take many times the room of their text, empty lists most of all. What would need far more memory than the
+    `stored` bytes of the file justify (by default all of them) is refused.
+
+    Raises:
+        DataError: it is no JSON, nested too deeply, or would fill the memory.
+    """
+    values = data.count(b"[") + data.count(b"{") + data.count(b",")
+    if len(data) + 64 * values > max(MAX_JSON_MEMORY, 16 * (len(data) if stored is None else stored)):
+        raise DataError(f"Cannot read {where}: it holds {values} values, far too many for its size. Do not use it.")
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -301,6 +330,16 @@ def _walk(folder: str) -> Iterator[str]:
 
 def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """The content of one member, which may not unpack to more than the zip's directory tells."""
+    info = archive.getinfo(name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without any bound
+        raise ValueError("it is compressed in a way that zips of images never are")
+    _check_bytes(info.file_size)
+    with archive.open(info) as member:
+        return member.read(info.file_size + 1)  # one more, to reach the checksum
 
 
 def _check_bytes(size: int) -> None:

@@ -54,7 +54,7 @@ class AugmentController:
 
     def state_dict(self) -> dict[str, Any]:
         """Signs gathered since the last adjustment; in a group of processes all must call this together."""
-        return self._signs.state_dict(self.device)
+        return self._signs.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""

@@ -11,6 +11,7 @@ from dnnlib import EasyDict, UserError
 from training.archive import Archive, DataError, decode_pixels
 
 METADATA = "dataset.json"
+MAX_CLASSES = 1 << 16  # each takes a column of the networks' label embeddings
 COMPANIONS = ("masks",)  # top folders of an archive that hold something about the images instead of images
 
 
@@ -246,7 +247,12 @@ def _label_array(values: list[Any], where: str) -> np.ndarray:
     except ValueError:
         labels = np.empty(0, object)
     if labels.ndim == 1 and labels.dtype.kind == "i" and labels.min() >= 0:
+        if labels.max() >= MAX_CLASSES:
+            raise DataError(f"The labels in {where} reach {labels.max()}: number the classes from 0 to fewer.")
         return labels.astype(np.int64)
     if labels.ndim == 2 and labels.dtype.kind in "if":
-        return labels.astype(np.float32)
-    raise DataError(f"The labels in {where} must be class numbers from 0, or lists of numbers of one length.")
+        with np.errstate(over="ignore"):
+            vectors = labels.astype(np.float32)
+        if np.isfinite(vectors).all():
+            return vectors
+    raise DataError(f"The labels in {where} must be class numbers from 0, or lists of finite numbers of one length.")

@@ -36,6 +36,10 @@ class Loss:
         """
         raise NotImplementedError
 
+    def running(self) -> list[torch.Tensor]:
+        """Tensors that a step moves along besides what it trains; a step that is skipped leaves them as they were."""
+        return []
+
     def state_dict(self) -> dict[str, Any]:
         """What must be kept for a run to continue exactly."""
         return {}
@@ -86,6 +90,10 @@ class StyleGAN2Loss(Loss):
         self.pl_weight = pl_weight
         self.autocast_dtype = PRECISIONS[precision]
         self.pl_mean = torch.zeros([], device=device)
+
+    def running(self) -> list[torch.Tensor]:
+        w_avg = getattr(self.G.mapping, "w_avg", None)
+        return [self.pl_mean] if w_avg is None else [self.pl_mean, w_avg]
 
     def state_dict(self) -> dict[str, Any]:
         return {"pl_mean": self.pl_mean.cpu()}

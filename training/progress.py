@@ -1,7 +1,9 @@
 """What a run says of itself: the progress bar, a line a tick, stats.jsonl, TensorBoard."""
 
+import contextlib
 import json
 import os
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +14,8 @@ from tqdm import tqdm
 
 import dnnlib
 from torch_utils import distributed, training_stats
+
+tqdm.set_lock(threading.RLock())  # the default one is shared by processes, and a killed one would leave it behind
 
 
 class Progress:
@@ -37,8 +41,6 @@ class Progress:
         self._start = time.monotonic() - elapsed
         self._tick_start, self._tick_nimg = time.monotonic(), start_nimg
         self._maintenance = 0.0
-        if distributed.get_rank() == 0:
-            self._forget_after(start_nimg)
         self._writer = _tensorboard(run_dir) if distributed.get_rank() == 0 else None
         self._bar = tqdm(
             total=round(total_kimg * 1000),
@@ -69,8 +71,8 @@ class Progress:
         if distributed.get_rank() == 0:
             tqdm.write(line)
 
-    def end_tick(self, nimg: int, augment_p: float) -> None:
-        """Report the figures of a tick, collect everything that was reported and write it out."""
+    def end_tick(self, nimg: int, augment_p: float, figures: Mapping[str, float] | None = None) -> None:
+        """Report the figures of a tick, `figures` among them, collect everything that was reported and write it out."""
         now = time.monotonic()
         seconds = now - self._tick_start
         sec_per_kimg = seconds / max(nimg - self._tick_nimg, 1) * 1000
@@ -85,15 +87,16 @@ class Progress:
             "Timing/maintenance_sec": self._maintenance,
             "Resources/cpu_mem_gb": psutil.Process().memory_info().rss / 2**30,
             "Resources/peak_gpu_mem_gb": memory,
+            **(figures or {}),
         }.items():
             training_stats.report0(name, value)
         self.collector.update(self._sum_device)
-        figures = self.collector.as_dict()
+        collected = self.collector.as_dict()
         if distributed.get_rank() == 0:
-            self._write(figures)
+            self._write(collected)
             self.say(
                 f"tick {self.tick:<5d} kimg {nimg / 1000:<9.1f} time {dnnlib.format_time(self.elapsed):<12s} "
-                f"sec/kimg {sec_per_kimg:<8.2f} cpumem {figures['Resources/cpu_mem_gb'].mean:<6.2f} "
+                f"sec/kimg {sec_per_kimg:<8.2f} cpumem {collected['Resources/cpu_mem_gb'].mean:<6.2f} "
                 f"gpumem {memory:<6.2f} augment {augment_p:<6.3f} "
                 f"G {self.collector['Loss/G/loss']:<7.3f} D {self.collector['Loss/D/loss']:<7.3f}"
             )
@@ -109,42 +112,31 @@ class Progress:
 
     def state_dict(self) -> dict[str, Any]:
         """The statistics, those of an unfinished tick included; in a group all must call this together."""
-        return self.collector.state_dict(self._sum_device)
+        return self.collector.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self.collector.load_state_dict(state)
 
-    def _forget_after(self, nimg: int) -> None:
-        """Drop lines of stats.jsonl that an interrupted run wrote after the state from which it continues."""
-        path = os.path.join(self.run_dir, "stats.jsonl")
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                lines = [line for line in file if line.endswith("\n")]
-            with dnnlib.atomic_open(path) as file:
-                file.writelines(
-                    line for line in lines if round(json.loads(line)["Progress/kimg"]["mean"] * 1000) <= nimg
-                )
-
     def _write(self, figures: dnnlib.EasyDict) -> None:
         line = json.dumps({**figures, "timestamp": time.time()})
-        path = os.path.join(self.run_dir, "stats.jsonl")
-        try:
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            raise dnnlib.UserError(f"Cannot write {path}: {error.strerror}. Free some space and continue.") from error
+        dnnlib.append_line(os.path.join(self.run_dir, "stats.jsonl"), line)
         if self._writer is not None:
             step = round(figures["Progress/kimg"].mean * 1000)
-            for name, figure in figures.items():
-                self._writer.add_scalar(name, figure.mean, global_step=step, walltime=time.time())
-            self._writer.flush()
+            try:
+                for name, figure in figures.items():
+                    self._writer.add_scalar(name, figure.mean, global_step=step, walltime=time.time())
+                self._writer.flush()
+            except OSError as error:
+                self._writer = None
+                self.say(f"TensorBoard gets no more figures: {error.strerror or error}")
 
     def close(self) -> None:
         """Take the bar away."""
         self._bar.close()
         if self._writer is not None:
-            self._writer.close()
+            with contextlib.suppress(OSError):
+                self._writer.close()
 
 
 def _tensorboard(run_dir: str) -> Any:

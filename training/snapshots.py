@@ -3,7 +3,8 @@
 import copy
 import os
 import re
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,11 @@ class Previews:
             save_image(os.path.join(self.run_dir, f"fakes{name}{suffix}.png"), image_grid(torch.cat(images), self.grid))
 
 
+def snapshot_name(images_seen: int) -> str:
+    """File name of the networks after so many images."""
+    return f"network-snapshot-{images_seen // 1000:06d}.pkl"
+
+
 def save_networks(path: str | os.PathLike, training_set_kwargs: Mapping[str, Any] | None, **networks: Any) -> None:
     """Write networks as a `.pkl` in the published dict shape, whole or not at all.
 
@@ -92,30 +98,64 @@ def save_state(path: str | os.PathLike, state: Mapping[str, Any]) -> None:
         torch.save(dict(state), file)
 
 
-def load_state(path: str | os.PathLike) -> dict[str, Any]:
+def load_state(path: str | os.PathLike, mmap: bool = False) -> dict[str, Any]:
     """Read a state written by `save_state`; nothing in the file is executed.
+
+    Args:
+        path: the file.
+        mmap: check everything, but fetch tensors only when they are used.
 
     Raises:
         UserError: the file is damaged or is something else.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(path) as archive:  # PyTorch does not look at checksums, nor at what members unpack to
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it is compressed")
+            damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"{damaged} in it is damaged")
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        if not isinstance(state, dict) or not isinstance(state.get("run"), dict):
+            raise ValueError("it holds no run")
+        if not all(type(size) is int and size >= 0 for size in state.get("logs", {}).values()):
+            raise ValueError("it holds no sizes of logs")
+        return state
     except Exception as error:  # unpickling raises almost anything on damaged files
         raise UserError(f"Cannot read the training state {path}: {str(error)[:120] or type(error).__name__}") from error
 
 
-def find_latest(outdir: str | os.PathLike) -> Path | None:
-    """The newest training state of the newest run under `outdir` that has one; None when there is none."""
-    runs = [path for path in Path(outdir).glob("[0-9]" * 5 + "-*") if path.is_dir()] if Path(outdir).is_dir() else []
-    for run in sorted(runs, key=lambda path: path.name, reverse=True):
-        states = sorted(path for path in run.iterdir() if STATE_PATTERN.fullmatch(path.name))
-        if states:
-            return states[-1]
+def find_states(run_dir: str | os.PathLike) -> list[Path]:
+    """The training states of a run, the newest first."""
+    found = (path for path in Path(run_dir).iterdir() if STATE_PATTERN.fullmatch(path.name) and not path.is_dir())
+    return sorted(found, reverse=True)
+
+
+def newest_state(run_dir: str | os.PathLike, say: Callable[[str], None]) -> Path | None:
+    """The newest state of a run that reads back; None where there is none.
+
+    Args:
+        run_dir: folder of the run.
+        say: is given a line for each state that does not read back.
+
+    Raises:
+        UserError: there are states, but none of them reads back.
+    """
+    failure = None
+    for path in find_states(run_dir):
+        try:
+            load_state(path, mmap=True)
+        except UserError as error:
+            failure = failure or error
+            say(f"Skipped: {error.message}")
+            continue
+        return path
+    if failure is not None:
+        raise failure
     return None
 
 
 def remove_old_states(run_dir: str | os.PathLike, keep: int = 2) -> None:
     """Delete all but the newest `keep` training states of a run."""
-    states = sorted(path for path in Path(run_dir).iterdir() if STATE_PATTERN.fullmatch(path.name))
-    for path in states[:-keep]:
+    for path in find_states(run_dir)[keep:]:
         path.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import os
 import click
 import pytest
 
-from dnnlib import UserError, atomic_open, atomic_path, write_json
+from dnnlib import UserError, append_line, atomic_open, atomic_path, remove_temporary, write_json
 
 
 def test_new_content_appears_only_at_the_end(tmp_path):
@@ -71,6 +71,68 @@ def test_others_may_read_what_the_umask_allows(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_files_and_their_names_reach_the_disk(tmp_path, monkeypatch):
+    """Both are synced: the content before the file gets its name, the folder after."""
+    synced, real = [], os.fsync
+
+    def note(handle):
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{handle}")))
+        real(handle)
+
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("needs /proc")
+    monkeypatch.setattr(os, "fsync", note)
+    with atomic_open(tmp_path / "a.bin", "wb") as file:
+        file.write(b"x")
+    assert len(synced) == 2
+    assert synced[0].startswith(".a-")
+    assert synced[1] == tmp_path.name
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    with atomic_path(tmp_path / "clip.tar.gz") as temporary:
+        temporary.write_bytes(b"")
+        left = temporary.name
+        kept = ["notes.txt", ".hidden", ".a-abcdefgh.txt", "a-abcdefgh.tmp.txt"]
+        for name in kept:
+            (tmp_path / name).touch()
+        (tmp_path / ".folder-abcdefgh.tmp.d").mkdir()
+        assert left in os.listdir(tmp_path)
+        remove_temporary(tmp_path)
+        assert sorted(os.listdir(tmp_path)) == sorted([*kept, ".folder-abcdefgh.tmp.d"])
+        temporary.touch()
+
+
+def test_lines_are_appended(tmp_path):
+    for line in ("one", "zwö"):
+        append_line(tmp_path / "a.txt", line)
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "one\nzwö\n"
+
+
+def test_a_line_that_does_not_fit_is_taken_back(tmp_path, monkeypatch):
+    append_line(tmp_path / "a.txt", "one")
+    real, calls = os.write, []
+
+    def full(handle, data):
+        if calls:
+            raise OSError(28, "No space left on device")
+        calls.append(None)
+        return real(handle, data[:3])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(UserError, match=r"a\.txt: No space left on device"):
+            append_line(tmp_path / "a.txt", "two and more")
+    assert (tmp_path / "a.txt").read_text() == "one\n"
+    append_line(tmp_path / "a.txt", "three")
+    assert (tmp_path / "a.txt").read_text() == "one\nthree\n"
+
+
+def test_a_log_that_cannot_be_opened_is_told_in_one_line(tmp_path):
+    with pytest.raises(UserError, match="Choose another output folder"):
+        append_line(tmp_path / "missing" / "a.txt", "x")
 
 
 def test_write_json_reads_back(tmp_path):

@@ -260,3 +260,17 @@ def test_bars_show_on_the_terminal(server, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     open_url(server.url).close()
     assert "Downloading net%20work.pkl" in sys.stderr.getvalue()
+
+
+def test_a_log_on_a_full_disk_is_told_once(tmp_path, monkeypatch, capsys):
+    def full(handle, data):
+        raise OSError(28, "No space left on device")
+
+    with Logger(tmp_path / "log.txt"):
+        print("one")
+        monkeypatch.setattr("os.write", full)
+        with pytest.raises(UserError, match=r"Cannot write .*log.txt: No space left on device"):
+            print("two")
+        print("three")
+    assert (tmp_path / "log.txt").read_text() == "one\n"
+    assert "three" in capsys.readouterr().out

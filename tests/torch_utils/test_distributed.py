@@ -64,6 +64,18 @@ def trained_weights(steps=3, batch_size=8, batch_gpu=2):
     return torch.cat([p.flatten() for p in network.parameters()])
 
 
+def weights_after_trouble(gradient=0, term=0):
+    """A weight of 1 after a step with gradient 1, where this process has a gradient or loss term that is not finite."""
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(network.weight)
+    (phase,) = build_phases("D", network, DESCENT, None)
+    phase.begin()
+    network.weight.grad = torch.tensor([[float("nan") if gradient else 1.0]])
+    training_stats.report("trouble", float("inf") if term else 1.0)
+    phase.end()
+    return distributed.gather([network.weight.item(), float(phase.in_row)])
+
+
 def order(steps=3):
     """Which items each of a few global batches holds, sorted."""
     batches = Batches(Numbers(), torch.device("cpu"), 8, 4, 5, 0, {})
@@ -100,10 +112,27 @@ def group_work(folder):
     collector = training_stats.Collector("test/.*")
     training_stats.report("test/all", torch.tensor([1.0, 2.0]) + 2 * rank)
     training_stats.report0("test/first", 7 + rank)
-    waiting = collector.state_dict()["waiting"]
+    state = collector.state_dict()
+    found["waiting"] = [share["test/all"]["cpu"].tolist() for share in state["sums"]]
     collector.update()
     found["statistics"] = collector.as_dict()
-    found["waiting"] = {name: sums.tolist() for name, sums in waiting.items()}
+    state["sums"] = state["sums"][:1]
+    collector.load_state_dict(state)
+    collector.update()
+    found["from_another_number"] = collector.as_dict()["test/all"]["num"]
+
+    found["gathered"] = distributed.gather({"rank": rank})
+    found["from_first"] = distributed.from_first(lambda: {"rank": rank})
+    with distributed.alone():
+        found["alone"] = [distributed.get_world_size(), distributed.all_reduce(torch.ones([])).item()]
+    tensors = {"a": torch.ones(3), "b": torch.tensor([1.0, 2.0, rank]), "c": torch.tensor([rank])}
+    found["same"] = distributed.find_difference({"a": tensors["a"]})
+    found["different"] = distributed.find_difference(tensors)
+    weight = torch.nn.Parameter(torch.ones(2))
+    weight.grad = torch.tensor([1.0, 3.0]) * (1 + rank)
+    flag = distributed.average_gradients([weight], torch.tensor(float(rank)))
+    found["averaged"] = [weight.grad.tolist(), flag.item()]
+    found["kept"] = [weights_after_trouble(gradient=rank), weights_after_trouble(term=rank), weights_after_trouble()]
 
     with StopRequest(lambda line: None) as stop:
         if rank == 1:
@@ -178,7 +207,24 @@ def test_two_processes_see_the_data_of_one(together):
 def test_statistics_cover_all_processes(together):
     assert together["statistics"]["test/all"] == {"num": 4, "mean": 2.5, "std": pytest.approx(1.25**0.5)}
     assert together["statistics"]["test/first"] == {"num": 1, "mean": 7, "std": 0}
-    assert together["waiting"]["test/all"] == [4, 10, 30]
+    assert together["waiting"] == [[2, 3, 5], [2, 7, 25]]
+    assert together["from_another_number"] == 2
+
+
+def test_small_things_travel_between_processes(together):
+    assert together["gathered"] == [{"rank": 0}, {"rank": 1}]
+    assert together["from_first"] == {"rank": 0}
+    assert together["alone"] == [1, 1]
+    assert together["averaged"] == [[1.5, 4.5], 1]
+
+
+def test_what_is_not_finite_in_one_process_is_skipped_in_all(together):
+    assert together["kept"] == [[[1, 1], [1, 1]], [[1, 1], [1, 1]], [[0.5, 0], [0.5, 0]]]
+
+
+def test_replicas_that_drift_are_found(together):
+    assert together["same"] is None
+    assert together["different"] == ["b", 1]
 
 
 def test_a_request_to_one_process_reaches_all(together):

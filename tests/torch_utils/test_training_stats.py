@@ -1,6 +1,7 @@
 """Statistics are added up where they arise and collected once a tick."""
 
 import math
+import weakref
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from torch_utils.training_stats import Collector, report, report0
 
 @pytest.fixture(autouse=True)
 def no_other_statistics(monkeypatch):
-    monkeypatch.setattr(training_stats, "_sums", {})
+    monkeypatch.setattr(training_stats, "_collectors", weakref.WeakSet())
+    training_stats.take_non_finite()
 
 
 def test_mean_and_deviation_of_everything_reported():
@@ -100,25 +102,63 @@ def test_devices_are_added_up():
     """Stands in for several devices: each has its own sums."""
     collector = Collector()
     report("a", torch.tensor([1.0, 2.0]))
-    training_stats._sums["a"][torch.device("meta")] = torch.tensor([1.0, 9.0, 81.0])
+    collector._sums["a"]["meta"] = torch.tensor([1.0, 9.0, 81.0])
     collector.update()
     assert (collector.num("a"), collector.mean("a")) == (3, 4)
 
 
-def test_a_continued_collector_knows_the_unfinished_tick():
-    collectors = [Collector(), Collector()]
-    report("a", [1, 2])
-    report("old", 5)
-    for collector in collectors:
-        collector.update()
-    report("a", [3])
-    state = collectors[1].state_dict()
-    continued = Collector()
+def test_a_continued_collector_knows_the_unfinished_tick_to_the_last_bit():
+    torch.manual_seed(0)
+    batches = [torch.randn(7) * 10**i for i in range(4)]
+    whole = Collector()
+    for values in batches:
+        report("a", values)
+        report("old", 5)
+    whole.update()
+    first, continued = Collector(), Collector()
+    report("a", batches[0])
+    report("a", batches[1])
+    state = first.state_dict()
     continued.load_state_dict(state)
-    report("a", [4, 8])
-    for collector in (*collectors, continued):
+    report("a", batches[2])
+    report("a", batches[3])
+    for collector in (first, continued):
         collector.update()
-        assert collector.as_dict() == {
-            "a": {"num": 3, "mean": 5, "std": pytest.approx(math.sqrt(14 / 3))},
-            "old": {"num": 1, "mean": 5, "std": 0},
-        }
+        assert collector.as_dict()["a"] == whole.as_dict()["a"]
+
+
+def test_figures_of_earlier_ticks_are_continued():
+    collector, continued = Collector(), Collector()
+    report("old", 5)
+    collector.update()
+    continued.load_state_dict(collector.state_dict())
+    continued.update()
+    assert continued.as_dict() == {"old": {"num": 1, "mean": 5, "std": 0}}
+
+
+def test_another_number_of_processes_takes_all_sums():
+    collector, continued = Collector(), Collector()
+    report("a", [1, 2])
+    state = collector.state_dict()
+    continued.load_state_dict({**state, "sums": state["sums"] * 3})
+    continued.update()
+    assert continued.as_dict() == {"a": {"num": 6, "mean": 1.5, "std": 0.5}}
+
+
+def test_what_is_not_finite_is_counted_apart():
+    collector = Collector()
+    report("a", torch.tensor([1.0, math.nan, 3.0, -math.inf]))
+    report("b", [1.0])
+    collector.update()
+    assert (collector.num("a"), collector["a"], collector.std("a")) == (2, 2, 1)
+    assert {name: int(count) for name, count in training_stats.take_non_finite().items()} == {"a": 2, "b": 0}
+    assert training_stats.take_non_finite() == {}
+
+
+def test_within_muted_nothing_is_reported():
+    collector = Collector()
+    with training_stats.muted():
+        report("a", [1.0, math.nan])
+    collector.update()
+    assert collector.names() == []
+    assert training_stats.take_non_finite() == {}

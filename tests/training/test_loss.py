@@ -269,7 +269,7 @@ def test_a_continued_controller_knows_the_signs_of_the_unfinished_interval():
         controller.step(1)
         if interrupted:
             state = controller.state_dict()
-            assert state["waiting"][SIGNS][:2].tolist() == [3, 3]
+            assert state["sums"][0][SIGNS]["cpu"][:2].tolist() == [3, 3]
             controller = control(Pipe())
             controller.load_state_dict(state)
         training_stats.report(SIGNS, torch.tensor([-1.0]))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from torch_utils.training_stats import report
 from training.phases import build_phases
 
 ADAM = {"class_name": "torch.optim.Adam", "lr": 0.01, "betas": [0, 0.99], "eps": 1e-8}
@@ -54,14 +55,78 @@ def test_rounds_give_the_step_of_the_whole_batch():
     assert torch.allclose(steps[0], steps[1], atol=1e-6)
 
 
-def test_broken_gradients_do_not_break_the_weights():
-    network = torch.nn.Linear(4, 1, bias=False)
-    before = network.weight.clone()
-    (phase,) = build_phases("D", network, {**SGD}, None)
+NAN, INF = float("nan"), float("inf")
+FUSED = {**ADAM, "betas": [0.5, 0.9], "fused": True}  # decides on the device, as on a GPU
+
+
+def one_step(phase, network, gradient, term=1.0, moved=None):
     phase.begin()
-    network.weight.grad = torch.tensor([[float("nan"), float("inf"), -float("inf"), 2.0]])
+    network.weight.grad = torch.tensor([gradient])
+    report("Loss/term", torch.tensor([1.0, term]))
+    if moved is not None:
+        phase.running[0].fill_(moved)
     phase.end()
-    assert torch.allclose(before - network.weight, torch.tensor([[0, 1e5, -1e5, 2.0]]))
+
+
+@pytest.mark.parametrize("options", [{**ADAM, "betas": [0.5, 0.9]}, FUSED])
+@pytest.mark.parametrize(("gradient", "term"), [([NAN, 1.0], 1.0), ([1.0, -INF], 1.0), ([1.0, 1.0], INF)])
+def test_a_step_that_is_not_finite_leaves_no_trace(options, gradient, term):
+    """Parameters, both moments, the optimizer's step count and running means stay as they were."""
+    found = []
+    for broken in (False, True):
+        torch.manual_seed(0)
+        network, mean = torch.nn.Linear(2, 1, bias=False), torch.zeros([])
+        (phase,) = build_phases("D", network, options, None, running=[mean])
+        phase.deferred = "fused" in options
+        one_step(phase, network, [0.3, -2.0], moved=1.0)
+        if broken:
+            before = network.weight.clone()
+            one_step(phase, network, gradient, term, moved=NAN)
+            one_step(phase, network, gradient, term, moved=2.0)
+            assert torch.equal(network.weight, before)
+            assert mean == 1
+            assert (phase.in_row, phase.skipped) == (2, 2)
+        one_step(phase, network, [-1.0, 4.0])
+        assert phase.in_row == 0
+        state = phase.optimizer.state[network.weight]
+        found.append([network.weight.clone(), *(state[name].clone() for name in ("step", "exp_avg", "exp_avg_sq"))])
+    assert phase.take_skipped() == 2
+    assert phase.take_skipped() == 0
+    for expected, tensor in zip(*found, strict=True):
+        assert torch.equal(expected, tensor)
+
+
+def test_the_diagnosis_names_what_broke_first():
+    network = torch.nn.Linear(2, 1)
+    (phase,) = build_phases("D", network, ADAM, None)
+    one_step(phase, network, [1.0, 1.0])
+    one_step(phase, network, [NAN, 1.0])
+    one_step(phase, network, [NAN, 1.0], term=NAN)
+    assert phase.diagnosis() == "phase Dboth: the gradient of weight"
+    one_step(phase, network, [1.0, 1.0])
+    one_step(phase, network, [NAN, 1.0], term=NAN)
+    assert phase.diagnosis() == "phase Dboth: Loss/term and 1 more"
+
+
+def test_a_phase_that_is_cancelled_leaves_no_trace():
+    network, mean = torch.nn.Linear(2, 1), torch.zeros([])
+    (phase,) = build_phases("D", network, ADAM, None, running=[mean])
+    phase.begin()
+    network(torch.ones(1, 2)).sum().backward()
+    mean.fill_(3)
+    phase.cancel()
+    assert mean == 0
+    assert all(p.grad is None and not p.requires_grad for p in network.parameters())
+
+
+def test_a_smaller_rate_is_a_share_of_the_whole_one():
+    network = torch.nn.Linear(2, 1)
+    main, reg = build_phases("G", network, ADAM, 4)
+    main.set_rate(0.5)
+    reg.set_rate(0.5)
+    assert main.optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * 4 / 5 / 2)
+    main.set_rate(1.0)
+    assert main.optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * 4 / 5)
 
 
 def test_frozen_parameters_stay():

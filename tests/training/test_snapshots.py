@@ -1,6 +1,7 @@
 """What a run leaves behind: grids, networks, states; and which of it is the newest."""
 
 import os
+import zipfile
 
 import numpy as np
 import PIL.Image
@@ -13,9 +14,9 @@ from training.augment import AugmentPipe
 from training.networks import Discriminator, Generator
 from training.snapshots import (
     Previews,
-    find_latest,
     grid_size,
     load_state,
+    newest_state,
     remove_old_states,
     save_networks,
     save_state,
@@ -129,12 +130,17 @@ class Malice:
 
 def test_no_state_is_told_in_one_line_and_nothing_in_it_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("MALICE", str(tmp_path / "made"))
-    save_state(tmp_path / "good.pt", {"a": torch.zeros(100)})
+    save_state(tmp_path / "good.pt", {"a": torch.zeros(100), "run": {}})
     whole = (tmp_path / "good.pt").read_bytes()
     torch.save({"a": Malice()}, tmp_path / "bad.pt")
-    for name, content in (("cut.pt", whole[:-200]), ("text.pt", b"hello"), ("empty.pt", b"")):
+    flipped = bytearray(whole)
+    flipped[whole.index(bytes(100))] ^= 1  # a tensor's value, which PyTorch would take as it is
+    for name, content in (("cut.pt", whole[:-200]), ("text.pt", b"hello"), ("empty.pt", b""), ("flip.pt", flipped)):
         (tmp_path / name).write_bytes(content)
-    for name in ("cut.pt", "text.pt", "empty.pt", "missing.pt", "bad.pt"):
+    save_state(tmp_path / "no_run.pt", {"G": {}})
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/data.pkl", bytes(1 << 20))
+    for name in ("cut.pt", "text.pt", "empty.pt", "flip.pt", "missing.pt", "bad.pt", "no_run.pt", "bomb.pt"):
         with pytest.raises(UserError, match="Cannot read the training state") as caught:
             load_state(tmp_path / name)
         assert str(tmp_path / name) in caught.value.message
@@ -148,17 +154,22 @@ def touch(folder, *names):
         (folder / name).write_bytes(b"")
 
 
-def test_the_newest_state_of_the_newest_run(tmp_path):
-    assert find_latest(tmp_path / "nothing") is None
-    assert find_latest(tmp_path) is None
-    touch(tmp_path / "00002-a", "training-state-000100.pt", "training-state-000020.pt", "log.txt")
-    touch(tmp_path / "00010-b", "training-state-000003.pt", ".training-state-000009-x.tmp.pt", "network-snapshot-1.pkl")
-    touch(tmp_path / "00011-c", "log.txt")  # has no state yet
-    touch(tmp_path / "other", "training-state-999999.pt")
-    touch(tmp_path, "00099-file")
-    assert find_latest(tmp_path) == tmp_path / "00010-b" / "training-state-000003.pt"
-    touch(tmp_path / "00011-c", "training-state-000000.pt")
-    assert find_latest(tmp_path).parent.name == "00011-c"
+def test_the_newest_state_that_reads_back(tmp_path):
+    said = []
+    assert newest_state(tmp_path, said.append) is None
+    for kimg in (3, 20, 100):
+        save_state(tmp_path / f"training-state-{kimg:06d}.pt", {"run": {"images_seen": kimg}})
+    touch(tmp_path, ".training-state-000200-abcdefgh.tmp.pt", "network-snapshot-000300.pkl")
+    assert newest_state(tmp_path, said.append).name == "training-state-000100.pt"
+    assert not said
+    (tmp_path / "training-state-000100.pt").write_bytes(b"broken off")
+    assert newest_state(tmp_path, said.append).name == "training-state-000020.pt"
+    assert len(said) == 1
+    assert said[0].startswith(f"Skipped: Cannot read the training state {tmp_path}/training-state-000100.pt")
+    for kimg in (3, 20):
+        (tmp_path / f"training-state-{kimg:06d}.pt").write_bytes(b"")
+    with pytest.raises(UserError, match=r"training-state-000100\.pt"):
+        newest_state(tmp_path, said.append)
 
 
 def test_only_the_newest_states_stay(tmp_path):

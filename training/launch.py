@@ -1,0 +1,165 @@
+"""Starting a run, or going on with one: its folder, its processes, its end."""
+
+import contextlib
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from dnnlib import EasyDict, Logger, UserError, write_json
+from torch_utils import distributed
+from training.options import CHANGEABLE, loader_options, new_run, num_processes, resolve_device
+from training.recovery import train_safely
+from training.run_dir import (
+    check_options,
+    discard_start,
+    find_runs,
+    hold,
+    next_run_dir,
+    read_options,
+    rewind,
+    trusting_options,
+)
+from training.snapshots import find_states, load_state, newest_state
+from training.training_loop import training_loop
+
+EXIT_INTERRUPTED = 75
+NOT_OF_THE_LOOP = ("description", "arguments")
+
+
+def launch(args: EasyDict, explicit: set[str]) -> None:
+    """Train in this process, or in several, and exit with the code that says how it ended.
+
+    Args:
+        args: options of train.py by name.
+        explicit: names of those that the user gave.
+    """
+    device = resolve_device(args.device, args.gpus)
+    if "RANK" in os.environ:
+        distributed.init(device=device)
+        with distributed.one_voice():
+            finished = run(args, explicit, device)
+            distributed.shutdown()
+    else:
+        finished = run(args, explicit, device)
+    sys.exit(0 if finished else EXIT_INTERRUPTED)
+
+
+def run(args: EasyDict, explicit: set[str], device: str) -> bool:
+    """Prepare the run and train; True when the run reached its end."""
+    options, run_dir, made = distributed.from_first(prepare, args, explicit, device)
+    if run_dir is None:
+        return True
+    with discarding(run_dir, made):
+        if "RANK" in os.environ or args.gpus == 1:
+            return train(options, run_dir)
+        return distributed.spawn(train, args.gpus, options, run_dir, device=device)
+
+
+def prepare(args: EasyDict, explicit: set[str], device: str) -> tuple[EasyDict, str | None, bool]:
+    """Options of the run, its folder, and whether it is new; a dry run has no folder and is only told."""
+    run_dir, options = None, None
+    if args.resume == "latest":
+        run_dir, options = resume_latest(args, explicit, device)
+    if options is None:
+        options = new_run(args, device)
+    if args.dry_run:
+        click.echo(json.dumps(options, indent=2))
+        return options, None, False
+    if run_dir is not None:
+        return options, run_dir, False
+    return options, next_run_dir(args.outdir, options.description), True
+
+
+def resume_latest(args: EasyDict, explicit: set[str], device: str) -> tuple[str | None, EasyDict | None]:
+    """Folder and options of the newest run, to be continued in place.
+
+    The newest run that has a state goes on from it. Where none has one yet, the newest run starts anew in its folder.
+    Where there is no run, one can be started if the data are named: (None, None).
+    """
+    found, state = None, None
+    for folder in find_runs(args.outdir):
+        with hold(folder, click.echo):
+            state = newest_state(folder, click.echo)
+        if state is not None:
+            found = folder
+            break
+        if found is None and (folder / "training_options.json").is_file():
+            found = folder
+    if found is None and "data" in explicit:
+        click.echo(f"There is no run to go on with under {args.outdir}: starting one.")
+        args.resume = None
+        return None, None
+    if found is None:
+        raise UserError(
+            f"--resume=latest found no training-state-*.pt under {args.outdir}: start a run first, name --data to "
+            f"start one, or set --outdir."
+        )
+    options = read_options(found)
+    with trusting_options(found, stored=True):
+        options.device = device
+        check_options({name: value for name, value in options.items() if name not in NOT_OF_THE_LOOP}, training_loop)
+        apply_changes(options, args, explicit, found)
+    if state is not None:
+        options.resume_state = str(state)
+    else:
+        click.echo(f"{found} has no state yet: starting it anew.")
+    return str(found), options
+
+
+def apply_changes(options: EasyDict, args: EasyDict, explicit: set[str], run_dir: Path) -> None:
+    """Change what a run that is continued may change, and refuse what it may not."""
+    arguments = dict(options.get("arguments", {}))
+    fixed = explicit - set(CHANGEABLE)
+    refused = sorted(name for name in fixed if name not in arguments or arguments[name] != args[name])
+    if refused:
+        given = " ".join(f"--{name.replace('_', '-')}" for name in refused)
+        raise UserError(f"--resume=latest keeps the options of {run_dir}: leave {given} away.")
+    if "kimg" in explicit:
+        options.total_kimg = args.kimg
+    if "data" in explicit:
+        options.training_set_kwargs["path"] = args.data
+    if "snap" in explicit:
+        options.image_snapshot_ticks = options.network_snapshot_ticks = args.snap
+    if "workers" in explicit:
+        options.data_loader_kwargs = loader_options(args.workers)
+    for name in ("keep_states", "max_bad_steps"):
+        if name in explicit:
+            options[name] = args[name]
+    processes = num_processes(args)
+    if options.batch_size % processes:
+        raise UserError(f"The run's batch of {options.batch_size} cannot be shared by {processes} processes.")
+    share = options.batch_size // processes
+    at_a_time = (args.batch_gpu or None) if "batch_gpu" in explicit else options.batch_gpu
+    options.batch_gpu = None if at_a_time is None else math.gcd(at_a_time, share)
+
+
+@contextlib.contextmanager
+def discarding(run_dir: str, made: bool) -> Iterator[None]:
+    """Leave no folder of a new run that fails before there is anything to keep."""
+    try:
+        yield
+    except BaseException:
+        if made and distributed.get_rank() == 0:
+            discard_start(run_dir)
+        raise
+
+
+def train(options: EasyDict, run_dir: str) -> bool:
+    """The training itself; process 0 keeps options and log."""
+    kwargs = {name: value for name, value in options.items() if name not in NOT_OF_THE_LOOP}
+    if distributed.get_rank() != 0:
+        return train_safely(training_loop, run_dir, kwargs, click.echo)
+    with hold(run_dir, click.echo):
+        path = options.get("resume_state")
+        if path is not None or not find_states(run_dir):
+            rewind(run_dir, path, {} if path is None else load_state(path, mmap=True))
+        with Logger(os.path.join(run_dir, "log.txt")):
+            kept = {name: value for name, value in options.items() if name != "resume_state"}
+            write_json(os.path.join(run_dir, "training_options.json"), kept)
+            click.echo(f"Run directory: {run_dir}")
+            return train_safely(training_loop, run_dir, kwargs, click.echo)
