@@ -1,6 +1,5 @@
 """How good a trained network is, and curves of what training runs measured."""
 
-import importlib.util
 import json
 import os
 import sys
@@ -18,13 +17,27 @@ from semantic.console import newest_snapshot, select_device
 from torch_utils import distributed
 from training.archive import Archive
 
-PLUGINS = [name for name in ("semantic.metrics",) if importlib.util.find_spec(name) is not None]
+PLUGINS = ["semantic.metrics"]
 MASKED, PLAIN = "semantic.dataset.MaskedImageDataset", "training.dataset.ImageFolderDataset"
 DATASET_OPTIONS = ("class_name", "path", "regions", "use_labels", "max_size", "xflip", "random_seed")
 """What is taken over from files."""
 
 
-@click.command(context_settings={"show_default": True})
+class Command(click.Command):
+    """A command whose help ends with the metrics that there are."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        metric_main.load_plugins(PLUGINS)
+        with formatter.section("Metrics"):
+            formatter.write_dl(metric_main.describe_metrics())
+        formatter.write_paragraph()
+        formatter.write_text(
+            "The count of generated images can be changed in the name: fid5k_full, swd16k; those of regions also take "
+            "plain counts: mask_fit500. docs/metrics.md tells more."
+        )
+
+
+@click.command(cls=Command, context_settings={"show_default": True}, no_args_is_help=True)
 @click.option("--network", metavar="FILE|URL|DIR", help="Network, or run directory: its newest snapshot.")
 @click.option("--metrics", metavar="LIST", help="Metrics, comma-separated.  [default: fid50k_full]")
 @click.option("--data", metavar="PATH", help="Real images.  [default: what the network was trained on]")
@@ -55,23 +68,14 @@ def main(runs: tuple[str, ...], **options: Any) -> None:
       python calc_metrics.py --network=snapshot.pkl --data=faces.zip --metrics=fid10k_full,kid10k_full,ppl2k_wend
     Without any download:
       python calc_metrics.py --network=snapshot.pkl --data=faces.zip --metrics=swd,msssim
+    What only a network with regions has, with few samples:
+      python calc_metrics.py --network=snapshot.pkl --metrics=region_leak100,mask_fit500,mask_stats1k,coarse_fit200
     Feature networks that are already there:
       python calc_metrics.py --network=snapshot.pkl --metrics=fid5k_full --detector=inception-2015-12-05.pt
     Four GPUs:
       python calc_metrics.py --network=snapshot.pkl --metrics=fid50k_full,pr50k3_full --gpus=4
     Curves of two runs in one picture:
       python calc_metrics.py --plot training-runs/00000-faces-semantic training-runs/00001-faces-semantic
-
-    \b
-    Metrics, with counts that can be changed in the name (fid5k_full):
-      fid50k_full     Frechet inception distance to all real images
-      kid50k_full     kernel inception distance
-      pr50k3_full     precision and recall
-      is50k           inception score
-      ppl2_wend       perceptual path length; with another count ppl5k_wend
-      swd             sliced Wasserstein distance; needs no feature network
-      msssim          likeness of pairs, the lower the more diverse; needs no feature network
-    Older definitions: fid50k, kid50k, pr50k3, ppl_zfull, ppl_wfull, ppl_zend, ppl_wend. docs/metrics.md tells more.
     """
     opts = EasyDict(options)
     metric_main.load_plugins(PLUGINS)
@@ -120,7 +124,6 @@ def plot(run_dirs: list[str], dest: str, metrics: list[str] | None) -> None:
 
 def compute(metrics: list[str], opts: EasyDict) -> bool:
     """Compute metrics on this process; False if some had to be left out."""
-    metric_main.load_plugins(PLUGINS)  # processes start without what the command registered
     rank = distributed.get_rank()
     device = torch.device("cuda", distributed.get_local_rank()) if opts.device == "cuda" else torch.device(opts.device)
     data = legacy.load_network(opts.network)
@@ -139,6 +142,7 @@ def compute(metrics: list[str], opts: EasyDict) -> bool:
         num_gpus=distributed.get_world_size(),
         device=device,
         detector=opts.detector,
+        plugins=PLUGINS,
         progress=None if opts.verbose else False,
     )
     return not missing

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from dnnlib import UserError
+from metrics.laplacian import laplacian_pyramid, pyramid_levels
 from metrics.metric_utils import FeatureStats, MetricOptions, cached_arrays, iterate_dataset, iterate_generator
 from metrics.samples import derive_seed, open_dataset
 
@@ -13,50 +14,6 @@ PATCH = 7
 PATCHES_PER_IMAGE = 128
 PROJECTIONS = 512
 REPEATS = 4
-SMALLEST = 16
-
-
-def pyramid_levels(resolution: int) -> list[int]:
-    """Sides of the levels, from `resolution` down to 16; a smaller image has one level."""
-    levels = [resolution]
-    while levels[-1] > SMALLEST:
-        levels.append(levels[-1] // 2)
-    return levels
-
-
-def laplacian_pyramid(images: torch.Tensor, levels: int) -> list[torch.Tensor]:
-    """What each octave adds, from the finest; the last level is the rest (Burt and Adelson 1983).
-
-    Args:
-        images: float [N, C, R, R], R a multiple of 2^(levels - 1).
-        levels: how many.
-
-    Returns:
-        Tensors [N, C, R / 2^i, R / 2^i]. Enlarged step by step and added up they give the images.
-    """
-    pyramid = []
-    for _ in range(levels - 1):
-        smaller = _blur(images)[:, :, ::2, ::2]
-        pyramid.append(images - enlarge(smaller))
-        images = smaller
-    return [*pyramid, images]
-
-
-def enlarge(images: torch.Tensor) -> torch.Tensor:
-    """Twice the size, smoothly: [N, C, H, W] to [N, C, 2H, 2W]."""
-    n, c, h, w = images.shape
-    spread = images.new_zeros([n, c, h, 2, w, 2])
-    spread[:, :, :, 0, :, 0] = images
-    return _blur(spread.reshape(n, c, 2 * h, 2 * w)) * 4
-
-
-def _blur(images: torch.Tensor) -> torch.Tensor:
-    """Binomial low-pass of 5 taps; borders are mirrored about the outermost pixels."""
-    taps = images.new_tensor([1, 4, 6, 4, 1]) / 16
-    channels = images.shape[1]
-    padded = torch.nn.functional.pad(images, [2, 2, 2, 2], mode="reflect")
-    rows = torch.nn.functional.conv2d(padded, taps.view(1, 1, 5, 1).expand(channels, -1, -1, -1), groups=channels)
-    return torch.nn.functional.conv2d(rows, taps.view(1, 1, 1, 5).expand(channels, -1, -1, -1), groups=channels)
 
 
 def draw_patches(level: torch.Tensor, seed: int, count: int = PATCHES_PER_IMAGE) -> torch.Tensor:

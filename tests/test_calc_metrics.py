@@ -13,6 +13,7 @@ import calc_metrics
 import legacy
 from dnnlib import write_json
 from metrics import detectors
+from semantic import generator as compositional
 from semantic.procedural import ProceduralFaces
 from training.networks import Generator
 
@@ -41,8 +42,11 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def archive(tmp_path):
     """24 drawn faces with masks."""
-    faces = ProceduralFaces(RESOLUTION, seed=3)
-    path = tmp_path / "faces.zip"
+    return write_faces(tmp_path / "faces.zip", RESOLUTION)
+
+
+def write_faces(path, resolution):
+    faces = ProceduralFaces(resolution, seed=3)
     with zipfile.ZipFile(path, "w") as file:
         for i in range(24):
             for folder, pixels in zip(("", "masks/"), faces.render(i), strict=True):
@@ -122,6 +126,31 @@ def test_other_images_or_another_detector_do_not_meet_in_the_cache(network, arch
     torch.jit.script(TinyDetector(gain=2)).save(str(detector))
     third = call(*options, f"--detector={detector}")[1][0]["results"]
     assert third["fid1k_full"] == pytest.approx(4 * second["fid1k_full"], rel=1e-5)
+
+
+def test_help_and_a_call_without_options_list_the_metrics_of_regions_too():
+    for options in (["--help"], []):
+        answer = CliRunner().invoke(calc_metrics.main, options)
+        for name in ("fid50k_full", "swd", "region_leak", "mask_fit", "mask_stats", "coarse_fit", "region_fid"):
+            assert f"\n  {name}" in answer.output, (options, name)
+
+
+def test_a_network_with_regions_has_metrics_of_its_own(archive, detector, tmp_path):
+    torch.manual_seed(0)
+    regions = json.loads(zipfile.ZipFile(archive).read("dataset.json"))["regions"]
+    widths = dict(coarse_size=16, coarse_channels=8, local_channels=4, min_feat_size=8, channel_base=64, channel_max=8)
+    G = compositional.Generator(8, 0, 8, 32, 3, regions, synthesis_kwargs=widths)
+    kwargs = dict(class_name="semantic.dataset.MaskedImageDataset", path=str(tmp_path / "large.zip"))
+    write_faces(tmp_path / "large.zip", 32)
+    legacy.save_network(dict(G=G, D=None, G_ema=G, augment_pipe=None, training_set_kwargs=kwargs), tmp_path / "G.pkl")
+    options = ["--metrics=region_leak2,coarse_fit2,mask_stats8,region_fid8", f"--detector={detector}"]
+    code, results, messages = call(f"--network={tmp_path / 'G.pkl'}", *options)
+    assert code == 0, messages
+    assert [result["metric"] for result in results] == ["region_leak2", "coarse_fit2", "mask_stats8", "region_fid8"]
+    leak, fit, stats, _ = (result["results"] for result in results)
+    assert 0 <= leak["region_leak2_shape_mean"] <= 1
+    assert 0 <= fit["coarse_fit2"] <= 1
+    assert stats["mask_stats8_total"] > 0
 
 
 def _grey_png() -> bytes:

@@ -62,6 +62,18 @@ def test_plugins_are_found_by_module_name(tmp_path, monkeypatch):
         metric_main.load_plugins(["not_there"])
 
 
+def test_evaluate_loads_plugins_itself(tmp_path, monkeypatch, capsys):
+    (tmp_path / "late_metrics.py").write_text(
+        "from metrics.metric_main import register_metric\n\n"
+        "@register_metric\ndef late(opts):\n    'Comes late.\\n\\nMore.'\n    return {'late': 1}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    results, missing = metric_main.evaluate(["late"], plugins=["late_metrics"])
+    assert (results[0].results, missing) == ({"late": 1}, [])
+    assert json.loads(capsys.readouterr().out)["metric"] == "late"
+    assert ("late", "Comes late") in metric_main.describe_metrics()
+
+
 def test_unknown_names_and_missing_data_end_in_one_line():
     with pytest.raises(UserError, match="no metric 'fid'"):
         metric_main.calc_metric("fid", G=Flat())

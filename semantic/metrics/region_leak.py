@@ -1,0 +1,108 @@
+"""Whether an edit of one region stays in that region."""
+
+import numpy as np
+import torch
+
+from metrics.laplacian import laplacian_pyramid, pyramid_levels, pyramid_reach
+from metrics.metric_main import register_metric
+from metrics.metric_utils import FeatureStats, MetricOptions
+from semantic.editing import mix_regions
+from semantic.metrics.common import (
+    MIN_AREA,
+    LatentBatch,
+    count_of,
+    count_pattern,
+    iterate_latents,
+    prefixed,
+    region_network,
+    render,
+    with_mean,
+)
+
+PARTS = ("shape", "texture", "baseline")
+
+
+def outside_share(before: torch.Tensor, after: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
+    """Absolute change of images, and how much of it lies outside a region; in pixels and in the Laplacian pyramid.
+
+    In the pyramid of the change every number counts with the area of the picture that it stands for, 4^i pixels at
+    level i. The region is averaged down to the levels and grown by what the pyramid's filter reaches
+    (`pyramid_reach`), so that a change inside the region is never found outside. So the share of the pixels includes
+    what bleeds over the region's edge, that of the pyramid leaves it out and tells of changes further away.
+
+    Args:
+        before, after: images [N, C, R, R].
+        region: bool [N, R, R].
+
+    Returns:
+        float64 [N, 4] on the CPU: change outside and in all, in pixels; the same in the pyramid.
+    """
+    change, region = after - before, region.unsqueeze(1)
+    found = [_outside_and_all(change, region)]
+    levels = len(pyramid_levels(change.shape[-1]))
+    pyramid = zip(laplacian_pyramid(change, levels), pyramid_reach(region, levels), strict=True)
+    found.append(sum(_outside_and_all(level, reach) * 4**i for i, (level, reach) in enumerate(pyramid)))
+    return torch.cat(found, dim=1)
+
+
+def _outside_and_all(change: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
+    size = change.abs()
+    return torch.stack([(size * ~region).sum(dim=(1, 2, 3)), size.sum(dim=(1, 2, 3))], dim=1).cpu().double()
+
+
+def measure_edits(opts: MetricOptions, batch: LatentBatch) -> torch.Tensor:
+    """Change every region of every sample in turn, its shape, its texture, and for the baseline all codes at once.
+
+    Returns:
+        float64 [N, 3, K, 4] on the CPU: for `PARTS` and regions what `outside_share` gives; 0 where there is no region.
+    """
+    regions = opts.G.regions
+    before = render(opts, batch.ws)
+    first = before.mask.argmax(dim=1)
+    found = torch.zeros([len(batch.ws), len(PARTS), len(regions), 4], dtype=torch.float64)
+
+    def measure(part: int, after: object, which: range) -> None:
+        second = after.mask.argmax(dim=1)
+        for k in which:
+            a, b = first == k, second == k
+            there = torch.maximum(a.sum(dim=(1, 2)), b.sum(dim=(1, 2))) >= MIN_AREA * a[0].numel()
+            shares = outside_share(shown(before.image), shown(after.image), a | b)
+            found[:, part, k] = shares * there.cpu()[:, None]
+
+    for k in range(len(regions)):
+        for number, part in enumerate(PARTS[:2]):
+            measure(number, render(opts, mix_regions(batch.ws, batch.donor_ws, regions, [k], part)), range(k, k + 1))
+    measure(2, render(opts, batch.donor_ws), range(len(regions)))
+    return found
+
+
+def shown(images: torch.Tensor) -> torch.Tensor:
+    """Images as pictures show them, in [-1, 1]."""
+    return images.float().clamp(-1, 1)
+
+
+@register_metric(pattern=count_pattern("region_leak"), names=["region_leak"])
+def region_leak(opts: MetricOptions, number: int | None, thousands: str | None) -> dict[str, float]:
+    """Share of the change of an edit that falls outside the edited region, for shape and texture codes.
+
+    A region's code is taken from a donor, with the noise as it is. What counts is the absolute change of the image,
+    summed over pixels and channels, outside the region's mask before and after (their union), as a share of all the
+    change, over all samples in which the region is there before or after. `baseline` is that share where all codes
+    are taken from the donor: what a network without regions would get. 0 is best.
+    """
+    names = region_network(opts).regions.names
+    stats = FeatureStats(capture_all=True)
+    for batch in iterate_latents(opts, count_of(number, thousands, 1000), "edited"):
+        stats.append(measure_edits(opts, batch), batch.start)
+    stats.gather()
+    if opts.rank != 0:
+        return {}
+    sums = stats.get_all().reshape(-1, len(PARTS), len(names), 2, 2).sum(axis=0)
+    results = {}
+    for part, of_part in zip(PARTS, sums, strict=True):
+        for kind, space in enumerate(("", "_pyramid")):
+            outside, total = of_part[:, kind].T
+            shares = np.divide(outside, total, out=np.full(len(names), np.nan), where=total > 0)
+            shares = with_mean(dict(zip(names, shares, strict=True)))
+            results |= prefixed(f"{opts.metric}_{part}{space}", shares)
+    return results
