@@ -26,7 +26,7 @@ def report(name: str, value: Any) -> Any:
     if _muted:
         return value
     data = value.detach() if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float64)
-    data = data.flatten().to(torch.float64 if data.device.type != "mps" else torch.float32)
+    data = data.flatten().to(_precision(data.device))
     finite = data.isfinite()
     kept = torch.where(finite, data, torch.zeros_like(data))
     moments = torch.stack([finite.to(data.dtype).sum(), kept.sum(), kept.square().sum()])
@@ -124,6 +124,15 @@ class Collector:
             totals = distributed.all_reduce(totals if device is None else totals.to(device)).cpu()
         self._figures.update((name, sums) for name, sums in zip(names, totals, strict=True) if sums[0] > 0)
 
+    def take(self, name: str, device: torch.device) -> torch.Tensor:
+        """Count, sum and sum of squares of all that was reported of one statistic since the last `take`.
+
+        They cover all processes and stay on the device, so nobody waits for it; in a group of processes all must call this together.
+        """
+        sums = [moments.to(device) for moments in self._sums.pop(name, {}).values()]
+        total = sum(sums) if sums else torch.zeros(3, dtype=_precision(device), device=device)
+        return distributed.all_reduce(total.clone())
+
     def names(self) -> list[str]:
         """All names collected so far."""
         return list(self._figures)
@@ -155,6 +164,11 @@ class Collector:
 
     def __getitem__(self, name: str) -> float:
         return self.mean(name)
+
+
+def _precision(device: torch.device) -> torch.dtype:
+    """The most precise type that the device knows."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _total(per_device: Mapping[str, torch.Tensor]) -> torch.Tensor:

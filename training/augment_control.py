@@ -47,10 +47,11 @@ class AugmentController:
         """Adjust p after training step number `step`, when it is time."""
         if self.target is None or step % self.interval:
             return
-        self._signs.update(self.device)
-        if self._signs.num(SIGNS):
-            direction = 1 if self._signs.mean(SIGNS) > self.target else -1
-            self.augment_pipe.p.copy_((self.augment_pipe.p + direction * self.increment).clamp(min=0))
+        count, total, _ = self._signs.take(SIGNS, self.device)
+        # On the device, which nobody waits for: up where the mean sign exceeds the target, down where it does not.
+        direction = torch.where(total > self.target * count, 1.0, -1.0) * (count > 0)
+        p = self.augment_pipe.p
+        p.copy_((p + direction.to(p) * self.increment).clamp(min=0))
 
     def state_dict(self) -> dict[str, Any]:
         """Signs gathered since the last adjustment; in a group of processes all must call this together."""
