@@ -127,7 +127,8 @@ class Collector:
     def take(self, name: str, device: torch.device) -> torch.Tensor:
         """Count, sum and sum of squares of all that was reported of one statistic since the last `take`.
 
-        They cover all processes and stay on the device, so nobody waits for it; in a group of processes all must call this together.
+        They cover all processes and stay on the device, so nobody waits for it. In a group of processes all must call
+        this together.
         """
         sums = [moments.to(device) for moments in self._sums.pop(name, {}).values()]
         total = sum(sums) if sums else torch.zeros(3, dtype=_precision(device), device=device)
