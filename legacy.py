@@ -15,6 +15,7 @@ from training.snapshots import save_networks
 
 NETWORKS = ("G", "D", "G_ema")
 KEYS = (*NETWORKS, "augment_pipe", "training_set_kwargs")
+SIZES = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "num_ws")
 PACKAGES = ("training", "semantic")
 CLASS_NAMES = {
     **{name: f"training.networks.{name}" for name in ("Generator", "Discriminator")},
@@ -102,8 +103,13 @@ def _checked(data: Any, where: str) -> EasyDict:
     if not isinstance(data.get("training_set_kwargs"), (dict, type(None))):
         raise UserError(f"{where} has no dictionary of training_set_kwargs.")
     for key in ("G", "G_ema"):
-        if data[key] is not None and not (hasattr(data[key], "mapping") and hasattr(data[key], "synthesis")):
+        if data[key] is None:
+            continue
+        if not (hasattr(data[key], "mapping") and hasattr(data[key], "synthesis")):
             raise UserError(f"{where} has a {type(data[key]).__name__} where its generator {key} should be.")
+        wrong = next((name for name in SIZES if type(getattr(data[key], name, 0)) is not int), None)
+        if wrong is not None:
+            raise UserError(f"{where}: {wrong} of its {key} is {getattr(data[key], wrong)!r}, not a whole number.")
     for key in NETWORKS:
         if data[key] is not None:
             data[key].eval().requires_grad_(False)

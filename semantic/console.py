@@ -10,6 +10,7 @@ import torch
 import semantic
 from dnnlib import UserError
 
+MAX_SEEDS = 1_000_000
 BUNDLED = Path(semantic.__file__).parent / "bundled"
 
 
@@ -29,6 +30,8 @@ class SeedList(click.ParamType):
             first, last = int(match[1]), int(match[2] or match[1])
             if last < first or last >= 2**32:
                 self.fail(f"{part!r} is not a range from a smaller to a larger seed below 2^32.", param, ctx)
+            if last - first >= MAX_SEEDS - len(seeds):
+                self.fail(f"{value[:100]!r} names more than {MAX_SEEDS} seeds.", param, ctx)
             seeds += range(first, last + 1)
         if not seeds:
             self.fail("there is no seed in it: write 0-7 or 1,3,5.", param, ctx)

@@ -4,20 +4,23 @@ Everything here is a pure function of tensors. Codes are W+ latents [N, b+2K, D]
 have no slots of their own for a region's shape and texture and are refused.
 """
 
+import io
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from scipy.interpolate import CubicSpline
 
 from dnnlib import UserError, open_url
 from semantic.regions import Regions
 
 PARTS = ("shape", "texture", "both")
+MAX_LATENT_BYTES = 1 << 28
 
 
 def seed_latents(seeds: Iterable[int], z_dim: int) -> torch.Tensor:
@@ -41,8 +44,8 @@ def read_latents(path: str | os.PathLike, G: torch.nn.Module) -> torch.Tensor:
     """
     with open_url(path) as file:
         try:
-            w = np.load(file, allow_pickle=False)["w"].astype(np.float32)
-        except (KeyError, ValueError, OSError, IndexError, EOFError, zipfile.BadZipFile) as error:
+            w = _array_of(file, "w")
+        except (KeyError, ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"Cannot read latents from {path}: expected a .npz file that holds `w`.") from error
     expanded = G.synthesis.local.num_expanded if hasattr(G, "regions") else G.num_ws
     if w.ndim != 3 or w.shape[1] not in (G.num_ws, expanded) or w.shape[2] != G.w_dim:
@@ -50,6 +53,24 @@ def read_latents(path: str | os.PathLike, G: torch.nn.Module) -> torch.Tensor:
             f"The latents in {path} have the shape {list(w.shape)}, but this network takes [N, {G.num_ws}, {G.w_dim}]."
         )
     return torch.from_numpy(w)
+
+
+def _array_of(file: BinaryIO, name: str) -> np.ndarray:
+    """One array of numbers of a .npz file as float32; what the file says about its size is checked first."""
+    with zipfile.ZipFile(file) as archive:
+        info = archive.getinfo(f"{name}.npy")
+        if info.file_size > MAX_LATENT_BYTES or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError("too large, or compressed in an unusual way")
+        with archive.open(info) as member:
+            stream = io.BytesIO(member.read(info.file_size + 1))
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("another version of the format")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    data = stream.read()
+    if dtype.kind not in "fiu" or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data):
+        raise ValueError("not an array of numbers, or of another size than it says")
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C").astype(np.float32)
 
 
 def region_slots(regions: Regions, which: Iterable[int | str], part: str = "both") -> list[int]:
@@ -102,6 +123,8 @@ def loop_codes(keys: torch.Tensor, frames: int) -> torch.Tensor:
         [F, ...] on the device and in the type of `keys`. Frame 0 is key 0, frame i·F/M is key i, and the frame after
         the last would be the first again.
     """
+    from scipy.interpolate import CubicSpline  # takes a second to import, and only loops need it
+
     count = keys.shape[0]
     if count == 1:
         return keys.expand(frames, *keys.shape[1:]).clone()

@@ -98,7 +98,7 @@ class Recovery:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        self.past = {name: float(state["past"][name]) for name in self.past}
+        self.past = {name: type(value)(state["past"][name]) for name, value in self.past.items()}
         for phase in self.phases:
             phase.load_state_dict(state["phases"][phase.name])
 

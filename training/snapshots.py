@@ -95,7 +95,13 @@ def _frozen_copy(network: torch.nn.Module | None) -> torch.nn.Module | None:
 def save_state(path: str | os.PathLike, state: Mapping[str, Any]) -> None:
     """Write the state of a run, whole or not at all."""
     with atomic_open(path, "wb") as file:
-        torch.save(dict(state), file)
+        try:
+            torch.save(dict(state), file)
+        except RuntimeError as error:  # PyTorch's writer of archives hides why a write failed
+            cause = error.__context__
+            while cause is not None and not isinstance(cause, OSError):
+                cause = cause.__context__
+            raise (cause or error) from None
 
 
 def load_state(path: str | os.PathLike, mmap: bool = False) -> dict[str, Any]:

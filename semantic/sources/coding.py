@@ -62,13 +62,14 @@ class MaskCoding:
         if image.mode == "LA":
             return np.array(image.getchannel(0))
         if self._palette is not None and (image.mode != "L" or self._palette.is_grey):
-            return self._palette.indices(np.asarray(image.convert("RGB")), where)
+            image = image if image.mode == "RGB" else image.convert("RGB")
+            return self._palette.indices(np.asarray(image), where)
         if image.format == "JPEG":
             raise DataError(f"{where} is a JPEG, which blurs class indices: save masks as PNG, or give --palette.")
         if image.mode in ("RGB", "RGBA"):
-            pixels = np.asarray(image)[:, :, :3]
-            if (pixels == pixels[:, :, :1]).all():
-                return pixels[:, :, 0].copy()
+            first = np.array(image.getchannel(0))
+            if all((np.asarray(image.getchannel(i)) == first).all() for i in (1, 2)):
+                return first
             raise DataError(f"{where} is colour-coded: say which colour is which class with --palette=JSON.")
         return image_indices(image, data, where)
 

@@ -20,6 +20,7 @@ from semantic.dataset import mask_name
 from semantic.regions import Regions
 from semantic.sources.base import Source
 from semantic.sources.geometry import Geometry
+from semantic.sources.indices import class_areas
 from training.archive import DataError, check_dest, create_archive, encode_png, image_name
 from training.dataset import METADATA
 
@@ -71,7 +72,7 @@ class Converter:
         image, suffix = (sample.jpeg, ".jpg") if pixels is None else (encode_png(pixels), ".png")
         if mask is None:
             return Converted(image, suffix, side, None, None, sample.where)
-        areas = np.bincount(mask.ravel(), minlength=256)
+        areas = class_areas(mask)
         return Converted(image, suffix, side, encode_png(mask, MASK_COMPRESSION), areas, sample.where)
 
 

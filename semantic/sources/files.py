@@ -47,13 +47,13 @@ class FileSource(Source):
         return len(self._image_names)
 
     def read(self, index: int) -> Sample:
+        mask = None
+        if self._masks is not None:  # first, while no image takes memory: colours take the most
+            name = self._mask_names[index]
+            mask = self._coding.decode(self._masks.read(name), self._masks.where(name))
         name = self._image_names[index]
         where = self._images.where(name)
         image, jpeg = read_image(self._images.read(name), where)
-        mask = None
-        if self._masks is not None:
-            name = self._mask_names[index]
-            mask = self._coding.decode(self._masks.read(name), self._masks.where(name))
         return Sample(image, jpeg, mask, where)
 
 

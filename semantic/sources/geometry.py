@@ -8,6 +8,7 @@ import scipy.sparse
 
 from dnnlib import UserError
 from semantic.sources.base import Sample
+from semantic.sources.indices import class_areas
 from training.archive import DataError
 
 FILTERS = {"box": PIL.Image.Resampling.BOX, "lanczos": PIL.Image.Resampling.LANCZOS}
@@ -128,7 +129,7 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int], box: Box | None = None)
     rows, columns = _overlaps(box[1], box[3], size[1], len(mask)), _overlaps(box[0], box[2], size[0], mask.shape[1])
     winner = np.zeros((size[1], size[0]), np.uint8)
     most = np.zeros(winner.shape, np.float32)
-    for k in np.flatnonzero(np.bincount(mask.ravel())):
+    for k in np.flatnonzero(class_areas(mask)):
         area = (columns @ (rows @ (mask == k).astype(np.float32)).T).T
         more = area > most + 1e-4 * (rows.max() * columns.max())  # rounding must not decide between equal areas
         winner[more], most[more] = k, area[more]
@@ -148,13 +149,15 @@ def _resize_image(
     image: PIL.Image.Image, box: Box, size: tuple[int, int], resample: PIL.Image.Resampling
 ) -> PIL.Image.Image:
     if (box[2] - box[0], box[3] - box[1]) == size:
-        return image.crop(box)
+        return image if size == image.size else image.crop(box)
     return image.resize(size, resample, box=box)
 
 
 def _pad(pixels: np.ndarray) -> np.ndarray:
     """Zeros on both sides until it is square."""
     height, width = pixels.shape[:2]
+    if height == width:
+        return pixels
     rows, columns = max(width - height, 0), max(height - width, 0)
     bars = [(rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)]
     return np.pad(pixels, bars + [(0, 0)] * (pixels.ndim - 2))

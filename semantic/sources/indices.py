@@ -5,8 +5,16 @@ import PIL.Image
 
 from training.archive import DataError, decode_image, decode_plain_png
 
+COUNTED_AT_ONCE = 1 << 20
 NO_CLASS = 255  # never an index: at most 255 regions exist
 _GREY_STEP = {2: 85, 4: 17}  # what decoders multiply grey values of fewer than 8 bits by
+
+
+def class_areas(mask: np.ndarray) -> np.ndarray:
+    """Number of pixels of each class: uint8 [H, W] -> int64 [256]."""
+    step = max(COUNTED_AT_ONCE // mask.shape[1], 1)  # counting takes eight times the room of what it counts
+    parts = (mask[start : start + step] for start in range(0, len(mask), step))
+    return sum((np.bincount(part.ravel(), minlength=256) for part in parts), np.zeros(256, np.int64))
 
 
 def decode_indices(data: bytes, where: str) -> np.ndarray:

@@ -12,6 +12,7 @@ from training.archive import DataError
 REACH = 3  # antialiasing spreads an edge over this many pixels to each side
 MAX_CLEAR_DISTANCE = 32
 FOREIGN_DISTANCE = 64
+PIXELS_AT_ONCE = 1 << 18  # each takes hundreds of bytes while it is unclear
 
 
 class Palette:
@@ -56,27 +57,43 @@ class Palette:
         Raises:
             DataError: most of the pixels have colours far from all of the palette's.
         """
+        height, width = pixels.shape[:2]
+        classes = np.empty((height, width), np.uint8)
+        count, example = 0, None
+        step = max(PIXELS_AT_ONCE // width, 1)
+        for start in range(0, height, step):
+            stop, above = min(start + step, height), min(start, REACH)
+            part, foreign = self._decode(pixels[start - above : stop + REACH])
+            kept = slice(above, above + stop - start)
+            classes[start:stop] = part[kept]
+            if foreign[kept].any():
+                count += np.count_nonzero(foreign[kept])
+                example = example or tuple(int(v) for v in pixels[start:stop][foreign[kept]][0])
+        if 2 * count > classes.size:
+            raise DataError(f"Most of {where} has colours that are not in the palette, such as {example}: correct it.")
+        return classes
+
+    def _decode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Class of every pixel, and where colours are far from all of the palette's: uint8 and bool [H, W]."""
         codes = _pack(pixels)
         classes = np.full(codes.shape, NO_CLASS, np.uint8)
+        foreign = np.zeros(codes.shape, bool)
         for k, code in enumerate(self._codes):
             classes[codes == code] = k
         rows, columns = np.nonzero(classes == NO_CLASS)
         if not len(rows):
-            return classes
+            return classes, foreign
         others = pixels[rows, columns].astype(np.int64)
         squared = self._squared_distances(others)
         nearest, least = squared.argmin(1), squared.min(1)
-        foreign = least > FOREIGN_DISTANCE**2
-        if 2 * np.count_nonzero(foreign) > classes.size:
-            example = tuple(int(v) for v in others[foreign][0])
-            raise DataError(f"Most of {where} has colours that are not in the palette, such as {example}: correct it.")
+        foreign[rows, columns] = least > FOREIGN_DISTANCE**2
         unclear = least > self._clear_squared
         classes[rows[~unclear], columns[~unclear]] = nearest[~unclear]
         rows, columns = rows[unclear], columns[unclear]
         classes[rows, columns] = self._resolve(
             others[unclear], squared[unclear], nearest[unclear], _classes_around(classes, rows, columns)
         )
-        return classes
+        return classes, foreign
 
     def _squared_distances(self, pixels: np.ndarray) -> np.ndarray:
         """To each palette colour: int64 [M, 3] -> int64 [M, K]."""

@@ -86,6 +86,10 @@ class LmdbSource(Source):
             if self._handle is None or self._handle[0] != os.getpid():
                 folder = os.path.isdir(self._path)
                 env = lmdb.open(self._path, subdir=folder, readonly=True, lock=False, readahead=False, meminit=False)
+                needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+                if os.path.getsize(os.path.join(self._path, "data.mdb") if folder else self._path) < needed:
+                    env.close()  # to read behind the end of the file would kill the process
+                    raise OSError("it is broken off")
                 self._handle = (os.getpid(), env)
             with self._handle[1].begin() as transaction:
                 return transaction.get(key)
