@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from dnnlib import EasyDict
+from torch_utils.ops import triton_support
 from torch_utils.ops._arguments import check_impl
 
 _SQRT2 = math.sqrt(2)
@@ -53,7 +54,8 @@ def bias_act(
         alpha: Slope of `lrelu` below zero; the other activations ignore it. None: the activation's default.
         gain: Factor on the activation's result. None: the activation's default.
         clamp: Limit of the magnitude after the gain, at least 0; None does not limit.
-        impl: `'ref'` is plain PyTorch; `'cuda'` is the fastest available on the device of `x`.
+        impl: `'ref'` is plain PyTorch; `'cuda'` runs the kernel, one pass over memory forward and one backward,
+            where `triton_support.runs_on(x)`, and otherwise is the same as `'ref'`.
 
     Returns:
         A tensor with the shape and data type of `x`.
@@ -69,8 +71,14 @@ def bias_act(
     spec = activation_funcs[act]
     alpha = float(spec.def_alpha if alpha is None else alpha)
     gain = float(spec.def_gain if gain is None else gain)
-    b = None if b is None else _along(b, x, dim)
+    if b is not None:
+        _check_bias(b, x, dim)
+    if impl == "cuda" and triton_support.runs_on(x):
+        from torch_utils.ops import _bias_act_triton as kernels
 
+        return kernels.bias_act(x, b, kernels.Settings(act, alpha, gain, clamp, dim))
+
+    b = None if b is None else _along(b, x, dim)
     changed = b is not None or gain != 1
     if changed and act in _HOMOGENEOUS_IN_PLACE and gain >= 0 and alpha >= 0:
         y = _HOMOGENEOUS_IN_PLACE[act](_scaled_sum(x, b, gain), alpha)
@@ -80,12 +88,17 @@ def bias_act(
     return y if clamp is None else y.clamp(-clamp, clamp)
 
 
-def _along(b: torch.Tensor, x: torch.Tensor, dim: int) -> torch.Tensor:
-    """The bias in the data type of `x`, shaped to broadcast along its dimension `dim`."""
+def _check_bias(b: torch.Tensor, x: torch.Tensor, dim: int) -> None:
     if not -x.ndim <= dim < x.ndim:
         raise ValueError(f"dim must name a dimension of x {list(x.shape)}, not {dim}")
     if b.ndim != 1 or b.shape[0] != x.shape[dim]:
         raise ValueError(f"b must have shape [{x.shape[dim]}] to fit dimension {dim} of x, not {list(b.shape)}")
+    if b.device != x.device:
+        raise ValueError(f"b must be on the device of x, {x.device}, not on {b.device}")
+
+
+def _along(b: torch.Tensor, x: torch.Tensor, dim: int) -> torch.Tensor:
+    """The bias in the data type of `x`, shaped to broadcast along its dimension `dim`."""
     shape = [1] * x.ndim
     shape[dim] = -1
     return b.to(x.dtype).reshape(shape)

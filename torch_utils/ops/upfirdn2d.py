@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from torch_utils.ops import triton_support
 from torch_utils.ops._arguments import (
     check_images,
     check_impl,
@@ -87,7 +88,8 @@ def upfirdn2d(
         padding: In samples of the up-sampled image: an integer, `[x, y]` or `[x0, x1, y0, y1]`; negative crops.
         flip_filter: False convolves, True correlates.
         gain: Factor on the result.
-        impl: `'ref'` is plain PyTorch; `'cuda'` is the fastest available on the device of `x`.
+        impl: `'ref'` is plain PyTorch; `'cuda'` runs the kernel, one pass over memory (two with a long separable
+            filter), where `triton_support.runs_on(x)`, and otherwise is the same as `'ref'`.
 
     Returns:
         `[N, C, h, w]` with h = (H * up + y0 + y1 - taps) // down + 1, and w likewise.
@@ -104,6 +106,16 @@ def upfirdn2d(
     height, width = x.shape[2] * upy + py0 + py1, x.shape[3] * upx + px0 + px1
     if height < fh or width < fw:
         raise ValueError(f"a filter of {fw} x {fh} taps does not fit into {width} x {height} padded samples")
+    if f is not None and f.device != x.device:
+        raise ValueError(f"f must be on the device of x, {x.device}, not on {f.device}")
+
+    # The kernel has no gradient for the filter, which nothing here trains.
+    if impl == "cuda" and triton_support.runs_on(x) and not (f is not None and f.requires_grad):
+        from torch_utils.ops import _upfirdn2d_triton as kernels
+
+        axis_y = kernels.Axis(upy, downy, py0, fh, (height - fh) // downy + 1)
+        axis_x = kernels.Axis(upx, downx, px0, fw, (width - fw) // downx + 1)
+        return kernels.upfirdn2d(x, f, axis_y, axis_x, flip_filter, gain)
 
     taps = x.new_ones([1, 1]) if f is None else f.to(x.dtype)
     taps = _reversed(taps) if flip_filter else taps
