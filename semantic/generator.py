@@ -166,7 +166,7 @@ class SynthesisNetwork(torch.nn.Module):
 
         hidden, depth = self.local(self.expand(ws), coords)
         mask = coarse_mask(depth, keep_regions)
-        features = self.local.fuse(hidden, feature_weights(mask, self.regions.transparent).to(hidden.dtype))
+        features = self.local.fuse(hidden, feature_weights(mask, self.regions.transparent))
         coarse = mask.unflatten(2, (size, size)) * 2 - 1
         image, full_mask = self.render(features.unflatten(2, (size, size)), coarse, noise_mode)
         if not return_mask:

@@ -10,7 +10,13 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
+from torch_utils.ops import triton_support
+
 LRELU_SLOPE = 0.2
+
+# Widths of hidden maps, and data types of operands, that the Triton kernels take.
+_KERNEL_CHANNELS = (16, 32, 64, 128)
+_KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 # Regions are taken together on a CPU as long as one map of them all stays within this many numbers: a map that has just
 # been written is then still in the cache when the next pass reads it.
@@ -40,10 +46,13 @@ def run_layers(
     Returns:
         Last hidden maps [N, K, C, P] and depths [N, K, P].
     """
-    arguments = (inputs, weights, biases, depth_weight, depth_bias)
-    if inputs.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
-        return _CpuLayers.apply(*arguments, depth_layers, detach_texture)
-    return plain_layers(*arguments, depth_layers, detach_texture)
+    arguments = (inputs, weights, biases, depth_weight, depth_bias, depth_layers, detach_texture)
+    form = _fastest_form(weights)
+    if form == "triton":
+        from semantic import local_triton
+
+        return local_triton.run_layers(*arguments)
+    return _CpuLayers.apply(*arguments) if form == "cpu" else plain_layers(*arguments)
 
 
 def fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -58,9 +67,36 @@ def fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, bias:
     Returns:
         [N, F, P].
     """
-    if hidden.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
-        return _CpuFusion.apply(hidden, shares, weight, bias)
-    return plain_fuse(hidden, shares, weight, bias)
+    form = _fastest_form(weight)
+    if form == "triton":
+        from semantic import fusion_triton
+
+        return fusion_triton.fuse(hidden, shares, weight, bias)
+    return (_CpuFusion.apply if form == "cpu" else plain_fuse)(hidden, shares, weight, bias)
+
+
+def operand_dtype(x: torch.Tensor) -> torch.dtype:
+    """The data type of products with `x`: autocast's inside autocast, else its own."""
+    autocast = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
+    return torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
+
+
+def _fastest_form(weights: torch.Tensor) -> str:
+    """The form to use for weights [..., C] on their device: 'triton', 'cpu' or 'plain'.
+
+    Triton needs its kernels' widths and data types, and a GPU with tensor cores for bfloat16 and TF32.
+    """
+    if triton_support.runs_on(weights):
+        fits = weights.shape[-1] in _KERNEL_CHANNELS and operand_dtype(weights) in _KERNEL_DTYPES
+        if fits and (not weights.is_cuda or _has_tensor_cores(weights.device)):
+            return "triton"
+    if weights.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+        return "cpu"
+    return "plain"
+
+
+def _has_tensor_cores(device: torch.device) -> bool:
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def plain_layers(
@@ -88,6 +124,7 @@ def plain_layers(
 
 def plain_fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """`fuse` in differentiable PyTorch."""
+    shares = shares.to(hidden.dtype)
     weighted = (hidden * shares.unsqueeze(2)).flatten(1, 2)
     return weight.transpose(0, 1).flatten(1) @ weighted + bias.t() @ shares
 
