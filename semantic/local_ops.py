@@ -5,6 +5,7 @@ has a first derivative of its own; where a graph of the derivative is asked for,
 the plain form is differentiated instead.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -20,7 +21,7 @@ _KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 # Regions are taken together on a CPU as long as one map of them all stays within this many numbers: a map that has just
 # been written is then still in the cache when the next pass reads it.
-_CACHED_NUMBERS = 2**18
+_CACHED_NUMBERS = 2**20
 
 
 def run_layers(
@@ -164,13 +165,14 @@ class _CpuLayers(torch.autograd.Function):
         hidden = inputs.new_empty(N, K, C, P)
         depth = inputs.new_empty(N, K, P)
         columns = biases.unsqueeze(3)
-        saved = []
+        saved, between = [], []
         for n, some in _groups(N, K, C * P):
             x = _part(inputs, n, some)
-            between = x.new_empty(L - 1 if keep else min(L - 1, 2), *x.shape)
-            saved.append(between)
+            if keep or not between:  # one block a map: blocks of moderate size come from memory that was used before
+                between = [torch.empty(x.shape, dtype=x.dtype) for _ in range(L - 1 if keep else min(L - 1, 2))]
+                saved += between if keep else []
             for layer in range(L):
-                y = hidden[n, some] if layer == L - 1 else between[layer if keep else layer % 2]
+                y = hidden[n, some] if layer == L - 1 else between[layer if keep else layer % 2][: len(x)]
                 torch.bmm(weights[layer, n, some], x, out=y)
                 y.add_(columns[layer, some])
                 F.leaky_relu_(y, LRELU_SLOPE)
@@ -199,8 +201,9 @@ class _CpuLayers(torch.autograd.Function):
         grad_weights = torch.empty_like(weights) if wanted[1] else None
         grad_biases = torch.zeros_like(biases)
         grad_depth_weight = torch.zeros_like(depth_weight)
-        for between, (n, some) in zip(saved, _groups(N, K, C * P), strict=True):
-            maps = [_part(inputs, n, some), *between, hidden[n, some]]
+        saved = iter(saved)
+        for n, some in _groups(N, K, C * P):
+            maps = [_part(inputs, n, some), *itertools.islice(saved, L - 1), hidden[n, some]]
             grad_depth_rows = grad_depth[n, some].unsqueeze(1)
             buffers = [torch.empty_like(maps[-1]), torch.empty_like(maps[-1])]
             grad = grad_hidden[n, some]
