@@ -77,7 +77,7 @@ def test_a_killed_process_ends_the_other_with_one_line(archive, tmp_path):
 
 
 def test_torchrun_starts_all_again_and_the_run_goes_on(archive, tmp_path):
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=3", "--rdzv-backend=c10d",
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1", "--rdzv-backend=c10d",
                 "--rdzv-endpoint=127.0.0.1:0")  # fmt: skip
     outdir = tmp_path / "runs"
     options = (*PLAIN, "--resume=latest", f"--outdir={outdir}", f"--data={archive}", "--kimg=0.06")

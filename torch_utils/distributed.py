@@ -44,7 +44,11 @@ def init(
                 backend, init_method=f"tcp://{master}", rank=rank, world_size=world_size
             )
         else:
-            torch.distributed.init_process_group(backend)
+            # After a restart torchrun hands out the store of before, where the addresses of dead processes still stand.
+            store, rank, world_size = next(torch.distributed.rendezvous("env://"))
+            restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store = torch.distributed.PrefixStore(f"restart{restart}", store)
+            torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"Cannot join the other processes: {str(error).splitlines()[0]}") from error
     if device == "cuda":
