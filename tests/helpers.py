@@ -1,5 +1,7 @@
 """What several tests need."""
 
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,16 @@ def shared_file(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"shared/{'/'.join(parts)} is not there")
     return path
+
+
+def why_no_interpreter() -> str | None:
+    """Why Triton's interpreter cannot run kernels here, or None."""
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    triton, numpy = (tuple(map(int, version(name).split(".")[:2])) for name in ("triton", "numpy"))
+    if triton < (3, 5) and numpy >= (2, 4):
+        return "the interpreter of this Triton does not work with this NumPy"
+    return None
 
 
 def assert_close(actual, expected, tolerance=1e-4):

@@ -8,7 +8,6 @@ tensor cores and timing are for a machine with a GPU: `python -m tests.benchmark
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import pytest
 import torch
 
 from semantic import local_ops
-from tests.helpers import assert_close
+from tests.helpers import assert_close, why_no_interpreter
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,8 +35,8 @@ def test_all_in_a_process_with_the_interpreter():
 @pytest.fixture(autouse=True)
 def interpreter(monkeypatch, request):
     """Kernels take tensors on the CPU; bfloat16 is multiplied and rounded as on a GPU, which the interpreter lacks."""
-    if find_spec("triton") is None:
-        pytest.skip("Triton is not installed")
+    if why_no_interpreter() is not None:
+        pytest.skip(why_no_interpreter())
     if (request.function is test_all_in_a_process_with_the_interpreter) == INTERPRETED:
         pytest.skip("this is that process" if INTERPRETED else "runs in a process with TRITON_INTERPRET=1")
     if not INTERPRETED:

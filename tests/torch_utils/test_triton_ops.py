@@ -7,14 +7,13 @@ tests below run in a process of their own: without TRITON_INTERPRET=1 there is o
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from torch.autograd import gradgradcheck
 
-from tests.helpers import assert_close
+from tests.helpers import assert_close, why_no_interpreter
 from torch_utils.ops import triton_support
 from torch_utils.ops.bias_act import activation_funcs, bias_act
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
@@ -22,7 +21,7 @@ from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 ROOT = Path(__file__).resolve().parents[2]
 
-needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+needs_triton = pytest.mark.skipif(why_no_interpreter() is not None, reason=str(why_no_interpreter()))
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in a process with TRITON_INTERPRET=1")
 
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}
