@@ -174,10 +174,6 @@ def build_phases(
     options["lr"] = options["lr"] * ratio
     if "betas" in options:
         options["betas"] = [float(beta) ** ratio for beta in options["betas"]]
-    if options["class_name"] in ("torch.optim.Adam", "torch.optim.AdamW") and any(
-        p.is_cuda for p in parameters.values()
-    ):
-        options.setdefault("fused", True)
     optimizer = dnnlib.construct_class_by_name(list(parameters.values()), **options)
     for group in getattr(optimizer, "param_groups", ()):
         group["full_lr"] = group["lr"]

@@ -22,6 +22,10 @@ ROLLBACKS = 3
 """How often a run goes back because of one failure."""
 
 
+NEVER = {"rollbacks": 0, "rate": 1.0, "until": 0}
+"""What a run knows of its returns before the first one: their number, the rate since, and until which image."""
+
+
 class RollBack(Exception):
     """The run cannot go on from here, but perhaps from its last state.
 
@@ -47,7 +51,7 @@ class Recovery:
     def __init__(self, phases: Sequence[Phase], max_bad_steps: int):
         self.phases = list(phases)
         self.max_bad_steps = max_bad_steps
-        self.past: dict[str, float] = {"rollbacks": 0, "rate": 1.0, "until": 0}
+        self.past: dict[str, float] = dict(NEVER)
 
     def set_rate(self, images_seen: int) -> None:
         """Set the learning rate of the next step."""
@@ -100,7 +104,8 @@ class Recovery:
         """The inverse of `state_dict`."""
         self.past = {name: type(value)(state["past"][name]) for name, value in self.past.items()}
         for phase in self.phases:
-            phase.load_state_dict(state["phases"][phase.name])
+            if phase.name in state["phases"]:
+                phase.load_state_dict(state["phases"][phase.name])
 
 
 def _not_finite(tree: Any, name: str) -> list[str]:
@@ -160,7 +165,7 @@ def go_back(run_dir: str, diagnosis: str, images_seen: int, say: Callable[[str],
     if path is None:
         raise UserError(f"Training broke down before its first state: {diagnosis}. Check the data and the options.")
     state = load_state(path)
-    past = state["recovery"]["past"]
+    past = state.setdefault("recovery", {"past": NEVER, "phases": {}})["past"]  # earlier versions kept none
     again = images_seen <= past["until"]
     rollbacks = int(past["rollbacks"]) + 1 if again else 1
     if rollbacks > ROLLBACKS:
@@ -176,6 +181,8 @@ def go_back(run_dir: str, diagnosis: str, images_seen: int, say: Callable[[str],
         f"Going back to {os.path.basename(path)} ({state['run']['images_seen'] / 1000:g} kimg): {diagnosis}. "
         f"Learning {rate:g} times as fast until {until / 1000:g} kimg."
     )
-    state["logs"]["log.txt"] = log_sizes(run_dir).get("log.txt", 0)  # a resume must not forget this line
+    state.setdefault("logs", log_sizes(run_dir))["log.txt"] = log_sizes(run_dir).get(
+        "log.txt", 0
+    )  # a resume must not forget this line
     save_state(path, state)
     return str(path)

@@ -159,9 +159,9 @@ def training_loop(
         restore(parts, run, state, resume_state)
         if run.images_seen >= total_images:
             raise UserError(f"{run_dir} has reached its {total_kimg:g} kimg: give a larger --kimg to go on.")
+    trial = functools.partial(Trial, phases, loss, G, training_set, device)
     if batch_gpu is None:
-        share = batch_size // distributed.get_world_size()
-        batch_gpu = find_share(Trial(phases, loss, G, training_set, device), share, D)
+        batch_gpu = find_share(trial(), batch_size // distributed.get_world_size(), D)
 
     previews = Previews(run_dir, training_set, G.z_dim, device, batch_gpu) if rank == 0 else None
     if previews and run.images_seen == 0:
@@ -186,7 +186,6 @@ def training_loop(
         while True:
             torch.manual_seed(derive_seed(seed, rank, run.images_seen))
             recovery.set_rate(run.images_seen)
-            trial = functools.partial(Trial, phases, loss, G, training_set, device)
             with explained(trial, batch_gpu, D, first=run.step == start):
                 for phase in phases:
                     if run.step % phase.interval == 0:

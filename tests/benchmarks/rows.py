@@ -86,7 +86,7 @@ def local_generators(setting: Setting) -> Iterator[Row]:
                 hidden, depth = local(ws, grid)
                 return local.fuse(hidden, feature_weights(coarse_mask(depth), transparent))
 
-            forward, backward = _batched_products(setting, local, batch)
+            forward, backward = _batched_products(setting, local, batch, grid[0].numel())
             name = f"local generators + fusion, K={count}, N={batch}"
             with torch.no_grad():
                 a, b, limit = clock.best(plain, ours, forward)
@@ -105,11 +105,10 @@ def _backward(function):
     return lambda: function().square().mean().backward()
 
 
-def _batched_products(setting: Setting, local: torch.nn.Module, batch: int):
+def _batched_products(setting: Setting, local: torch.nn.Module, batch: int, pixels: int):
     """The matrix products that the local generators cannot do without, forward alone and with backward."""
     layers, regions, channels = local.bias.shape
     features = local.feature_weight.shape[1]
-    pixels = setting.networks(2)[0].synthesis.grid[0].numel()
     weight = setting.random(batch * regions, channels, channels)
     maps = setting.random(batch * regions, channels, pixels)
     head, stacked = setting.random(features, regions * channels), maps.view(batch, regions * channels, pixels)

@@ -1,5 +1,7 @@
 """The plain reference computes what the networks compute, and the table comes out."""
 
+import sys
+
 import pytest
 import torch
 from click.testing import CliRunner
@@ -76,11 +78,11 @@ def test_ratios_say_how_many_times_better():
     assert "2.00x" in markdown([Row("seconds", 3, 1.5)])
 
 
-@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="measured with the Linux build")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="read from what Linux tells of a process")
 def test_peak_memory_counts_what_is_freed_again():
     def function():
         for _ in range(3):
             torch.ones(2**22).sum()
 
     needed = Clock().peak_memory(function)
-    assert needed != needed or 2**23 < needed < 2**26
+    assert 2**23 < needed < 2**26

@@ -90,7 +90,7 @@ def test_second_derivatives_go_through_the_plain_form():
     assert torch.autograd.gradgradcheck(local_ops.fuse, fusion_arguments(), fast_mode=True)
 
 
-def test_maps_of_all_layers_are_not_kept_without_a_graph():
+def test_a_graph_is_made_only_where_one_is_asked_for():
     arguments = layer_arguments((CHANNELS, PIXELS))
     with torch.no_grad():
         hidden, depth = local_ops.run_layers(*arguments, 2)
