@@ -4,7 +4,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import PIL.Image
@@ -67,13 +67,20 @@ def axis_ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [number * step for number in range(first, last + 1)]
 
 
+def headlines(names: Iterable[str]) -> list[str]:
+    """The results worth a panel: ``a_mean`` stands for every ``a_*`` beside it that is no mean itself."""
+    names = list(names)
+    means = tuple(name.removesuffix("mean") for name in names if name.endswith("_mean"))
+    return [name for name in names if name.endswith("_mean") or not name.startswith(means)]
+
+
 def draw_curves(runs: Sequence[tuple[str, dict[str, Curve]]]) -> PIL.Image.Image:
-    """One panel a result, one colour a run.
+    """One panel a result (see `headlines`), one colour a run.
 
     Args:
         runs: names with their curves, as from `read_curves`.
     """
-    names = list(dict.fromkeys(name for _, curves in runs for name in curves))
+    names = headlines(dict.fromkeys(name for _, curves in runs for name in curves))
     columns = min(len(names), 3)
     rows = -(-len(names) // columns)
     width, height = columns * PANEL[0], rows * PANEL[1]

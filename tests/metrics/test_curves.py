@@ -48,6 +48,22 @@ def test_the_picture_has_a_panel_a_result_and_a_colour_a_run(tmp_path):
     assert falls[falls[:, 1].argmin(), 0] < falls[falls[:, 1].argmax(), 0]  # a smaller value is further down
 
 
+def test_a_mean_stands_for_what_it_is_the_mean_of():
+    names = ["fid1k", "leak_shape_mean", "leak_shape_hair", "leak_texture_mean", "leak_texture_hair", "fit", "fit_mean",
+             "fit_hair", "fit_real_mean", "stats_total", "leak_shapely"]  # fmt: skip
+    kept = [
+        "fid1k",
+        "leak_shape_mean",
+        "leak_texture_mean",
+        "fit",
+        "fit_mean",
+        "fit_real_mean",
+        "stats_total",
+        "leak_shapely",
+    ]
+    assert curves.headlines(names) == kept
+
+
 def test_a_name_that_is_no_picture_is_refused(tmp_path):
     run = write_run(tmp_path / "a", [(0, 1.0)])
     with pytest.raises(UserError, match=r"\.png"):
