@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from dnnlib import UserError
 from torch_utils.ops import bias_act, conv2d_gradfix, upfirdn2d
+from training.blocks import plane_layout
 
 DEMODULATION_EPS = 1e-8
 LOW_PASS = (1, 3, 3, 1)
@@ -143,8 +144,7 @@ class RenderNetwork(torch.nn.Module):
         Returns:
             Image [N, channels, R, R] and mask [N, K, R, R], both unbounded.
         """
-        if torch.is_autocast_enabled(features.device.type):  # as the matrix units of a GPU read their operands
-            features = features.to(memory_format=torch.channels_last)
+        features = features.to(memory_format=plane_layout(features))
         x = F.avg_pool2d(features, features.shape[-1] // self.min_feat_size)
         image = mask = None
         for resolution in self.resolutions:

@@ -15,16 +15,27 @@ def known_architecture(name: str) -> str:
     return name
 
 
+def plane_layout(x: torch.Tensor) -> torch.memory_format:
+    """The memory format in which convolutions of `x` are fastest.
+
+    That is channels-last under autocast, as the matrix units of a GPU read their operands without a transposition, and
+    on a CPU, whose library would otherwise transpose before and after each convolution.
+    """
+    if x.device.type == "cpu" or torch.is_autocast_enabled(x.device.type):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
 def working_format(block: nn.Module, x: torch.Tensor, force_fp32: bool) -> torch.Tensor:
     """`x` in the number type and memory format in which `block` computes.
 
-    A block's own half precision is for GPUs alone. Under autocast all blocks take autocast's type and the
-    channels-last format, in which the matrix units of a GPU read their operands without a transposition.
+    A block's own half precision is for GPUs alone. Under autocast all blocks take autocast's type.
     """
+    layout = plane_layout(x)
     if torch.is_autocast_enabled(x.device.type) and not force_fp32:
-        return x.to(torch.get_autocast_dtype(x.device.type), memory_format=torch.channels_last)
+        return x.to(torch.get_autocast_dtype(x.device.type), memory_format=layout)
     half = block.use_fp16 and not force_fp32 and x.device.type == "cuda"
-    layout = torch.channels_last if half and block.channels_last else torch.contiguous_format
+    layout = torch.channels_last if half and block.channels_last else layout
     return x.to(HALF_TYPES[block.half_dtype] if half else torch.float32, memory_format=layout)
 
 
