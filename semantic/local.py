@@ -136,7 +136,7 @@ class LocalGenerators(torch.nn.Module):
         weight = self.affine_weight.flatten(0, 1).transpose(1, 2)
         bias = self.affine_bias.reshape(L * K, 1, C)
         styles = torch.baddbmm(bias, codes, weight, alpha=1 / np.sqrt(ws.shape[2]))
-        return styles.unflatten(0, (L, K)).transpose(1, 2)
+        return styles.unflatten(0, (L, K)).transpose(1, 2).contiguous()  # so that the weights of samples lie together
 
     def _modulated_weights(self, styles: torch.Tensor) -> torch.Tensor:
         """Modulate, demodulate and scale by the gain of the activation: styles [L, N, K, C] -> [L, N, K, C, C].

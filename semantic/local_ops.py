@@ -19,8 +19,8 @@ LRELU_SLOPE = 0.2
 _KERNEL_CHANNELS = (16, 32, 64, 128)
 _KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
-# Regions are taken together on a CPU as long as one map of them all stays within this many numbers: a map that has just
-# been written is then still in the cache when the next pass reads it.
+# Regions, and then samples, are taken together on a CPU as long as one map of them all stays within this many numbers:
+# a map that has just been written is then still in the cache when the next pass reads it.
 _CACHED_NUMBERS = 2**20
 
 
@@ -152,7 +152,7 @@ def differentiate_plain(plain, arguments, options, gradients, wanted) -> list[to
 
 
 class _CpuLayers(torch.autograd.Function):
-    """`run_layers` on a CPU: a few regions at a time go through all layers, so that their maps stay in the cache.
+    """`run_layers` on a CPU: a few maps at a time go through all layers, so that they stay in the cache.
 
     Bias and activation work in place on what the product has written; without a graph two buffers serve all layers.
     """
@@ -166,18 +166,18 @@ class _CpuLayers(torch.autograd.Function):
         depth = inputs.new_empty(N, K, P)
         columns = biases.unsqueeze(3)
         saved, between = [], []
-        for n, some in _groups(N, K, C * P):
-            x = _part(inputs, n, some)
+        for n, k in _groups(N, K, C * P):
+            x = _part(inputs, n, k)
             if keep or not between:  # one block a map: blocks of moderate size come from memory that was used before
                 between = [torch.empty(x.shape, dtype=x.dtype) for _ in range(L - 1 if keep else min(L - 1, 2))]
                 saved += between if keep else []
             for layer in range(L):
-                y = hidden[n, some] if layer == L - 1 else between[layer if keep else layer % 2][: len(x)]
-                torch.bmm(weights[layer, n, some], x, out=y)
-                y.add_(columns[layer, some])
+                y = hidden[n, k].flatten(0, 1) if layer == L - 1 else between[layer if keep else layer % 2][: len(x)]
+                torch.bmm(weights[layer, n, k].flatten(0, 1), x, out=y)
+                y.unflatten(0, (-1, k.stop - k.start)).add_(columns[layer, k])
                 F.leaky_relu_(y, LRELU_SLOPE)
                 if layer == depth_layers - 1:
-                    torch.bmm(depth_weight[some].unsqueeze(1), y, out=depth[n, some].unsqueeze(1))
+                    torch.bmm(_rows(depth_weight, n, k), y, out=depth[n, k].flatten(0, 1).unsqueeze(1))
                 x = y
         depth += depth_bias.unsqueeze(1)
         if keep:
@@ -197,21 +197,24 @@ class _CpuLayers(torch.autograd.Function):
         depth_layers, detach_texture = ctx.options
         L, N, K, C, _ = weights.shape
         P = inputs.shape[-1]
+        grad_hidden, grad_depth = grad_hidden.contiguous(), grad_depth.contiguous()
         grad_inputs = torch.zeros_like(inputs) if wanted[0] else None
-        grad_weights = torch.empty_like(weights) if wanted[1] else None
+        grad_weights = weights.new_empty(weights.shape) if wanted[1] else None
         grad_biases = torch.zeros_like(biases)
         grad_depth_weight = torch.zeros_like(depth_weight)
         saved = iter(saved)
-        for n, some in _groups(N, K, C * P):
-            maps = [_part(inputs, n, some), *itertools.islice(saved, L - 1), hidden[n, some]]
-            grad_depth_rows = grad_depth[n, some].unsqueeze(1)
-            buffers = [torch.empty_like(maps[-1]), torch.empty_like(maps[-1])]
-            grad = grad_hidden[n, some]
+        for n, k in _groups(N, K, C * P):
+            regions = (-1, k.stop - k.start)
+            maps = [_part(inputs, n, k), *itertools.islice(saved, L - 1), hidden[n, k].flatten(0, 1)]
+            grad_depth_rows = grad_depth[n, k].flatten(0, 1).unsqueeze(1)
+            buffers = [maps[-1].new_empty(maps[-1].shape) for _ in range(2)]
+            grad = grad_hidden[n, k].flatten(0, 1)
             for layer in reversed(range(L)):
                 x, y = maps[layer], maps[layer + 1]
                 if layer == depth_layers - 1:
-                    grad_depth_weight[some] += torch.bmm(y, grad_depth_rows.transpose(1, 2)).squeeze(2)
-                    head = depth_weight[some].unsqueeze(2)
+                    of_head = torch.bmm(y, grad_depth_rows.transpose(1, 2)).squeeze(2)
+                    grad_depth_weight[k] += of_head.unflatten(0, regions).sum(dim=0)
+                    head = _rows(depth_weight, n, k).transpose(1, 2)
                     if detach_texture and layer < L - 1:
                         grad = torch.bmm(head, grad_depth_rows, out=buffers[0])
                     elif layer == L - 1:
@@ -221,34 +224,46 @@ class _CpuLayers(torch.autograd.Function):
                 # The result's sign is that of its argument.
                 torch.ops.aten.leaky_relu_backward.grad_input(grad, y, LRELU_SLOPE, True, grad_input=buffers[1])
                 grad = buffers[1]
-                grad_biases[layer, some] += grad.sum(dim=2)
+                grad_biases[layer, k] += grad.sum(dim=2).unflatten(0, regions).sum(dim=0)
                 if grad_weights is not None:
-                    torch.bmm(grad, x.transpose(1, 2), out=grad_weights[layer, n, some])
+                    torch.bmm(grad, x.transpose(1, 2), out=grad_weights[layer, n, k].flatten(0, 1))
                 if layer > 0 or grad_inputs is not None:
-                    grad = torch.bmm(weights[layer, n, some].transpose(1, 2), grad, out=buffers[0])
+                    grad = torch.bmm(weights[layer, n, k].flatten(0, 1).transpose(1, 2), grad, out=buffers[0])
             if grad_inputs is not None:
                 if inputs.ndim == 2:
                     grad_inputs += grad.sum(dim=0)
+                elif inputs.ndim == 3:
+                    grad_inputs[k] += grad.unflatten(0, regions).sum(dim=0)
                 else:
-                    part = _part(grad_inputs, n, some)
-                    part += grad
+                    grad_inputs[n, k] = grad.unflatten(0, regions)
         grad_depth_bias = grad_depth.sum(dim=(0, 2))
         return grad_inputs, grad_weights, grad_biases, grad_depth_weight, grad_depth_bias, None, None
 
 
-def _groups(samples: int, regions: int, numbers: int) -> Iterator[tuple[int, slice]]:
-    """Sample by sample, the regions that are taken together; a map of one region has so many numbers."""
-    count = max(1, min(regions, _CACHED_NUMBERS // numbers))
-    for n in range(samples):
-        for first in range(0, regions, count):
-            yield n, slice(first, min(first + count, regions))
+def _groups(samples: int, regions: int, numbers: int) -> Iterator[tuple[slice, slice]]:
+    """Samples and regions that are taken together: some regions of one sample, or several samples whole.
+
+    A map of one region of a sample has so many numbers.
+    """
+    count = max(1, _CACHED_NUMBERS // numbers)
+    together = max(1, count // regions)
+    for n in range(0, samples, together):
+        for k in range(0, regions, count):
+            yield slice(n, min(n + together, samples)), slice(k, min(k + count, regions))
 
 
-def _part(inputs: torch.Tensor, n: int, some: slice) -> torch.Tensor:
-    """The first maps of some regions of a sample: [some, C, P], or the one [1, C, P] that all share."""
+def _part(inputs: torch.Tensor, n: slice, k: slice) -> torch.Tensor:
+    """The first maps of a group: [samples · regions, C, P]."""
+    samples, regions = n.stop - n.start, k.stop - k.start
     if inputs.ndim == 2:
-        return inputs.expand(some.stop - some.start, -1, -1)
-    return inputs[some] if inputs.ndim == 3 else inputs[n, some]
+        return inputs.expand(samples * regions, -1, -1)
+    part = inputs[k].expand(samples, -1, -1, -1) if inputs.ndim == 3 else inputs[n, k]
+    return part.flatten(0, 1)
+
+
+def _rows(weight: torch.Tensor, n: slice, k: slice) -> torch.Tensor:
+    """The head [K, C] of a group's regions, once a sample: [samples · regions, 1, C]."""
+    return weight[k].expand(n.stop - n.start, -1, -1).flatten(0, 1).unsqueeze(1)
 
 
 class _CpuFusion(torch.autograd.Function):

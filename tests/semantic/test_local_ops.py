@@ -6,7 +6,7 @@ import torch
 from semantic import local_ops
 from tests.helpers import assert_close
 
-LAYERS, SAMPLES, REGIONS, CHANNELS, PIXELS, FEATURES = 4, 2, 5, 3, 6, 7
+LAYERS, SAMPLES, REGIONS, CHANNELS, PIXELS, FEATURES = 4, 3, 5, 3, 6, 7
 
 
 def tensors(*shapes):
@@ -54,7 +54,7 @@ def assert_same(fast, plain, arguments):
     "inputs", [(CHANNELS, PIXELS), (REGIONS, CHANNELS, PIXELS), (SAMPLES, REGIONS, CHANNELS, PIXELS)]
 )
 @pytest.mark.parametrize(("depth_layers", "detach"), [(1, False), (2, False), (2, True), (LAYERS, True)])
-@pytest.mark.parametrize("together", [1, 2, REGIONS])
+@pytest.mark.parametrize("together", [1, 2, REGIONS, 2 * REGIONS])
 def test_layers_on_a_cpu(monkeypatch, inputs, depth_layers, detach, together):
     monkeypatch.setattr(local_ops, "_CACHED_NUMBERS", together * CHANNELS * PIXELS)
     arguments = layer_arguments(inputs)
