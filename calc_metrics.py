@@ -15,6 +15,7 @@ from dnnlib.util import is_url
 from metrics import curves, metric_main
 from semantic.console import newest_snapshot, select_device
 from torch_utils import distributed
+from torch_utils.cpu_memory import keep_freed_memory
 from training.archive import Archive
 
 PLUGINS = ["semantic.metrics"]
@@ -126,6 +127,7 @@ def compute(metrics: list[str], opts: EasyDict) -> bool:
     """Compute metrics on this process; False if some had to be left out."""
     rank = distributed.get_rank()
     device = torch.device("cuda", distributed.get_local_rank()) if opts.device == "cuda" else torch.device(opts.device)
+    keep_freed_memory(device)
     data = legacy.load_network(opts.network)
     run_dir = run_dir_of(opts.network)
     dataset_kwargs = find_data(opts, data, run_dir)
