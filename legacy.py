@@ -1,5 +1,6 @@
 """Every network file in the world as our objects, without running what is in it."""
 
+import copy
 import io
 import os
 from pathlib import Path
@@ -88,6 +89,27 @@ def save_network(data: dict[str, Any], path: str | os.PathLike) -> None:
     save_networks(path, data.get("training_set_kwargs"), **{key: data.get(key) for key in KEYS[:-1]})
 
 
+def in_half(data: dict[str, Any]) -> EasyDict:
+    """A copy of networks whose weights are in half precision, for files of half the size.
+
+    `load_network` gives them back in single precision, rounded to 11 significant bits.
+
+    Raises:
+        UserError: a weight is too large for half precision.
+    """
+    halved = EasyDict((key, copy.deepcopy(value)) for key, value in data.items())
+    for key, network in halved.items():
+        if not isinstance(network, torch.nn.Module):
+            continue
+        kept = network.state_dict()  # what is left out of it is made anew, and exactly
+        for name, tensor in rebuild.named_tensors(network).items():
+            if name in kept and tensor.dtype == torch.float32:
+                tensor.data = tensor.data.half()
+                if not tensor.data.isfinite().all():
+                    raise UserError(f"{key} has numbers in {name} that are too large for half precision.")
+    return halved
+
+
 def _checked(data: Any, where: str) -> EasyDict:
     """The published dictionary, if `data` is one."""
     if not isinstance(data, dict):
@@ -154,7 +176,8 @@ def _read_published(file: BinaryIO, where: str) -> EasyDict:
 @click.command()
 @click.option("--source", help="Network to read: path, address or name", metavar="FILE", required=True)
 @click.option("--dest", help="File to write: .pkl, .safetensors or .onnx", metavar="FILE", required=True)
-def main(source: str, dest: str) -> None:
+@click.option("--half", is_flag=True, help="Store weights in half precision (.pkl and .safetensors)")
+def main(source: str, dest: str, half: bool) -> None:
     """Convert a network between file formats.
 
     \b
@@ -162,13 +185,14 @@ def main(source: str, dest: str) -> None:
     .safetensors  the same, readable without Python
     .onnx         G_ema alone: z, truncation_psi -> image, mask, ws
 
-    Weights are copied bit by bit between the first two.
+    Weights are copied bit by bit between the first two; --half rounds them to half precision for half the size.
 
     \b
     Examples:
       python legacy.py --source=celebamask512 --dest=faces.pkl
       python legacy.py --source=faces.pkl --dest=faces.safetensors
       python legacy.py --source=faces.pkl --dest=faces.onnx
+      python legacy.py --source=network-snapshot-000100.pkl --dest=small.pkl --half
     """
     writers = {
         ".pkl": save_network,
@@ -178,7 +202,10 @@ def main(source: str, dest: str) -> None:
     write = writers.get(Path(dest).suffix.lower())
     if write is None:
         raise UserError(f"Cannot write {dest}: choose a name that ends in {', '.join(writers)}.")
-    write(load_network(source), dest)
+    data = load_network(source)
+    if half and write is writers[".onnx"]:
+        raise click.UsageError("--half is for .pkl and .safetensors.")
+    write(in_half(data) if half else data, dest)
     click.echo(f"Wrote {dest} ({Path(dest).stat().st_size / 2**20:.1f} MiB).")
 
 

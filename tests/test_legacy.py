@@ -110,6 +110,32 @@ def test_pickle_to_safetensors_and_back_changes_no_bit(tmp_path, c_dim):
     assert found.G_ema.init_args == data["G_ema"].init_args
 
 
+@pytest.mark.parametrize("suffix", [".pkl", ".safetensors"])
+def test_half_precision_is_for_the_file_alone(tmp_path, suffix):
+    data, whole, small = networks(), tmp_path / f"whole{suffix}", tmp_path / f"small{suffix}"
+    before = bits(data["G"])
+    legacy.save_network(data, tmp_path / "net.pkl")
+    for dest, options in ((whole, []), (small, ["--half"])):
+        result = CliRunner().invoke(legacy.main, [f"--source={tmp_path / 'net.pkl'}", f"--dest={dest}", *options])
+        assert result.exit_code == 0, result.output
+    weights = sum(p.numel() for key in ("G", "D", "G_ema") for p in data[key].parameters())
+    assert whole.stat().st_size - small.stat().st_size > 1.8 * weights  # of 2 bytes each
+    found = legacy.load_network(small)
+    assert bits(data["G"]) == before
+    for key in ("G", "D", "G_ema"):
+        for name, tensor in rebuild.named_tensors(found[key]).items():
+            assert tensor.dtype == rebuild.named_tensors(data[key])[name].dtype
+            assert_close(tensor, rebuild.named_tensors(data[key])[name], 1e-3)
+
+
+def test_numbers_that_half_precision_cannot_hold_are_named():
+    data = networks()
+    with torch.no_grad():
+        data["D"].b4.out.bias.fill_(1e6)
+    with pytest.raises(UserError, match=r"D has numbers in b4\.out\.bias that are too large"):
+        legacy.in_half(data)
+
+
 def test_networks_that_share_tensors_convert(tmp_path):
     pytest.importorskip("safetensors")
     data = networks()

@@ -90,7 +90,8 @@ def build_module(
 ) -> nn.Module:
     """Construct `cls` and copy all parameters and buffers, bit by bit; none may be missing, left over or misshapen.
 
-    While the constructor runs, it can allocate only in proportion to the tensors that the file really has.
+    Tensors stored in half precision become those of single precision that the class has. While the constructor runs, it
+    can allocate only in proportion to the tensors that the file really has.
 
     Raises:
         UserError: arguments or tensors do not fit the class, in one line that names the tensor.
@@ -114,7 +115,7 @@ def build_module(
         source = tensors[name]
         if source.shape != target.shape:
             raise UserError(f"{where}: the tensor {name} is {list(source.shape)} but must be {list(target.shape)}.")
-        if source.dtype != target.dtype:
+        if source.dtype != target.dtype and (source.dtype, target.dtype) != (torch.float16, torch.float32):
             raise UserError(f"{where}: the tensor {name} holds {source.dtype} but must hold {target.dtype}.")
     with torch.no_grad():
         for name, target in own.items():
