@@ -11,6 +11,8 @@ from dnnlib import UserError
 
 BASE_LAYERS = 2
 MAX_REGIONS = 255  # masks are stored as 8-bit indices
+MIN_AREA = 1e-3
+"""Share of the picture from which on a region is there: 4 pixels at 64², 66 at 256²."""
 
 
 class Regions:

@@ -11,10 +11,7 @@ import torch
 from dnnlib import UserError
 from metrics.metric_utils import MetricOptions, label_sampler, my_batches, open_dataset, seeded
 from metrics.samples import derive_seed
-from semantic.regions import Regions
-
-MIN_AREA = 1e-3
-"""Share of the picture from which on a region is there: 4 pixels at 64², 66 at 256²."""
+from semantic.regions import MIN_AREA, Regions
 
 
 def count_pattern(name: str) -> str:

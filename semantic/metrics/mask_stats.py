@@ -8,7 +8,8 @@ from scipy.stats import wasserstein_distance
 
 from metrics.metric_main import register_metric
 from metrics.metric_utils import FeatureStats, MetricOptions, cached_arrays, iterate_dataset, iterate_generator
-from semantic.metrics.common import MIN_AREA, count_of, count_pattern, masked_data, prefixed, with_mean
+from semantic.metrics.common import count_of, count_pattern, masked_data, prefixed, with_mean
+from semantic.regions import MIN_AREA
 
 GROUPS = ("presence", "area", "position", "adjacency")
 

@@ -14,7 +14,8 @@ from metrics.metric_utils import (
     iterate_generator,
     load_detector,
 )
-from semantic.metrics.common import MIN_AREA, count_of, count_pattern, masked_data, prefixed, with_mean
+from semantic.metrics.common import count_of, count_pattern, masked_data, prefixed, with_mean
+from semantic.regions import MIN_AREA
 
 SIDE = 128
 """Crops are brought to this side."""

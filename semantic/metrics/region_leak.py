@@ -8,7 +8,6 @@ from metrics.metric_main import register_metric
 from metrics.metric_utils import FeatureStats, MetricOptions
 from semantic.editing import mix_regions
 from semantic.metrics.common import (
-    MIN_AREA,
     LatentBatch,
     count_of,
     count_pattern,
@@ -18,6 +17,7 @@ from semantic.metrics.common import (
     render,
     with_mean,
 )
+from semantic.regions import MIN_AREA
 
 PARTS = ("shape", "texture", "baseline")
 
