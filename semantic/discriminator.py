@@ -68,6 +68,7 @@ class DualBranchDiscriminator(torch.nn.Module):
         num_regions: K, planes of the mask.
         channel_base, channel_max: widths, see `channel_table`.
         channels: overrides the table with explicit widths, {resolution: channels}.
+        mask_width: width of the mask's branch as a share of the image's; both end in the same number of features.
         cmap_dim: width of the mapped label; None chooses the width at 4×4.
         block_kwargs, mapping_kwargs, epilogue_kwargs: options of the parts of `training.networks.Discriminator`.
     """
@@ -81,6 +82,7 @@ class DualBranchDiscriminator(torch.nn.Module):
         channel_base: int = 32768,
         channel_max: int = 512,
         channels: Mapping[int, int] | None = None,
+        mask_width: float = 1,
         cmap_dim: int | None = None,
         block_kwargs: Mapping[str, Any] | None = None,
         mapping_kwargs: Mapping[str, Any] | None = None,
@@ -96,7 +98,8 @@ class DualBranchDiscriminator(torch.nn.Module):
         else:
             channels = channel_table(img_resolution, channel_base, channel_max)
         self.image = Branch(img_resolution, img_channels, channels, block_kwargs)
-        self.mask = Branch(img_resolution, num_regions, channels, block_kwargs)
+        narrow = {r: n if r == 4 else max(1, round(n * mask_width)) for r, n in channels.items()}
+        self.mask = Branch(img_resolution, num_regions, narrow, block_kwargs)
         cmap_dim = (channels[4] if cmap_dim is None else cmap_dim) if c_dim > 0 else 0
         if c_dim > 0:
             self.mapping = MappingNetwork(

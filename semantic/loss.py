@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from semantic.regions import Regions, one_hot
+from semantic.regions import MIN_AREA, Regions, one_hot
 from torch_utils import training_stats
 from training.loss import Samples, StyleGAN2Loss
 
@@ -41,14 +41,29 @@ def mix_region_codes(ws: torch.Tensor, other: torch.Tensor, regions: Regions, ch
     return torch.where(from_other.unsqueeze(2), other, ws)
 
 
+def edit_leak(before: torch.Tensor, after: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
+    """How much of the absolute change of images lies outside a region, in each sample.
+
+    Args:
+        before, after: images [N, C, R, R].
+        region: bool [N, R, R].
+
+    Returns:
+        [N] in [0, 1].
+    """
+    change = (after - before).abs().sum(dim=1)
+    return (change * ~region).sum(dim=(1, 2)) / (change.sum(dim=(1, 2)) + 1e-8)
+
+
 class SemanticLoss(StyleGAN2Loss):
-    """StyleGAN2's loss on pairs of image and mask, with R1 on each and a term that keeps the masks consistent.
+    """StyleGAN2's loss on pairs of image and mask, with R1 on each, for masks that agree and edits that stay local.
 
     Args:
         r1_gamma_mask: weight of R1 on masks.
         mask_weight: weight of `mask_consistency`.
         style_mixing_prob: probability that a batch mixes two latents region by region.
         pl_weight: weight of the path length on expanded latents.
+        locality_weight: weight of `locality_step`, which is not in the paper; 0 leaves it out.
         kwargs: see `StyleGAN2Loss`.
     """
 
@@ -59,11 +74,13 @@ class SemanticLoss(StyleGAN2Loss):
         mask_weight: float = 100,
         style_mixing_prob: float = 0.3,
         pl_weight: float = 0.5,
+        locality_weight: float = 0,
         **kwargs: Any,
     ):
         super().__init__(*args, style_mixing_prob=style_mixing_prob, pl_weight=pl_weight, **kwargs)
         self.r1_gamma_mask = r1_gamma_mask
         self.mask_weight = mask_weight
+        self.locality_weight = locality_weight
         self.num_regions = len(self.G.regions)
 
     def mix_styles(self, z: torch.Tensor, c: torch.Tensor, update_w_avg: bool) -> torch.Tensor:
@@ -104,3 +121,32 @@ class SemanticLoss(StyleGAN2Loss):
 
     def path_length_inputs(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         return self.G.synthesis.expand(super().path_length_inputs(z, c))
+
+    def regularize_generator(self, z: torch.Tensor, c: torch.Tensor, gain: float) -> None:
+        super().regularize_generator(z, c, gain)
+        if self.locality_weight != 0:
+            self.locality_step(z, c, gain)
+
+    def locality_step(self, z: torch.Tensor, c: torch.Tensor, gain: float) -> None:
+        """Keep edits in their regions: penalize what one code of one region changes outside that region.
+
+        Half a batch is made twice, the second time with the shape or the texture code of a random region from another
+        latent. The loss is the share of the change of the image that lies outside the region's masks before and after,
+        which the metric region_leak measures; samples without the region do not count.
+        """
+        count = max(z.shape[0] // 2, 1)
+        z, c = z[:count], c[:count]
+        ws, other = (self.G.mapping(latents, c, skip_w_avg_update=True) for latents in (z, torch.randn_like(z)))
+        edited = torch.randint(2 * self.num_regions, [count, 1], device=z.device)
+        slots = torch.arange(ws.shape[1], device=z.device) - self.G.regions.base_layers
+        changed = torch.where((slots == edited).unsqueeze(2), other, ws)
+        with self.autocast():
+            out = self.G.synthesis(torch.cat([ws, changed]), noise_mode="const", return_mask=True)
+        before, after = out.image.float().chunk(2)
+        region = (out.mask.argmax(dim=1) == (edited // 2).repeat(2, 1).unsqueeze(2)).chunk(2)
+        region = region[0] | region[1]
+        there = region.float().mean(dim=(1, 2)) >= MIN_AREA
+        leak = edit_leak(before, after, region)
+        loss = (leak * there).sum() / there.sum().clamp(min=1)
+        training_stats.report("Loss/region_leak", loss)
+        (loss * (self.locality_weight * gain)).backward()

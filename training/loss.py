@@ -106,8 +106,8 @@ class StyleGAN2Loss(Loss):
     ) -> None:
         if phase in ("Gmain", "Gboth"):
             self.generator_step(gen_z, gen_c)
-        if phase in ("Greg", "Gboth") and self.pl_weight != 0:
-            self.path_length_step(gen_z, gen_c, gain)
+        if phase in ("Greg", "Gboth"):
+            self.regularize_generator(gen_z, gen_c, gain)
         if phase in ("Dmain", "Dboth"):
             self.discriminator_step(real, gen_z, gen_c)
         if phase in ("Dreg", "Dboth"):
@@ -172,6 +172,11 @@ class StyleGAN2Loss(Loss):
         loss = torch.nn.functional.softplus(-logits)
         training_stats.report("Loss/G/loss", loss)
         (loss.mean() + self.generator_terms(fake)).backward()
+
+    def regularize_generator(self, z: torch.Tensor, c: torch.Tensor, gain: float) -> None:
+        """What keeps the generator smooth beside its main loss; here the path length."""
+        if self.pl_weight != 0:
+            self.path_length_step(z, c, gain)
 
     def path_length_step(self, z: torch.Tensor, c: torch.Tensor, gain: float) -> None:
         """Keep the length of |J^T y| near its running mean (Karras et al. 2020, equation 4)."""

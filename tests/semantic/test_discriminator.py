@@ -115,6 +115,17 @@ def test_gradients_equal_those_of_plain_convolutions():
         assert_close(one, other, 1e-3)
 
 
+def test_a_narrower_mask_branch_ends_in_the_same_features():
+    D = DualBranchDiscriminator(0, 32, 3, 5, channels={4: 6, 8: 4, 16: 4, 32: 2}, mask_width=0.5)
+    shapes = {name: list(p.shape) for name, p in D.named_parameters()}
+    assert shapes["image.b32.conv0.weight"] == [2, 2, 3, 3]
+    assert shapes["mask.b32.conv0.weight"] == [1, 1, 3, 3]
+    assert shapes["mask.b32.fromrgb.weight"] == [1, 5, 1, 1]
+    assert shapes["mask.b8.conv1.weight"] == [6, 2, 3, 3]
+    images, masks = random_tensor(2, 3, 32, 32), random_tensor(2, 5, 32, 32)
+    assert_close(D(images, None, mask=masks), plain_logits(D.state_dict(), images, masks), 1e-4)
+
+
 def test_without_a_mask_the_mask_branch_is_left_alone():
     D = build()
     images = random_tensor(2, 3, 32, 32)
