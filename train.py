@@ -104,6 +104,12 @@ class Share(click.IntRange):
 @click.option("--mirror", type=bool, default=False, metavar="BOOL", help="Add the mirror image of every image.")
 @click.option("--regions", metavar="JSON", help="Region names and colours instead of the archive's, file or text.")
 @click.option("--transparent", metavar="LIST", help="Regions that others show through, e.g. glasses,earring.")
+@click.option(
+    "--recipe",
+    type=click.Choice(["tuned", "paper"]),
+    default="tuned",
+    help="What --cfg=semantic trains below 256²: what was found best, or the paper's losses and weights.",
+)
 @click.option("--gamma", type=Number(min=0), metavar="FLOAT", help="Weight of R1 on images.")
 @click.option("--gamma-mask", type=Number(min=0), metavar="FLOAT", help="Weight of R1 on masks.")
 @click.option("--mask-weight", type=Number(min=0), metavar="FLOAT", help="Weight of the mask consistency term.")

@@ -7,6 +7,7 @@ from typing import Any
 from dnnlib import EasyDict, UserError
 from semantic.regions import Regions
 from training.presets import optimizer_options
+from training.transfer import inherit_arguments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,10 @@ class Size:
         batch: images a step.
         gamma, gamma_mask: weights of R1 on image and mask.
         ema: half-life of the weight average in thousands of images.
+        mask_width: width of the discriminator's mask branch as a share of its image branch.
+        locality: weight of the term that keeps edits in their regions.
+        local_layers, depth_layers: L and p of the local generators.
+        G_reg_interval: steps between regularizations of the generator.
     """
 
     w_dim: int = 512
@@ -34,28 +39,52 @@ class Size:
     gamma: float = 10
     gamma_mask: float = 1000
     ema: float = 10
+    mask_width: float = 1
+    locality: float = 0
+    local_layers: int = 10
+    depth_layers: int = 6
+    G_reg_interval: int = 4
 
 
 PAPER = Size()
 """The paper's, for 256² and above."""
 
 SIZES = {
-    32: Size(128, 16, 128, 32, 4, 1024, 128, 16, 0.5, 50, 5),
-    64: Size(256, 32, 128, 32, 8, 2048, 128, 16, 1, 100, 5),
-    128: Size(512, 64, 256, 64, 16, 16384, 256, 16, 3, 300, 10),
+    32: Size(128, 16, 128, 32, 4, 1024, 128, 16, 0.5, 50, 5, 0.5, 3, 6, 4, 8),
+    64: Size(256, 32, 128, 32, 8, 2048, 128, 16, 1, 100, 5, 0.5, 3, 6, 4, 8),
+    128: Size(512, 64, 256, 64, 16, 16384, 256, 16, 3, 300, 10, 0.5, 3),
 }
-"""Smaller pictures need less width, and their R1 is weaker: it sums squared gradients over fewer pixels."""
+"""Smaller pictures need less width, and their R1 is weaker: it sums squared gradients over fewer pixels. What else
+differs from the paper was found better at equal compute, see docs/results.md."""
+
+RECIPES = ("tuned", "paper")
 
 
-def semantic_options(resolution: int, regions: Regions, precision: str) -> EasyDict:
+def size_for(resolution: int, recipe: str) -> Size:
+    """Widths and training options for a resolution.
+
+    Args:
+        resolution: a power of two from 32 up.
+        recipe: 'tuned', or 'paper': small widths for small pictures, but everything that is trained as in the paper.
+    """
+    size = SIZES.get(resolution, PAPER)
+    if recipe == "paper":
+        widths = ("w_dim", "coarse_size", "coarse_channels", "local_channels", "min_feat_size", "channel_base")
+        same = {name: getattr(size, name) for name in (*widths, "channel_max", "batch")}
+        size = dataclasses.replace(PAPER, **same)
+    return size
+
+
+def semantic_options(resolution: int, regions: Regions, precision: str, recipe: str = "tuned") -> EasyDict:
     """Options of `training.training_loop.training_loop` for image and mask pairs.
 
     Args:
         resolution: of the data, a power of two from 32 up.
         regions: of the data.
         precision: 'fp32', 'fp16' or 'bf16'.
+        recipe: see `size_for`.
     """
-    size = SIZES.get(resolution, PAPER)
+    size = size_for(resolution, recipe)
     width = {"channel_base": size.channel_base, "channel_max": size.channel_max}
     return EasyDict(
         G_kwargs=EasyDict(
@@ -69,6 +98,8 @@ def semantic_options(resolution: int, regions: Regions, precision: str) -> EasyD
                 "coarse_size": size.coarse_size,
                 "coarse_channels": size.coarse_channels,
                 "local_channels": size.local_channels,
+                "local_layers": size.local_layers,
+                "depth_layers": size.depth_layers,
                 "min_feat_size": size.min_feat_size,
             },
         ),
@@ -76,6 +107,7 @@ def semantic_options(resolution: int, regions: Regions, precision: str) -> EasyD
             class_name="semantic.discriminator.DualBranchDiscriminator",
             **width,
             num_regions=len(regions),
+            mask_width=size.mask_width,
             block_kwargs={"conv_clamp": 256} if precision == "fp16" else {},
             epilogue_kwargs={"mbstd_group_size": 4},
         ),
@@ -84,9 +116,11 @@ def semantic_options(resolution: int, regions: Regions, precision: str) -> EasyD
             r1_gamma=size.gamma,
             r1_gamma_mask=size.gamma_mask,
             mask_weight=100,
+            locality_weight=size.locality,
             precision=precision,
         ),
         **optimizer_options(0.002),
+        G_reg_interval=size.G_reg_interval,
         batch_size=size.batch,
         ema_kimg=size.ema,
         ema_rampup=0.05,
@@ -111,11 +145,12 @@ def adaptation_options(source: Mapping[str, Any], path: str, precision: str, fre
         raise UserError(f"--cfg=semantic-adapt starts from a network with regions, but {path} has none.")
     options = semantic_options(G.img_resolution, G.regions, precision)
     data = ("c_dim", "img_resolution", "img_channels")  # filled in from the data set
-    options.G_kwargs.update({k: v for k, v in G.init_kwargs.items() if k not in data})
+    options.G_kwargs = inherit_arguments(options.G_kwargs, G.init_kwargs, data)
     if D is not None:
-        options.D_kwargs.update({k: v for k, v in D.init_kwargs.items() if k not in data})
+        options.D_kwargs = inherit_arguments(options.D_kwargs, D.init_kwargs, data)
     options.loss_kwargs.update(class_name="semantic.adaptation.AdaptationLoss", mask_weight=10)
-    del options.loss_kwargs["r1_gamma_mask"]
+    for name in ("r1_gamma_mask", "locality_weight"):
+        del options.loss_kwargs[name]
     options.total_kimg = 32
     options.G_frozen = ["mapping.", "synthesis.local."] if freeze_local else []
     return options

@@ -19,6 +19,8 @@ import torch
 import legacy
 import train
 from dnnlib import EasyDict
+from semantic.presets import semantic_options
+from semantic.regions import Regions
 from tests.helpers import shared_file
 from tests.runs import (
     REGIONS,
@@ -35,7 +37,7 @@ from tests.runs import (
 )  # fmt: skip
 from torch_utils import distributed
 from torch_utils.interrupt import StopRequest
-from training import launch
+from training import launch, transfer
 from training.archive import image_name
 from training.batches import Batches
 from training.options import inherit_architecture
@@ -342,6 +344,7 @@ def test_wrong_options_are_named(archive, tmp_path):
         (["--aug=noaug", "--target=0.5"], "--target needs --aug=ada"),
         (["--freeze-local"], "--freeze-local needs --cfg=semantic-adapt"),
         (["--cfg=semantic-adapt"], "needs --resume=NETWORK"),
+        (["--recipe=paper"], "--recipe needs --cfg=semantic"),
         (["--cfg=paper2048"], "'paper2048' is not one of"),
         (["--kimg=nan"], "nan is not a finite number"),
         (["--kimg=0"], "not in the range"),
@@ -513,3 +516,27 @@ def test_networks_to_resume_bring_their_own_widths():
     inherit_architecture(options, str(source))
     assert options.G_kwargs.z_dim == G.z_dim
     assert not {"c_dim", "img_resolution", "img_channels"} & set(options.G_kwargs)
+
+
+def test_what_a_network_to_resume_leaves_out_had_its_default():
+    own = {"class_name": "a.B", "mask_width": 0.5, "channel_base": 8, "c_dim": 0, "block_kwargs": {"x": 1}}
+    found = transfer.inherit_arguments(own, {"channel_base": 16, "channel_max": 4, "c_dim": 3}, from_data=("c_dim",))
+    assert found == {"class_name": "a.B", "channel_base": 16, "channel_max": 4, "c_dim": 0, "block_kwargs": {"x": 1}}
+
+
+@pytest.mark.parametrize("resolution", [32, 256])
+def test_recipes_differ_below_256_only(resolution):
+    regions = Regions(["sky", "one", "two"])
+    tuned, paper = (semantic_options(resolution, regions, "fp32", recipe) for recipe in ("tuned", "paper"))
+    assert (tuned == paper) == (resolution == 256)
+    loss = paper.loss_kwargs
+    assert (loss.r1_gamma, loss.r1_gamma_mask, loss.mask_weight, loss.locality_weight) == (10, 1000, 100, 0)
+    assert (paper.D_kwargs.mask_width, paper.G_reg_interval) == (1, 4)
+    layers = paper.G_kwargs.synthesis_kwargs
+    assert (layers["local_layers"], layers["depth_layers"]) == (10, 6)
+
+
+def test_the_papers_recipe_is_in_the_name_of_the_run(archive, tmp_path):
+    options = json.loads(run(tmp_path, *SEMANTIC, f"--data={archive}", "--dry-run", "--recipe=paper").stdout)
+    assert "-semantic-paper" in options["description"]
+    assert options["D_kwargs"]["mask_width"] == 1

@@ -13,6 +13,7 @@ from dnnlib import EasyDict, UserError, call_func_by_name, construct_class_by_na
 from dnnlib.util import is_url
 from training.augment import augpipe_specs
 from training.presets import stylegan2_options
+from training.transfer import inherit_arguments
 
 CHANGEABLE = (
     "outdir", "resume", "device", "gpus", "batch_gpu", "kimg", "workers", "dry_run", "data", "snap", "keep_states",
@@ -37,7 +38,7 @@ def new_run(args: EasyDict, device: str) -> EasyDict:
     options = EasyDict(description="", arguments=arguments, device=device, training_set_kwargs=training_set_kwargs)
     processes = num_processes(args)
     if args.cfg == "semantic":
-        about = (training_set.resolution, training_set.regions, precision)
+        about = (training_set.resolution, training_set.regions, precision, args.recipe)
         options.update(call_func_by_name(*about, func_name="semantic.presets.semantic_options"))
     elif args.cfg == "semantic-adapt":
         about = (load_network(args.resume), args.resume, precision, args.freeze_local)
@@ -72,7 +73,7 @@ def inherit_architecture(options: EasyDict, path: str) -> None:
     source = load_network(path)
     for key, network in (("G_kwargs", source["G_ema"]), ("D_kwargs", source["D"])):
         if network is not None and type(network) is get_obj_by_name(options[key].class_name):
-            options[key].update((k, v) for k, v in network.init_kwargs.items() if k not in FROM_DATA)
+            options[key] = inherit_arguments(options[key], network.init_kwargs, FROM_DATA)
 
 
 def check_combinations(args: EasyDict) -> None:
@@ -80,6 +81,8 @@ def check_combinations(args: EasyDict) -> None:
     for name in ("regions", "transparent", "gamma_mask"):
         if args[name] is not None and args.cfg != "semantic":
             raise click.UsageError(f"--{name.replace('_', '-')} needs --cfg=semantic.")
+    if args.recipe != "tuned" and args.cfg != "semantic":
+        raise click.UsageError("--recipe needs --cfg=semantic.")
     if args.mask_weight is not None and not args.cfg.startswith("semantic"):
         raise click.UsageError("--mask-weight needs --cfg=semantic or semantic-adapt.")
     if args.freeze_local and args.cfg != "semantic-adapt":
@@ -213,7 +216,7 @@ def describe(args: EasyDict, training_set: Any, options: EasyDict, processes: in
     parts = [re.sub(r"[^0-9A-Za-z_.-]", "_", training_set.name)]
     parts += ["cond"] * bool(args.cond) + ["mirror"] * bool(args.mirror)
     parts += [f"subset{args.subset}"] if args.subset else []
-    parts += [f"{args.cfg}{processes if processes > 1 else ''}"]
+    parts += [f"{args.cfg}{processes if processes > 1 else ''}"] + [args.recipe] * (args.recipe != "tuned")
     parts += [
         f"{key}{args[key]:g}" for key in ("kimg", "batch", "cbase", "gamma", "p", "target") if args[key] is not None
     ]

@@ -1,11 +1,11 @@
 """Starting a run from networks that were trained before."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import torch
 
-from dnnlib import UserError
+from dnnlib import EasyDict, UserError
 
 
 def copy_networks(source: Mapping[str, Any], targets: Mapping[str, torch.nn.Module]) -> None:
@@ -50,3 +50,15 @@ def copy_matching(source: torch.nn.Module, target: torch.nn.Module, name: str) -
 
 def _kind(network: torch.nn.Module) -> str:
     return f"{type(network).__module__}.{type(network).__qualname__}"
+
+
+def inherit_arguments(own: Mapping[str, Any], theirs: Mapping[str, Any], from_data: Container[str]) -> EasyDict:
+    """Arguments of a network that is built like another one, for other data.
+
+    Args:
+        own: class name and arguments that a configuration gives.
+        theirs: arguments that the other network was built with; what they leave out had its default.
+        from_data: names of arguments that follow from the data.
+    """
+    kept = {k: v for k, v in own.items() if k in theirs or k in from_data or k == "class_name" or isinstance(v, dict)}
+    return EasyDict(kept | {k: v for k, v in theirs.items() if k not in from_data})

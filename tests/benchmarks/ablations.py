@@ -84,6 +84,7 @@ def with_ada(options: EasyDict) -> None:
 def one_branch(options: EasyDict) -> None:
     """D sees image and mask in one branch."""
     options.D_kwargs.class_name = "tests.benchmarks.ablations.OneBranchDiscriminator"
+    del options.D_kwargs["mask_width"]
 
 
 def one_r1(options: EasyDict) -> None:
@@ -107,14 +108,36 @@ def no_transparency(options: EasyDict) -> None:
     options.G_kwargs.regions["transparent"] = []
 
 
+def wide_masks(options: EasyDict) -> None:
+    """The mask's branch of D as wide as the image's."""
+    options.D_kwargs.mask_width = 1
+
+
+def weaker_r1(options: EasyDict) -> None:
+    """A tenth of both penalties on gradients of D."""
+    for name in ("r1_gamma", "r1_gamma_mask"):
+        options.loss_kwargs[name] /= 10
+
+
+def faster(options: EasyDict) -> None:
+    """Twice the learning rate."""
+    for name in ("G_opt_kwargs", "D_opt_kwargs"):
+        options[name].lr *= 2
+
+
+def small_steps(options: EasyDict) -> None:
+    """Half the batch, twice the steps."""
+    options.batch_size = options.batch_gpu = options.batch_size // 2
+
+
 def set_loss(**values: float) -> Callable[[EasyDict], None]:
     """Other weights of the loss."""
     return lambda options: options.loss_kwargs.update(values)
 
 
-def six_layers(options: EasyDict) -> None:
-    """Local generators of six layers, four before the depth."""
-    options.G_kwargs.synthesis_kwargs.update(local_layers=6, depth_layers=4)
+def ten_layers(options: EasyDict) -> None:
+    """Local generators of ten layers, six before the depth."""
+    options.G_kwargs.synthesis_kwargs.update(local_layers=10, depth_layers=6)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,12 +155,17 @@ VARIANTS = {
     "no mask consistency": Variant("coarse and final mask drift apart", set_loss(mask_weight=0)),
     "no region mixing": Variant("regions entangle", set_loss(style_mixing_prob=0)),
     "region mixing 0.9": Variant("0.3 is the paper's", set_loss(style_mixing_prob=0.9)),
-    "6 local layers": Variant("10 are the paper's", six_layers),
+    "10 local layers": Variant("the paper's", ten_layers),
     "no transparent regions": Variant("glasses hide the eyes", no_transparency),
-    "no path length": Variant("no claim", set_loss(pl_weight=0)),
+    "no locality": Variant("the paper's", set_loss(locality_weight=0)),
+    "full mask branch": Variant("the paper's", wide_masks),
     "300 images": Variant("D overfits", few_images),
     "300 images, ADA of images": Variant("no claim", image_ada),
     "300 images, joint ADA": Variant("our default", with_ada),
+    "no path length": Variant("no claim", set_loss(pl_weight=0)),
+    "weaker R1": Variant("no claim", weaker_r1),
+    "learning rate x2": Variant("no claim", faster),
+    "half batch": Variant("no claim", small_steps),
 }
 
 

@@ -139,7 +139,7 @@ def measure(folder: Path, metrics: Sequence[str]) -> list[dict]:
         missing = [metric for metric in metrics if result(folder, metric, path) is None]
         if missing:
             run("calc_metrics.py", f"--network={path}", f"--metrics={','.join(missing)}")
-        row = {"kimg": snapshot_kimg(path)}
+        row = {"kimg": snapshot_kimg(path), "file": path.name}
         for metric in metrics:
             row.update(result(folder, metric, path) or {})
         rows.append(row)
@@ -167,7 +167,8 @@ def report(name: str, recipe: Recipe, folder: Path, rows: list[dict], command: s
     """The figures as `results.json` and as a table in `results.md`."""
     options = json.loads((folder / "training_options.json").read_text())
     seconds = [json.loads(line)["Timing/sec_per_kimg"]["mean"] for line in (folder / "stats.jsonl").open()]
-    write_json(dest / "results.json", {"command": command, "snapshots": rows, "seed": options["seed"]})
+    run_dir = os.path.relpath(folder, dest.parent)
+    write_json(dest / "results.json", {"command": command, "run": run_dir, "snapshots": rows, "seed": options["seed"]})
     columns = [key for key in rows[-1] if key == "kimg" or key.endswith("mean") or key.startswith("msssim")]
     lines = [
         f"# {recipe.title}",

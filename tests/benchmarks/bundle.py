@@ -1,0 +1,46 @@
+"""`python -m tests.benchmarks.bundle RESULTS`: make a trained recipe the network that comes with the project."""
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+import legacy
+from dnnlib import UserError, write_json
+from semantic.console import BUNDLED
+
+LIMIT = 20 * 2**20
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("results", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--name", default="faces64", help="Name of the files")
+@click.option("--outdir", type=click.Path(path_type=Path), default=BUNDLED, help="Where networks are looked for")
+def main(results: Path, name: str, outdir: Path) -> None:
+    """Bundle the newest snapshot of a recipe, from the folder RESULTS of `python -m tests.benchmarks.quality`.
+
+    G, D and G_ema are stored in half precision, so that training can go on from them. Beside them stands a file with
+    the command that made them, all options of the training, and the figures of all snapshots.
+    """
+    figures = json.loads((results / "results.json").read_text())
+    run_dir = results.parent / figures["run"]
+    snapshot = run_dir / figures["snapshots"][-1]["file"]
+    data = legacy.load_network(snapshot)
+    options = json.loads((run_dir / "training_options.json").read_text())
+    for known in (data.training_set_kwargs, options["training_set_kwargs"]):
+        known["path"] = os.path.basename(known["path"])
+    for option in ("data", "outdir"):
+        if isinstance(options["arguments"].get(option), str):
+            options["arguments"][option] = os.path.basename(options["arguments"][option])
+    outdir.mkdir(parents=True, exist_ok=True)
+    path = outdir / f"{name}.pkl"
+    legacy.save_network(legacy.in_half(data), path)
+    if path.stat().st_size > LIMIT:
+        raise UserError(f"{path} has {path.stat().st_size / 2**20:.1f} MiB: train a smaller network, 20 are the limit.")
+    write_json(path.with_suffix(".json"), {**figures, "training_options": options})
+    click.echo(f"Wrote {path} ({path.stat().st_size / 2**20:.1f} MiB) and {path.with_suffix('.json')}.")
+
+
+if __name__ == "__main__":
+    main()
