@@ -13,7 +13,7 @@ import legacy
 from dnnlib import EasyDict, UserError
 from dnnlib.util import is_url
 from metrics import curves, metric_main
-from semantic.console import newest_snapshot, select_device
+from semantic.console import find_network, newest_snapshot, select_device
 from torch_utils import distributed
 from torch_utils.cpu_memory import keep_freed_memory
 from training.archive import Archive
@@ -39,7 +39,7 @@ class Command(click.Command):
 
 
 @click.command(cls=Command, context_settings={"show_default": True}, no_args_is_help=True)
-@click.option("--network", metavar="FILE|URL|DIR", help="Network, or run directory: its newest snapshot.")
+@click.option("--network", metavar="FILE|URL|DIR", help="Network, or run directory: its newest snapshot. [default: bundled]")
 @click.option("--metrics", metavar="LIST", help="Metrics, comma-separated.  [default: fid50k_full]")
 @click.option("--data", metavar="PATH", help="Real images.  [default: what the network was trained on]")
 @click.option("--mirror", type=bool, metavar="BOOL", help="Mirrored images were trained on.  [default: as it was]")
@@ -92,7 +92,7 @@ def main(runs: tuple[str, ...], **options: Any) -> None:
             known = ", ".join(metric_main.list_valid_metrics())
             raise UserError(f"There is no metric {name!r}. Choose from: {known}.")
     if opts.network is None:
-        raise click.UsageError("--network is missing: name a network file or a run directory.")
+        opts.network = str(find_network())
     if Path(opts.network).is_dir():
         opts.network = str(newest_snapshot(opts.network))
     opts.device = select_device(opts.device).type

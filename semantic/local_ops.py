@@ -21,7 +21,7 @@ _KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 # Regions, and then samples, are taken together on a CPU as long as one map of them all stays within this many numbers:
 # a map that has just been written is then still in the cache when the next pass reads it.
-_CACHED_NUMBERS = 2**20
+_CACHED_NUMBERS = 2**19
 
 
 def run_layers(
@@ -166,7 +166,7 @@ class _CpuLayers(torch.autograd.Function):
         depth = inputs.new_empty(N, K, P)
         columns = biases.unsqueeze(3)
         saved, between = [], []
-        for n, k in _groups(N, K, 2 * C * P if keep else C * P):
+        for n, k in _groups(N, K, C * P):
             x = _part(inputs, n, k)
             if keep or not between:  # one block a map: blocks of moderate size come from memory that was used before
                 between = [torch.empty(x.shape, dtype=x.dtype) for _ in range(L - 1 if keep else min(L - 1, 2))]
@@ -203,7 +203,7 @@ class _CpuLayers(torch.autograd.Function):
         grad_biases = torch.zeros_like(biases)
         grad_depth_weight = torch.zeros_like(depth_weight)
         saved = iter(saved)
-        for n, k in _groups(N, K, 2 * C * P):  # a map and its gradient share the cache
+        for n, k in _groups(N, K, C * P):
             regions = (-1, k.stop - k.start)
             maps = [_part(inputs, n, k), *itertools.islice(saved, L - 1), hidden[n, k].flatten(0, 1)]
             grad_depth_rows = grad_depth[n, k].flatten(0, 1).unsqueeze(1)
@@ -243,7 +243,7 @@ class _CpuLayers(torch.autograd.Function):
 def _groups(samples: int, regions: int, numbers: int) -> Iterator[tuple[slice, slice]]:
     """Samples and regions that are taken together: some regions of one sample, or several samples whole.
 
-    One region of a sample needs so many numbers in the cache.
+    A map of one region of a sample has so many numbers.
     """
     count = max(1, _CACHED_NUMBERS // numbers)
     together = max(1, count // regions)
