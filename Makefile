@@ -10,12 +10,13 @@ COMPAT := 2.6.0 2.13.0
 CORE := tests/dnnlib tests/torch_utils tests/training tests/semantic tests/test_legacy.py tests/test_hostile_files.py \
 	tests/test_train.py tests/test_train_recovery.py
 
-.PHONY: demo test torture compat gpu lint clean help $(COMPAT:%=compat-%)
+.PHONY: demo test torture compat gpu results lint clean help $(COMPAT:%=compat-%)
 
 help:
 	@echo "make demo   draw faces, train for two minutes, make a region-mixing sheet (under 5 minutes on 2 cores)"
 	@echo "make test   run all tests (under 12 minutes on 2 cores)"
 	@echo "make lint   check style"
+	@echo "make results   train and measure everything in docs/results.md: hours on a GPU, days without; goes on where it stopped"
 	@echo "make gpu    check and time everything on a GPU with the Python that is there: out/gpu"
 	@echo "make torture   all mutated inputs, twenty kills of one process and of two (under 15 minutes on 2 cores)"
 	@echo "make compat    the core of the tests with PyTorch $(COMPAT); downloads up to 3 GB, keeps 6 GB under $(VENV)"
@@ -59,6 +60,15 @@ gpu:
 	$(PYTHON) -m tests.benchmarks.gpu_local --out=out/gpu/local.md
 	$(PYTHON) -m tests.benchmarks --device=cuda --batch=16 --precision=bf16 --batches=1,4,16 --seconds=4 --out=out/gpu/table.md
 	$(PYTHON) -m tests.benchmarks.precision --device=cuda --resolution=64 --batch=16 > out/gpu/precision.txt
+
+# On a GPU: make results RESOLUTION=128 KIMG=2000 TRAIN=
+RESOLUTION := 64
+KIMG := 200
+TRAIN := --batch=8 --cbase=1024 --workers=0
+results: $(READY)
+	for recipe in faces fasseg ccp; do $(RUN) -m tests.benchmarks.quality $$recipe --resolution=$(RESOLUTION) --kimg=$(KIMG) --train-options='$(TRAIN)' || exit; done
+	test -f out/faces32.zip || $(RUN) dataset_tool.py --source=procedural --width=32 --height=32 --max-images=10000 --dest=out/faces32.zip
+	$(RUN) -m tests.benchmarks.ablations --data=out/faces32.zip
 
 lint: $(READY)
 	$(RUN) -m ruff check .

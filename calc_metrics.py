@@ -15,7 +15,6 @@ from dnnlib.util import is_url
 from metrics import curves, metric_main
 from semantic.console import find_network, newest_snapshot, select_device
 from torch_utils import distributed
-from torch_utils.cpu_memory import keep_freed_memory
 from training.archive import Archive
 
 PLUGINS = ["semantic.metrics"]
@@ -39,7 +38,11 @@ class Command(click.Command):
 
 
 @click.command(cls=Command, context_settings={"show_default": True}, no_args_is_help=True)
-@click.option("--network", metavar="FILE|URL|DIR", help="Network, or run directory: its newest snapshot. [default: bundled]")
+@click.option(
+    "--network",
+    metavar="FILE|URL|DIR",
+    help="Network, or run directory: its newest snapshot.  [default: the bundled or newest one]",
+)
 @click.option("--metrics", metavar="LIST", help="Metrics, comma-separated.  [default: fid50k_full]")
 @click.option("--data", metavar="PATH", help="Real images.  [default: what the network was trained on]")
 @click.option("--mirror", type=bool, metavar="BOOL", help="Mirrored images were trained on.  [default: as it was]")
@@ -127,7 +130,6 @@ def compute(metrics: list[str], opts: EasyDict) -> bool:
     """Compute metrics on this process; False if some had to be left out."""
     rank = distributed.get_rank()
     device = torch.device("cuda", distributed.get_local_rank()) if opts.device == "cuda" else torch.device(opts.device)
-    keep_freed_memory(device)
     data = legacy.load_network(opts.network)
     run_dir = run_dir_of(opts.network)
     dataset_kwargs = find_data(opts, data, run_dir)

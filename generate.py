@@ -11,7 +11,6 @@ import legacy
 from dnnlib import EasyDict, UserError
 from semantic import editing, gallery
 from semantic.console import SeedList, check_class, find_network, newest_snapshot, select_device
-from torch_utils.cpu_memory import keep_freed_memory
 
 SHOW_PSI = 0.7
 SHOWN = {gallery.write_mixing, gallery.write_loops, gallery.write_components}
@@ -96,7 +95,6 @@ def run(opts: EasyDict) -> None:
     }
     asked = [mode for mode, wanted in modes.items() if wanted] or [gallery.write_images]
     device = select_device(opts.device)
-    keep_freed_memory(device)
     path = opts.network
     if path is None or Path(path).is_dir():
         path = find_network() if path is None else newest_snapshot(path)

@@ -89,7 +89,7 @@ def save_network(data: dict[str, Any], path: str | os.PathLike) -> None:
     save_networks(path, data.get("training_set_kwargs"), **{key: data.get(key) for key in KEYS[:-1]})
 
 
-def in_half(data: dict[str, Any]) -> EasyDict:
+def halved(data: dict[str, Any]) -> EasyDict:
     """A copy of networks whose weights are in half precision, for files of half the size.
 
     `load_network` gives them back in single precision, rounded to 11 significant bits.
@@ -97,17 +97,18 @@ def in_half(data: dict[str, Any]) -> EasyDict:
     Raises:
         UserError: a weight is too large for half precision.
     """
-    halved = EasyDict((key, copy.deepcopy(value)) for key, value in data.items())
-    for key, network in halved.items():
-        if not isinstance(network, torch.nn.Module):
+    found = EasyDict((key, copy.deepcopy(value)) for key, value in data.items())
+    for key in NETWORKS:
+        network = found[key]
+        if network is None:
             continue
-        kept = network.state_dict()  # what is left out of it is made anew, and exactly
+        kept = network.state_dict()  # what is left out of it stays exact
         for name, tensor in rebuild.named_tensors(network).items():
             if name in kept and tensor.dtype == torch.float32:
                 tensor.data = tensor.data.half()
                 if not tensor.data.isfinite().all():
                     raise UserError(f"{key} has numbers in {name} that are too large for half precision.")
-    return halved
+    return found
 
 
 def _checked(data: Any, where: str) -> EasyDict:
@@ -202,10 +203,10 @@ def main(source: str, dest: str, half: bool) -> None:
     write = writers.get(Path(dest).suffix.lower())
     if write is None:
         raise UserError(f"Cannot write {dest}: choose a name that ends in {', '.join(writers)}.")
-    data = load_network(source)
-    if half and write is writers[".onnx"]:
+    if half and Path(dest).suffix.lower() == ".onnx":
         raise click.UsageError("--half is for .pkl and .safetensors.")
-    write(in_half(data) if half else data, dest)
+    data = load_network(source)
+    write(halved(data) if half else data, dest)
     click.echo(f"Wrote {dest} ({Path(dest).stat().st_size / 2**20:.1f} MiB).")
 
 

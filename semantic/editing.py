@@ -23,6 +23,20 @@ PARTS = ("shape", "texture", "both")
 MAX_LATENT_BYTES = 1 << 28
 
 
+def change_outside(change: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
+    """How much an edit changes outside a region, and in all.
+
+    Args:
+        change: differences of images [N, C, H, W].
+        region: bool [N, 1, H, W].
+
+    Returns:
+        [N, 2]: sums of absolute values outside and everywhere.
+    """
+    size = change.abs()
+    return torch.stack([(size * ~region).sum(dim=(1, 2, 3)), size.sum(dim=(1, 2, 3))], dim=1)
+
+
 def seed_latents(seeds: Iterable[int], z_dim: int) -> torch.Tensor:
     """The z that StyleGAN tools give to seeds: float32 [N, z_dim], each row from its own generator."""
     rows = [np.random.RandomState(seed).randn(z_dim) for seed in seeds]

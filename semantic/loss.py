@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from semantic.editing import change_outside
 from semantic.regions import MIN_AREA, Regions, one_hot
 from torch_utils import training_stats
 from training.loss import Samples, StyleGAN2Loss
@@ -39,20 +40,6 @@ def mix_region_codes(ws: torch.Tensor, other: torch.Tensor, regions: Regions, ch
     from_other = torch.stack([shape, texture], dim=2).flatten(1)
     from_other = F.pad(from_other, (regions.base_layers, 0), value=False)
     return torch.where(from_other.unsqueeze(2), other, ws)
-
-
-def edit_leak(before: torch.Tensor, after: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
-    """How much of the absolute change of images lies outside a region, in each sample.
-
-    Args:
-        before, after: images [N, C, R, R].
-        region: bool [N, R, R].
-
-    Returns:
-        [N] in [0, 1].
-    """
-    change = (after - before).abs().sum(dim=1)
-    return (change * ~region).sum(dim=(1, 2)) / (change.sum(dim=(1, 2)) + 1e-8)
 
 
 class SemanticLoss(StyleGAN2Loss):
@@ -131,8 +118,8 @@ class SemanticLoss(StyleGAN2Loss):
         """Keep edits in their regions: penalize what one code of one region changes outside that region.
 
         Half a batch is made twice, the second time with the shape or the texture code of a random region from another
-        latent. The loss is the share of the change of the image that lies outside the region's masks before and after,
-        which the metric region_leak measures; samples without the region do not count.
+        latent. The loss is the share of the change of the picture that lies outside the region's masks before and
+        after, as the metric region_leak has it; it is 0 for samples without the region.
         """
         count = max(z.shape[0] // 2, 1)
         z, c = z[:count], c[:count]
@@ -142,11 +129,10 @@ class SemanticLoss(StyleGAN2Loss):
         changed = torch.where((slots == edited).unsqueeze(2), other, ws)
         with self.autocast():
             out = self.G.synthesis(torch.cat([ws, changed]), noise_mode="const", return_mask=True)
-        before, after = out.image.float().chunk(2)
-        region = (out.mask.argmax(dim=1) == (edited // 2).repeat(2, 1).unsqueeze(2)).chunk(2)
-        region = region[0] | region[1]
-        there = region.float().mean(dim=(1, 2)) >= MIN_AREA
-        leak = edit_leak(before, after, region)
-        loss = (leak * there).sum() / there.sum().clamp(min=1)
+        before, after = out.image.float().clamp(-1, 1).chunk(2)
+        first, second = (out.mask.argmax(dim=1) == (edited // 2).repeat(2, 1).unsqueeze(2)).chunk(2)
+        there = torch.maximum(first.float().mean(dim=(1, 2)), second.float().mean(dim=(1, 2))) >= MIN_AREA
+        outside, everywhere = change_outside(after - before, (first | second).unsqueeze(1)).unbind(1)
+        loss = (outside / (everywhere + 1e-8) * there).mean()
         training_stats.report("Loss/region_leak", loss)
         (loss * (self.locality_weight * gain)).backward()

@@ -7,7 +7,6 @@ from typing import Any
 from dnnlib import EasyDict, UserError
 from semantic.regions import Regions
 from training.presets import optimizer_options
-from training.transfer import inherit_arguments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,15 +48,15 @@ class Size:
 PAPER = Size()
 """The paper's, for 256² and above."""
 
+TUNED = {"mask_width": 0.5, "locality": 5}
+SHALLOW = {**TUNED, "local_layers": 6, "depth_layers": 4, "G_reg_interval": 8}
 SIZES = {
-    32: Size(128, 16, 128, 32, 4, 1024, 128, 16, 0.5, 50, 5, 0.5, 3, 6, 4, 8),
-    64: Size(256, 32, 128, 32, 8, 2048, 128, 16, 1, 100, 5, 0.5, 3, 6, 4, 8),
-    128: Size(512, 64, 256, 64, 16, 16384, 256, 16, 3, 300, 10, 0.5, 3),
+    32: Size(128, 16, 128, 32, 4, 1024, 128, 16, 0.5, 50, 5, **SHALLOW),
+    64: Size(256, 32, 128, 32, 8, 2048, 128, 16, 1, 100, 5, **SHALLOW),
+    128: Size(512, 64, 256, 64, 16, 16384, 256, 16, 3, 300, 10, **TUNED),
 }
 """Smaller pictures need less width, and their R1 is weaker: it sums squared gradients over fewer pixels. What else
 differs from the paper was found better at equal compute, see docs/results.md."""
-
-RECIPES = ("tuned", "paper")
 
 
 def size_for(resolution: int, recipe: str) -> Size:
@@ -67,6 +66,8 @@ def size_for(resolution: int, recipe: str) -> Size:
         resolution: a power of two from 32 up.
         recipe: 'tuned', or 'paper': small widths for small pictures, but everything that is trained as in the paper.
     """
+    if recipe not in ("tuned", "paper"):
+        raise UserError(f"There is no recipe {recipe!r}: choose tuned or paper.")
     size = SIZES.get(resolution, PAPER)
     if recipe == "paper":
         widths = ("w_dim", "coarse_size", "coarse_channels", "local_channels", "min_feat_size", "channel_base")
@@ -140,17 +141,13 @@ def adaptation_options(source: Mapping[str, Any], path: str, precision: str, fre
     Raises:
         UserError: the network has no regions.
     """
-    G, D = source["G_ema"], source["D"]
+    G = source["G_ema"]
     if not hasattr(G, "regions"):
         raise UserError(f"--cfg=semantic-adapt starts from a network with regions, but {path} has none.")
     options = semantic_options(G.img_resolution, G.regions, precision)
-    data = ("c_dim", "img_resolution", "img_channels")  # filled in from the data set
-    options.G_kwargs = inherit_arguments(options.G_kwargs, G.init_kwargs, data)
-    if D is not None:
-        options.D_kwargs = inherit_arguments(options.D_kwargs, D.init_kwargs, data)
     options.loss_kwargs.update(class_name="semantic.adaptation.AdaptationLoss", mask_weight=10)
     for name in ("r1_gamma_mask", "locality_weight"):
         del options.loss_kwargs[name]
-    options.total_kimg = 32
+    options.update(total_kimg=32, G_reg_interval=4)
     options.G_frozen = ["mapping.", "synthesis.local."] if freeze_local else []
     return options

@@ -156,7 +156,7 @@ class RenderNetwork(torch.nn.Module):
             mask = self._add(mask, stage.to_seg(x))
             if self.residual_refine and resolution == self.coarse_size:
                 mask = mask + coarse_mask
-        return image, mask
+        return image.contiguous(), mask.contiguous()
 
     def _add(self, previous: torch.Tensor | None, new: torch.Tensor) -> torch.Tensor:
         new = new.to(torch.promote_types(new.dtype, torch.float32))

@@ -133,7 +133,7 @@ def test_numbers_that_half_precision_cannot_hold_are_named():
     with torch.no_grad():
         data["D"].b4.out.bias.fill_(1e6)
     with pytest.raises(UserError, match=r"D has numbers in b4\.out\.bias that are too large"):
-        legacy.in_half(data)
+        legacy.halved(data)
 
 
 def test_networks_that_share_tensors_convert(tmp_path):

@@ -18,7 +18,9 @@ import torch
 
 import legacy
 import train
-from dnnlib import EasyDict
+import training.networks
+from dnnlib import EasyDict, UserError
+from semantic.discriminator import DualBranchDiscriminator
 from semantic.presets import semantic_options
 from semantic.regions import Regions
 from tests.helpers import shared_file
@@ -40,7 +42,7 @@ from torch_utils.interrupt import StopRequest
 from training import launch, transfer
 from training.archive import image_name
 from training.batches import Batches
-from training.options import inherit_architecture
+from training.options import FROM_DATA, inherit_architecture
 
 
 @pytest.fixture(scope="module")
@@ -518,10 +520,25 @@ def test_networks_to_resume_bring_their_own_widths():
     assert not {"c_dim", "img_resolution", "img_channels"} & set(options.G_kwargs)
 
 
-def test_what_a_network_to_resume_leaves_out_had_its_default():
-    own = {"class_name": "a.B", "mask_width": 0.5, "channel_base": 8, "c_dim": 0, "block_kwargs": {"x": 1}}
-    found = transfer.inherit_arguments(own, {"channel_base": 16, "channel_max": 4, "c_dim": 3}, from_data=("c_dim",))
-    assert found == {"class_name": "a.B", "channel_base": 16, "channel_max": 4, "c_dim": 0, "block_kwargs": {"x": 1}}
+def test_what_a_network_to_resume_was_not_given_has_its_default():
+    D = DualBranchDiscriminator(0, 32, 3, 3, channel_max=4, block_kwargs={"freeze_layers": 1})
+    own = {
+        "class_name": "semantic.discriminator.DualBranchDiscriminator", "num_regions": 5, "mask_width": 0.5,
+        "mapping_kwargs": {"num_layers": 2}, "block_kwargs": {"conv_clamp": 256}, "channel_max": 8,
+    }  # fmt: skip
+    found = transfer.inherit_arguments(own, D, FROM_DATA)
+    assert found == {
+        "class_name": own["class_name"], "num_regions": 5, "mapping_kwargs": {}, "channel_max": 4,
+        "block_kwargs": {"conv_clamp": 256, "freeze_layers": 1},
+    }  # fmt: skip
+
+
+def test_networks_to_resume_keep_arguments_by_position_and_the_precision_of_the_run():
+    G = training.networks.Generator(4, 0, 5, 8, 3, synthesis_kwargs={"channel_max": 4})
+    own = {"class_name": "training.networks.Generator", "z_dim": 512, "w_dim": 512, "num_fp16_res": 4}
+    found = transfer.inherit_arguments(own, G, FROM_DATA)
+    assert (found.z_dim, found.w_dim, found.num_fp16_res) == (4, 5, 4)
+    assert found.synthesis_kwargs == {"channel_max": 4}
 
 
 @pytest.mark.parametrize("resolution", [32, 256])
@@ -534,6 +551,11 @@ def test_recipes_differ_below_256_only(resolution):
     assert (paper.D_kwargs.mask_width, paper.G_reg_interval) == (1, 4)
     layers = paper.G_kwargs.synthesis_kwargs
     assert (layers["local_layers"], layers["depth_layers"]) == (10, 6)
+
+
+def test_unknown_recipes_are_told():
+    with pytest.raises(UserError, match="no recipe 'papr'"):
+        semantic_options(64, Regions(["sky", "one"]), "fp32", "papr")
 
 
 def test_the_papers_recipe_is_in_the_name_of_the_run(archive, tmp_path):

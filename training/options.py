@@ -73,7 +73,7 @@ def inherit_architecture(options: EasyDict, path: str) -> None:
     source = load_network(path)
     for key, network in (("G_kwargs", source["G_ema"]), ("D_kwargs", source["D"])):
         if network is not None and type(network) is get_obj_by_name(options[key].class_name):
-            options[key] = inherit_arguments(options[key], network.init_kwargs, FROM_DATA)
+            options[key] = inherit_arguments(options[key], network, FROM_DATA)
 
 
 def check_combinations(args: EasyDict) -> None:

@@ -11,7 +11,6 @@ import torch
 import dnnlib
 from dnnlib import EasyDict, UserError
 from torch_utils import distributed
-from torch_utils.cpu_memory import keep_freed_memory
 from torch_utils.interrupt import StopRequest
 from training.augment_control import AugmentController
 from training.batches import Batches
@@ -108,7 +107,6 @@ def training_loop(
     device = torch.device("cuda", distributed.get_local_rank()) if device == "cuda" else torch.device(device)
     torch.backends.cudnn.benchmark = cudnn_benchmark
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
-    keep_freed_memory(device)
     if cpu_threads is not None and device.type == "cpu":
         torch.set_num_threads(cpu_threads)
     torch.manual_seed(derive_seed(seed, 0, 0))

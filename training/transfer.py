@@ -1,11 +1,15 @@
 """Starting a run from networks that were trained before."""
 
+import inspect
 from collections.abc import Container, Mapping
 from typing import Any
 
 import torch
 
 from dnnlib import EasyDict, UserError
+
+OF_PRECISION = ("num_fp16_res", "conv_clamp", "block_kwargs")
+"""Arguments by which --precision changes a network; they do not change its weights."""
 
 
 def copy_networks(source: Mapping[str, Any], targets: Mapping[str, torch.nn.Module]) -> None:
@@ -52,13 +56,24 @@ def _kind(network: torch.nn.Module) -> str:
     return f"{type(network).__module__}.{type(network).__qualname__}"
 
 
-def inherit_arguments(own: Mapping[str, Any], theirs: Mapping[str, Any], from_data: Container[str]) -> EasyDict:
+def inherit_arguments(own: Mapping[str, Any], network: torch.nn.Module, from_data: Container[str]) -> EasyDict:
     """Arguments of a network that is built like another one, for other data.
 
     Args:
         own: class name and arguments that a configuration gives.
-        theirs: arguments that the other network was built with; what they leave out had its default.
+        network: the other one; what it was not given has its default, whatever the configuration says.
         from_data: names of arguments that follow from the data.
     """
-    kept = {k: v for k, v in own.items() if k in theirs or k in from_data or k == "class_name" or isinstance(v, dict)}
-    return EasyDict(kept | {k: v for k, v in theirs.items() if k not in from_data})
+    given = inspect.signature(type(network)).bind(*network.init_args, **network.init_kwargs).arguments
+    found = EasyDict()
+    for name in dict.fromkeys((*own, *given)):
+        if name == "class_name" or name in from_data:
+            if name in own:
+                found[name] = own[name]
+        elif name in OF_PRECISION and name in own:
+            found[name] = {**own[name], **given.get(name, {})} if isinstance(own[name], Mapping) else own[name]
+        elif name in given:
+            found[name] = given[name]
+        elif isinstance(own[name], Mapping):
+            found[name] = {}
+    return found

@@ -6,7 +6,7 @@ import torch
 from metrics.laplacian import laplacian_pyramid, pyramid_levels, pyramid_reach
 from metrics.metric_main import register_metric
 from metrics.metric_utils import FeatureStats, MetricOptions
-from semantic.editing import mix_regions
+from semantic.editing import change_outside, mix_regions
 from semantic.metrics.common import (
     LatentBatch,
     count_of,
@@ -38,16 +38,11 @@ def outside_share(before: torch.Tensor, after: torch.Tensor, region: torch.Tenso
         float64 [N, 4] on the CPU: change outside and in all, in pixels; the same in the pyramid.
     """
     change, region = after - before, region.unsqueeze(1)
-    found = [_outside_and_all(change, region)]
+    found = [change_outside(change, region)]
     levels = len(pyramid_levels(change.shape[-1]))
     pyramid = zip(laplacian_pyramid(change, levels), pyramid_reach(region, levels), strict=True)
-    found.append(sum(_outside_and_all(level, reach) * 4**i for i, (level, reach) in enumerate(pyramid)))
-    return torch.cat(found, dim=1)
-
-
-def _outside_and_all(change: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
-    size = change.abs()
-    return torch.stack([(size * ~region).sum(dim=(1, 2, 3)), size.sum(dim=(1, 2, 3))], dim=1).cpu().double()
+    found.append(sum(change_outside(level, reach) * 4**i for i, (level, reach) in enumerate(pyramid)))
+    return torch.cat(found, dim=1).cpu().double()
 
 
 def measure_edits(opts: MetricOptions, batch: LatentBatch) -> torch.Tensor:

@@ -11,7 +11,6 @@ from tqdm import tqdm
 from dnnlib import UserError, atomic_open
 from tests.benchmarks.measure import Clock, markdown
 from tests.benchmarks.rows import BENCHMARKS, Setting
-from torch_utils.cpu_memory import keep_freed_memory
 
 
 def numbers(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...]:
@@ -56,7 +55,6 @@ def main(only, device, resolution, regions, batches, batch, precision, seconds, 
         raise UserError(f"There is no benchmark {unknown[0]!r}: choose from {', '.join(BENCHMARKS)}.")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("There is no GPU that PyTorch can use: leave out --device=cuda.")
-    keep_freed_memory(torch.device(device))  # as train.py and generate.py do
     setting = Setting(Clock(device, seconds), resolution, regions, batches, batch, precision)
     rows = []
     with tqdm(desc="Measuring", unit=" rows") as bar:

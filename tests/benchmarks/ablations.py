@@ -186,19 +186,19 @@ def base_options(data: Path, kimg: float, batch: int, channel_base: int, seed: i
 def run_variant(name: str, seed: int, work: Path, data: Path, kimg: float, batch: int, cbase: int, device: str) -> dict:
     """Train and measure one variant, or read what was measured before: {name of a figure: value}."""
     folder = work / f"{name.replace(' ', '-').replace(',', '')}-seed{seed}"
-    known = folder / "results.json"
-    if known.exists():
-        return json.loads(known.read_text())
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():  # of an interrupted run
-        path.unlink()
     options = base_options(data, kimg, batch, cbase, seed)
     VARIANTS[name].change(options)
+    known, asked = folder / "results.json", json.loads(json.dumps(options))
+    if known.exists() and json.loads(known.read_text())["options"] == asked:
+        return json.loads(known.read_text())["results"]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():  # of an interrupted run, or of another recipe
+        path.unlink()
     training_loop(run_dir=str(folder), device=device, **options)
     results = {}
     for metric in METRICS:
         results.update(json.loads((folder / f"metric-{metric}.jsonl").read_text().splitlines()[-1])["results"])
-    write_json(known, results)
+    write_json(known, {"options": asked, "results": results})
     return results
 
 

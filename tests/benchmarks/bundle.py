@@ -23,21 +23,24 @@ def main(results: Path, name: str, outdir: Path) -> None:
     G, D and G_ema are stored in half precision, so that training can go on from them. Beside them stands a file with
     the command that made them, all options of the training, and the figures of all snapshots.
     """
+    results = results.resolve()
     figures = json.loads((results / "results.json").read_text())
+    if "run" not in figures:
+        raise UserError(f"{results} is of an earlier version: make it again with --only-report.")
     run_dir = results.parent / figures["run"]
     snapshot = run_dir / figures["snapshots"][-1]["file"]
     data = legacy.load_network(snapshot)
     options = json.loads((run_dir / "training_options.json").read_text())
     for known in (data.training_set_kwargs, options["training_set_kwargs"]):
-        known["path"] = os.path.basename(known["path"])
+        known["path"] = f"drawn-{os.path.basename(known['path'])}"  # no file of the user's has this name
     for option in ("data", "outdir"):
-        if isinstance(options["arguments"].get(option), str):
-            options["arguments"][option] = os.path.basename(options["arguments"][option])
+        options["arguments"].pop(option, None)
     outdir.mkdir(parents=True, exist_ok=True)
     path = outdir / f"{name}.pkl"
-    legacy.save_network(legacy.in_half(data), path)
+    legacy.save_network(legacy.halved(data), path)
     if path.stat().st_size > LIMIT:
-        raise UserError(f"{path} has {path.stat().st_size / 2**20:.1f} MiB: train a smaller network, 20 are the limit.")
+        path.unlink()
+        raise UserError("The networks take more than 20 MiB: train smaller ones.")
     write_json(path.with_suffix(".json"), {**figures, "training_options": options})
     click.echo(f"Wrote {path} ({path.stat().st_size / 2**20:.1f} MiB) and {path.with_suffix('.json')}.")
 
