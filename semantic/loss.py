@@ -118,8 +118,9 @@ class SemanticLoss(StyleGAN2Loss):
         """Keep edits in their regions: penalize what one code of one region changes outside that region.
 
         Half a batch is made twice, the second time with the shape or the texture code of a random region from another
-        latent. The loss is the share of the change of the picture that lies outside the region's masks before and
-        after, as the metric region_leak has it; it is 0 for samples without the region.
+        latent. The loss is the share of all these changes of pictures that lies outside the regions' masks before and
+        after, as in the metric region_leak; samples without the region are left out. A share of the whole batch does
+        not let edits that change next to nothing outweigh the others, as a mean of shares would.
         """
         count = max(z.shape[0] // 2, 1)
         z, c = z[:count], c[:count]
@@ -132,7 +133,8 @@ class SemanticLoss(StyleGAN2Loss):
         before, after = out.image.float().clamp(-1, 1).chunk(2)
         first, second = (out.mask.argmax(dim=1) == (edited // 2).repeat(2, 1).unsqueeze(2)).chunk(2)
         there = torch.maximum(first.float().mean(dim=(1, 2)), second.float().mean(dim=(1, 2))) >= MIN_AREA
-        outside, everywhere = change_outside(after - before, (first | second).unsqueeze(1)).unbind(1)
-        loss = (outside / (everywhere + 1e-8) * there).mean()
+        change = (after - before) * there.view(-1, 1, 1, 1)
+        outside, everywhere = change_outside(change, (first | second).unsqueeze(1)).sum(dim=0)
+        loss = outside / (everywhere + 1e-8)
         training_stats.report("Loss/region_leak", loss)
         (loss * (self.locality_weight * gain)).backward()
