@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,11 +15,21 @@ from semantic.console import BUNDLED
 LIMIT = 20 * 2**20
 
 
+def without_folders(value: Any) -> Any:
+    """The same, with absolute paths in texts cut to the names of their files."""
+    if isinstance(value, dict):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    return re.sub(r"(?<![\w.~])/(?:[^\s'\"=,/]+/)+", "", value) if isinstance(value, str) else value
+
+
 @click.command(context_settings={"show_default": True})
 @click.argument("results", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--name", default="faces64", help="Name of the files")
 @click.option("--outdir", type=click.Path(path_type=Path), default=BUNDLED, help="Where networks are looked for")
-def main(results: Path, name: str, outdir: Path) -> None:
+@click.option("--note", default="", help="What else there is to say of how it was trained")
+def main(results: Path, name: str, outdir: Path, note: str) -> None:
     """Bundle the newest snapshot of a recipe, from the folder RESULTS of `python -m tests.benchmarks.quality`.
 
     G, D and G_ema are stored in half precision, so that training can go on from them. Beside them stands a file with
@@ -33,15 +45,14 @@ def main(results: Path, name: str, outdir: Path) -> None:
     options = json.loads((run_dir / "training_options.json").read_text())
     for known in (data.training_set_kwargs, options["training_set_kwargs"]):
         known["path"] = f"drawn-{os.path.basename(known['path'])}"  # no file of the user's has this name
-    for option in ("data", "outdir"):
-        options["arguments"].pop(option, None)
     outdir.mkdir(parents=True, exist_ok=True)
     path = outdir / f"{name}.pkl"
     legacy.save_network(legacy.halved(data), path)
     if path.stat().st_size > LIMIT:
         path.unlink()
         raise UserError("The networks take more than 20 MiB: train smaller ones.")
-    write_json(path.with_suffix(".json"), {**figures, "training_options": options})
+    about = {**figures, "note": note, "training_options": options}
+    write_json(path.with_suffix(".json"), without_folders(about))
     click.echo(f"Wrote {path} ({path.stat().st_size / 2**20:.1f} MiB) and {path.with_suffix('.json')}.")
 
 
