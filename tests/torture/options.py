@@ -26,6 +26,7 @@ TRAIN = {
                   '{"names": [[], {}]}', '{"names": ["a", "b", "c"], "colors": NaN}'),
     "--transparent": ("", "skin", "hair,skin", "0", "background", "9", "hat", ",,,"),
     "--gamma": ("0", "10", "1e300"),
+    "--recipe": ("tuned", "paper"),
     "--gamma-mask": ("0", "1"),
     "--mask-weight": ("0", "1"),
     "--cbase": ("32", "64", "16", "1000000000000"),
