@@ -56,7 +56,7 @@ SIZES = {
     128: Size(512, 64, 256, 64, 16, 16384, 256, 16, 3, 300, 10, **TUNED),
 }
 """Smaller pictures need less width, and their R1 is weaker: it sums squared gradients over fewer pixels. What else
-differs from the paper was found better at equal compute, see docs/results.md."""
+differs from the paper is cheaper or keeps edits local, and did no harm in short runs: see docs/results.md."""
 
 
 def size_for(resolution: int, recipe: str) -> Size:

@@ -71,7 +71,7 @@ def inherit_arguments(own: Mapping[str, Any], network: torch.nn.Module, from_dat
             if name in own:
                 found[name] = own[name]
         elif name in OF_PRECISION and name in own:
-            found[name] = {**own[name], **given.get(name, {})} if isinstance(own[name], Mapping) else own[name]
+            found[name] = {**own[name], **(given.get(name) or {})} if isinstance(own[name], Mapping) else own[name]
         elif name in given:
             found[name] = given[name]
         elif isinstance(own[name], Mapping):
