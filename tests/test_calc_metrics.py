@@ -14,6 +14,7 @@ import legacy
 from dnnlib import write_json
 from metrics import detectors
 from semantic import generator as compositional
+from semantic.console import find_network
 from semantic.procedural import ProceduralFaces
 from training.networks import Generator
 
@@ -225,3 +226,11 @@ def test_a_file_that_is_no_detector_is_refused(network, archive, tmp_path):
     )
     assert code == 1
     assert "TorchScript" in messages.splitlines()[-1]
+
+
+def test_without_a_network_the_bundled_one_is_measured(monkeypatch):
+    asked = []
+    monkeypatch.setattr(calc_metrics, "compute", lambda names, opts: asked.append((names, opts.network)) or True)
+    result = CliRunner().invoke(calc_metrics.main, ["--metrics=coarse_fit2", "--device=cpu"])
+    assert result.exit_code == 0, result.output
+    assert asked == [(["coarse_fit2"], str(find_network()))]
