@@ -1,10 +1,8 @@
 """Training through the command line: what a run leaves, how it goes on, how it ends."""
 
 import json
-import multiprocessing
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,12 +16,6 @@ import torch
 
 import legacy
 import train
-import training.networks
-from dnnlib import EasyDict, UserError
-from semantic.discriminator import DualBranchDiscriminator
-from semantic.presets import semantic_options
-from semantic.regions import Regions
-from tests.helpers import shared_file
 from tests.runs import (
     REGIONS,
     SEMANTIC,
@@ -39,26 +31,8 @@ from tests.runs import (
 )  # fmt: skip
 from torch_utils import distributed
 from torch_utils.interrupt import StopRequest
-from training import launch, transfer
-from training.archive import image_name
+from training import launch
 from training.batches import Batches
-from training.options import FROM_DATA, inherit_architecture
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    """16 pairs of 32² with 3 regions, and 2 classes of labels."""
-    path = tmp_path_factory.mktemp("data") / "faces.zip"
-    return make_archive(path, labels=lambda count: [[image_name(i), i % 2] for i in range(count)])
-
-
-@pytest.fixture(scope="module")
-def semantic_run(tmp_path_factory, archive):
-    """Six steps, a tick every two, a snapshot every two ticks."""
-    outdir = tmp_path_factory.mktemp("runs")
-    result = run(outdir, *SEMANTIC, f"--data={archive}", "--tick=0.008", "--snap=2", "--mirror=1", steps=6)
-    assert result.exit_code == 0
-    return only_run(outdir)
 
 
 def test_a_run_leaves_what_the_guide_says(semantic_run):
@@ -260,119 +234,6 @@ def test_adaptation_with_frozen_local_generators_keeps_them(semantic_run, tmp_pa
     assert not torch.equal(after[changed], before[changed])
 
 
-def mistakes(archive, folder, snapshot):
-    """Arguments that lead nowhere, and what is said about them."""
-
-    def data(name, **kwargs):
-        return f"--data={make_archive(folder / name, count=6, **kwargs)}"
-
-    good = f"--data={archive}"
-    (folder / "cut.zip").write_bytes(Path(archive).read_bytes()[:-500])
-    (folder / "text.zip").write_bytes(b"no zip at all")
-    (folder / "notes.json").write_text('{"names": ["background",')
-    semantic, plain = ("--cfg=semantic",), ("--cfg=auto",)
-    return {
-        "missing archive": ((*semantic, f"--data={folder}/nothing.zip"), r"no file or folder .*nothing\.zip"),
-        "broken zip": ((*semantic, f"--data={folder}/cut.zip"), r"cut\.zip is not a zip archive, or it is broken off"),
-        "no zip": ((*plain, f"--data={folder}/text.zip"), r"text\.zip is not a zip archive"),
-        "image without mask": ((*semantic, data("w.zip", without=[3])), r"1 of 6 images have no mask: .*3\.png in"),
-        "mask of another size": ((*semantic, data("s.zip", mask_side=16)), "is 16x16, but its image is 32x32"),
-        "mask index outside": ((*semantic, data("i.zip", indices=9)), "holds the class index 8, but there are 3 regio"),
-        "oblong images": ((*plain, data("o.zip", width=16, masks=False)), "16x32, but must be square"),
-        "size not a power of two": ((*plain, data("p.zip", side=24, masks=False)), "24x24, but must be square"),
-        "no masks": ((*semantic, data("n.zip", masks=False)), "no masks in .*--masks, or train on images only"),
-        "too small": ((*semantic, data("t.zip", side=16)), "needs 32² or more, but .* is 16²"),
-        "other regions than resumed": (
-            (*semantic, data("k.zip", regions=4), f"--resume={snapshot}"),
-            "its G is .*3 regions: background skin hair.*this run's is .*4 regions: background skin hair hat",
-        ),
-        "other resolution than resumed": (
-            (*semantic, data("r.zip", side=64, masks=True), f"--resume={snapshot}"),
-            "its G is .*32×32×3.*this run's is .*64×64×3",
-        ),
-        "other network than resumed": ((*plain, good, f"--resume={snapshot}"), r"its G is a semantic\.generator\.Gen"),
-        "unknown transparent region": ((*semantic, good, "--transparent=hat"), "no region 'hat'. The regions are: bac"),
-        "transparent background": ((*semantic, good, "--transparent=0"), "is the background and cannot be transparent"),
-        "regions not JSON": ((*semantic, good, "--regions={names}"), "is not JSON"),
-        "regions file not JSON": ((*semantic, good, f"--regions={folder}/notes.json"), r"notes\.json is not JSON"),
-        "regions file missing": ((*semantic, good, f"--regions={folder}/no.json"), r"Cannot read --regions=.*no\.json"),
-        "regions file not text": ((*semantic, good, f"--regions={archive}"), "is not a text file"),
-        "regions without names": ((*semantic, good, '--regions={"names": 3}'), "Cannot read --regions: expected"),
-        "too few regions": ((*semantic, good, '--regions={"names": ["a", "b"]}'), "but there are 2 regions"),
-        "indivisible batch": ((*plain, good, "--gpus=3"), "--batch=4 cannot be shared by 3 processes"),
-        "indivisible share": ((*plain, good, "--batch-gpu=3"), "--batch-gpu=3 must divide the 4 images"),
-        "nothing to continue": (("--resume=latest",), "found no training-state-"),
-        "missing network": ((*plain, good, f"--resume={folder}/no.pkl"), r"no\.pkl: there is no such file, nor a net"),
-        "not a network": ((*plain, good, f"--resume={archive}"), "is a zip archive, not a network file"),
-        "no folder for runs": ((*plain, good, f"--outdir={archive}/x"), "Cannot make a run folder under .*Choose anot"),
-        "no labels": ((*plain, data("l.zip", labels=None), "--cond=1"), "--cond=1 needs labels, but .* has none"),
-        "too large a subset": ((*plain, good, "--subset=17", "--mirror=1"), "--subset=17 asks for more than the 16 im"),
-    }
-
-
-def test_every_mistake_ends_in_one_plain_line(archive, semantic_run, tmp_path):
-    wrong = {}
-    for name, (args, message) in mistakes(archive, tmp_path, semantic_run / "network-snapshot-000000.pkl").items():
-        result = run(tmp_path / "runs", *SMALL, "--kimg=0.004", *args)
-        if result.exit_code != 1 or not re.fullmatch(f"Error: .*{message}.*\n", result.stderr):
-            wrong[name] = (result.exit_code, result.stderr)
-    assert not wrong
-
-
-def test_a_damaged_file_ends_a_running_training_in_a_line_of_its_own(tmp_path, monkeypatch):
-    """The bar is on the line before, and no loader process stays, though they ignore SIGTERM."""
-    data = make_archive(tmp_path / "d.zip", indices=9)
-    monkeypatch.setattr("training.training_loop.Previews.save_reals", lambda self: None)
-    result = run(tmp_path / "runs", *SEMANTIC, f"--data={data}", "--workers=1", steps=8)
-    assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1].startswith("Error: masks/00000/img00000015.png in ")
-    assert not multiprocessing.active_children()
-
-
-def test_an_unknown_metric_is_told_before_anything_is_made(archive, tmp_path):
-    result = run(tmp_path, *SMALL, f"--data={archive}", "--metrics=fid50k_full,fid50k_fulll")
-    assert result.exit_code == 1
-    assert re.fullmatch("Error: .*metric.*\n", result.stderr)
-    assert not list(tmp_path.iterdir())
-
-
-def test_wrong_options_are_named(archive, tmp_path):
-    for args, message in (
-        (["--mask-weight=1"], "--mask-weight needs --cfg=semantic"),
-        (["--regions={}"], "--regions needs --cfg=semantic"),
-        (["--cfg=semantic-adapt", "--gamma-mask=1"], "--gamma-mask needs --cfg=semantic"),
-        (["--p=0.5"], "--p needs --aug=fixed"),
-        (["--aug=fixed"], "--aug=fixed needs --p"),
-        (["--aug=noaug", "--target=0.5"], "--target needs --aug=ada"),
-        (["--freeze-local"], "--freeze-local needs --cfg=semantic-adapt"),
-        (["--cfg=semantic-adapt"], "needs --resume=NETWORK"),
-        (["--recipe=paper"], "--recipe needs --cfg=semantic"),
-        (["--cfg=paper2048"], "'paper2048' is not one of"),
-        (["--kimg=nan"], "nan is not a finite number"),
-        (["--kimg=0"], "not in the range"),
-        (["--gamma=-1"], "not in the range"),
-    ):
-        result = run(tmp_path, f"--data={archive}", *args)
-        assert result.exit_code == 2, args
-        assert message in result.stderr, args
-    assert "--data is missing" in run(tmp_path).stderr
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_missing_gpu_is_told(archive, tmp_path, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    result = run(tmp_path, f"--data={archive}", "--device=cuda")
-    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
-    assert "No GPU was found" in result.stderr
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    result = run(tmp_path, f"--data={archive}", "--device=cuda", "--gpus=3")
-    assert (result.exit_code, result.stderr) == (
-        1,
-        "Error: --gpus=3 asks for more GPUs than this machine has (2).\n",
-    )
-
-
 def test_regions_of_the_user_replace_those_of_the_archive(archive, tmp_path):
     regions = json.dumps({"names": ["sky", "one", "two"], "transparent": ["two"]})
     args = (*SEMANTIC, f"--data={archive}", "--dry-run", f"--regions={regions}")
@@ -390,37 +251,6 @@ def test_the_guide_names_every_option_and_no_other():
     launcher = {"nnodes", "nproc-per-node", "rdzv-endpoint", "rdzv-backend", "rdzv-id", "max-restarts"}
     assert named - options <= {"--help", *(f"--{name}" for name in launcher)}
     assert options - named == set()
-
-
-@pytest.fixture
-def copied_run(semantic_run, tmp_path):
-    shutil.copytree(semantic_run, tmp_path / "runs" / semantic_run.name)
-    return tmp_path / "runs" / semantic_run.name
-
-
-def test_continuing_keeps_the_options_of_the_run(copied_run):
-    result = run(copied_run.parent, "--resume=latest", "--gamma=3", "--batch=8")
-    assert result.exit_code == 1
-    assert re.search("keeps the options of .*: leave --batch --gamma away", result.stderr)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda run: (run / "training-state-000000.pt").write_bytes(b"no state"), "Cannot read the training state"),
-        (
-            lambda run: torch.save({"run": {}}, run / "training-state-000000.pt"),
-            "does not fit the run's data and option",
-        ),
-        (lambda run: (run / "training_options.json").write_text("{"), "Cannot read .*training_options.json"),
-        (lambda run: (run / "training_options.json").unlink(), "Cannot read .*training_options.json"),
-    ],
-)
-def test_a_damaged_run_is_told_in_one_line(copied_run, damage, message):
-    damage(copied_run)
-    result = run(copied_run.parent, "--resume=latest", "--workers=0", "--device=cpu", steps=9)
-    assert result.exit_code == 1
-    assert re.fullmatch(f"Error: .*{message}.*\n", result.stderr)
 
 
 class Writer:
@@ -506,59 +336,3 @@ def test_ctrl_c_from_outside_saves_and_the_run_goes_on(archive, tmp_path):
     seen = state(only_run(tmp_path))["run"]["images_seen"]
     assert run(tmp_path, "--resume=latest", "--workers=0", steps=seen // STEP + 1).exit_code == 0
     assert state(only_run(tmp_path))["run"]["images_seen"] == seen + STEP
-
-
-def test_networks_to_resume_bring_their_own_widths():
-    source = shared_file("fixtures", "stylegan2_ada_small.pkl")
-    G = legacy.load_network(source)["G_ema"]
-    options = EasyDict(
-        G_kwargs=EasyDict(class_name="training.networks.Generator", z_dim=512, w_dim=512),
-        D_kwargs=EasyDict(class_name="training.networks.Discriminator", channel_base=16384),
-    )
-    inherit_architecture(options, str(source))
-    assert options.G_kwargs.z_dim == G.z_dim
-    assert not {"c_dim", "img_resolution", "img_channels"} & set(options.G_kwargs)
-
-
-def test_what_a_network_to_resume_was_not_given_has_its_default():
-    D = DualBranchDiscriminator(0, 32, 3, 3, channel_max=4, block_kwargs={"freeze_layers": 1})
-    own = {
-        "class_name": "semantic.discriminator.DualBranchDiscriminator", "num_regions": 5, "mask_width": 0.5,
-        "mapping_kwargs": {"num_layers": 2}, "block_kwargs": {"conv_clamp": 256}, "channel_max": 8,
-    }  # fmt: skip
-    found = transfer.inherit_arguments(own, D, FROM_DATA)
-    assert found == {
-        "class_name": own["class_name"], "num_regions": 5, "mapping_kwargs": {}, "channel_max": 4,
-        "block_kwargs": {"conv_clamp": 256, "freeze_layers": 1},
-    }  # fmt: skip
-
-
-def test_networks_to_resume_keep_arguments_by_position_and_the_precision_of_the_run():
-    G = training.networks.Generator(4, 0, 5, 8, 3, synthesis_kwargs={"channel_max": 4})
-    own = {"class_name": "training.networks.Generator", "z_dim": 512, "w_dim": 512, "num_fp16_res": 4}
-    found = transfer.inherit_arguments(own, G, FROM_DATA)
-    assert (found.z_dim, found.w_dim, found.num_fp16_res) == (4, 5, 4)
-    assert found.synthesis_kwargs == {"channel_max": 4}
-
-
-@pytest.mark.parametrize("resolution", [32, 256])
-def test_recipes_differ_below_256_only(resolution):
-    regions = Regions(["sky", "one", "two"])
-    tuned, paper = (semantic_options(resolution, regions, "fp32", recipe) for recipe in ("tuned", "paper"))
-    assert (tuned == paper) == (resolution == 256)
-    loss = paper.loss_kwargs
-    assert (loss.r1_gamma, loss.r1_gamma_mask, loss.mask_weight, loss.locality_weight) == (10, 1000, 100, 0)
-    assert (paper.D_kwargs.mask_width, paper.G_reg_interval) == (1, 4)
-    layers = paper.G_kwargs.synthesis_kwargs
-    assert (layers["local_layers"], layers["depth_layers"]) == (10, 6)
-
-
-def test_unknown_recipes_are_told():
-    with pytest.raises(UserError, match="no recipe 'papr'"):
-        semantic_options(64, Regions(["sky", "one"]), "fp32", "papr")
-
-
-def test_the_papers_recipe_is_in_the_name_of_the_run(archive, tmp_path):
-    options = json.loads(run(tmp_path, *SEMANTIC, f"--data={archive}", "--dry-run", "--recipe=paper").stdout)
-    assert "-semantic-paper" in options["description"]
-    assert options["D_kwargs"]["mask_width"] == 1
