@@ -37,17 +37,18 @@ def new_run(args: EasyDict, device: str) -> EasyDict:
     arguments = {name: value for name, value in args.items() if name not in CHANGEABLE}
     options = EasyDict(description="", arguments=arguments, device=device, training_set_kwargs=training_set_kwargs)
     processes = num_processes(args)
+    source = None if args.resume in (None, "noresume") else load_network(args.resume)
     if args.cfg == "semantic":
         about = (training_set.resolution, training_set.regions, precision, args.recipe)
         options.update(call_func_by_name(*about, func_name="semantic.presets.semantic_options"))
     elif args.cfg == "semantic-adapt":
-        about = (load_network(args.resume), args.resume, precision, args.freeze_local)
+        about = (source, args.resume, precision, args.freeze_local)
         options.update(call_func_by_name(*about, func_name="semantic.presets.adaptation_options"))
     else:
         options.update(stylegan2_options(args.cfg, training_set.resolution, processes, precision))
     options.metric_plugins = ["semantic.metrics"] if args.cfg.startswith("semantic") else []
-    if args.resume not in (None, "noresume"):
-        inherit_architecture(options, args.resume)
+    if source is not None:
+        inherit_architecture(options, source)
     apply_losses(args, options)
     if args.cbase is not None:
         for widths in (options.G_kwargs.synthesis_kwargs, options.D_kwargs):
@@ -55,7 +56,7 @@ def new_run(args: EasyDict, device: str) -> EasyDict:
     apply_augmentation(args, options)
     apply_schedule(args, options, processes)
     apply_performance(args, options, precision)
-    if args.resume not in (None, "noresume"):
+    if source is not None:
         options.resume = EasyDict(func_name="legacy.load_network", path_or_url=args.resume)
         options.ada_kimg = 100
         options.ema_rampup = None
@@ -68,9 +69,8 @@ def load_network(path: str) -> EasyDict:
     return call_func_by_name(path, func_name="legacy.load_network")
 
 
-def inherit_architecture(options: EasyDict, path: str) -> None:
+def inherit_architecture(options: EasyDict, source: EasyDict) -> None:
     """Build networks with the widths and depths of those to resume; what follows from the data stays the data's."""
-    source = load_network(path)
     for key, network in (("G_kwargs", source["G_ema"]), ("D_kwargs", source["D"])):
         if network is not None and type(network) is get_obj_by_name(options[key].class_name):
             options[key] = inherit_arguments(options[key], network, FROM_DATA)

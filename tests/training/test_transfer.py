@@ -10,13 +10,13 @@ from training.options import FROM_DATA, inherit_architecture
 
 
 def test_networks_to_resume_bring_their_own_widths():
-    source = shared_file("fixtures", "stylegan2_ada_small.pkl")
-    G = legacy.load_network(source)["G_ema"]
+    source = legacy.load_network(shared_file("fixtures", "stylegan2_ada_small.pkl"))
+    G = source["G_ema"]
     options = EasyDict(
         G_kwargs=EasyDict(class_name="training.networks.Generator", z_dim=512, w_dim=512),
         D_kwargs=EasyDict(class_name="training.networks.Discriminator", channel_base=16384),
     )
-    inherit_architecture(options, str(source))
+    inherit_architecture(options, source)
     assert options.G_kwargs.z_dim == G.z_dim
     assert not {"c_dim", "img_resolution", "img_channels"} & set(options.G_kwargs)
 
