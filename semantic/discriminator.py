@@ -1,13 +1,16 @@
 """The dual-branch discriminator (Shi et al. 2022, section 3.3)."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from dnnlib import UserError
 from semantic.render import channel_table
 from torch_utils import persistence
+from training.layers import Conv2dLayer
 from training.networks import DiscriminatorBlock, DiscriminatorEpilogue, MappingNetwork
 
 
@@ -48,10 +51,42 @@ class Branch(torch.nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """[N, in, R, R] -> [N, channels[4], 4, 4]."""
-        x = None
+        return self.features(pixels)[-1]
+
+    def features(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """[N, in, R, R] -> what every block makes of it, [N, channels[r], r, r] from r = R/2 down to 4."""
+        x, found = None, []
         for resolution in self.resolutions:
             x, pixels = getattr(self, f"b{resolution}")(x, pixels)
-        return x
+            found.append(x)
+        return found
+
+
+@persistence.persistent_class
+class SegmentationHead(torch.nn.Module):
+    """Finds regions in an image by the features of a `Branch`, from coarse to fine as in a U-Net.
+
+    The last step is made at half the resolution, where four pixels come out as one (Shi et al. 2016).
+
+    Args:
+        channels: width of the features at each resolution, from R/2 down to 4.
+        num_regions: K.
+    """
+
+    def __init__(self, channels: Mapping[int, int], num_regions: int):
+        super().__init__()
+        widths = [channels[resolution] for resolution in sorted(channels, reverse=True)]
+        pairs = list(itertools.pairwise(widths))
+        self.coarse = torch.nn.ModuleList(Conv2dLayer(below, width, 1, bias=False) for width, below in pairs)
+        self.fine = torch.nn.ModuleList(Conv2dLayer(width, width, 3, activation="lrelu") for width, _ in pairs)
+        self.scores = Conv2dLayer(widths[0], num_regions * 4, 1)
+
+    def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
+        """[N, channels[r], r, r] from r = R/2 down to 4 -> scores [N, K, R, R]."""
+        x = features[-1]
+        for coarse, fine, feature in reversed(list(zip(self.coarse, self.fine, features[:-1], strict=True))):
+            x = fine(feature + F.interpolate(coarse(x), scale_factor=2, mode="nearest"))
+        return F.pixel_shuffle(self.scores(x), 2)
 
 
 @persistence.persistent_class
@@ -69,6 +104,7 @@ class DualBranchDiscriminator(torch.nn.Module):
         channel_base, channel_max: widths, see `channel_table`.
         channels: overrides the table with explicit widths, {resolution: channels}.
         mask_width: width of the mask's branch as a share of the image's; both end in the same number of features.
+        segmentation: also find the regions in the image, see `SegmentationHead`.
         cmap_dim: width of the mapped label; None chooses the width at 4×4.
         block_kwargs, mapping_kwargs, epilogue_kwargs: options of the parts of `training.networks.Discriminator`.
     """
@@ -83,6 +119,7 @@ class DualBranchDiscriminator(torch.nn.Module):
         channel_max: int = 512,
         channels: Mapping[int, int] | None = None,
         mask_width: float = 1,
+        segmentation: bool = False,
         cmap_dim: int | None = None,
         block_kwargs: Mapping[str, Any] | None = None,
         mapping_kwargs: Mapping[str, Any] | None = None,
@@ -113,6 +150,10 @@ class DualBranchDiscriminator(torch.nn.Module):
             architecture="resnet",
             **(epilogue_kwargs or {}),
         )
+        self.segmentation = None
+        if segmentation:
+            halves = {r: n for r, n in channels.items() if r < img_resolution}
+            self.segmentation = SegmentationHead(halves, num_regions)
 
     def extra_repr(self) -> str:
         """What the network is, for messages."""
@@ -121,25 +162,34 @@ class DualBranchDiscriminator(torch.nn.Module):
             f"{self.num_regions} regions"
         )
 
-    def forward(self, img: torch.Tensor, c: torch.Tensor | None, mask: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        img: torch.Tensor,
+        c: torch.Tensor | None,
+        mask: torch.Tensor | None = None,
+        return_segmentation: bool = False,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Logits.
 
         Args:
             img: [N, channels, R, R].
             c: labels [N, c_dim], or None for an unconditional network.
             mask: planes [N, K, R, R] in [-1, 1]; None runs the image branch alone.
+            return_segmentation: also give the scores of regions in the image, for a network built with `segmentation`.
 
         Returns:
-            [N, 1].
+            [N, 1], or a pair of that and scores [N, K, R, R].
 
         Raises:
             UserError: the mask has another number of planes or another size.
         """
-        x = self.image(img)
+        features = self.image.features(img)
+        x = features[-1]
         if mask is not None:
             expected = (img.shape[0], self.num_regions, self.img_resolution, self.img_resolution)
             if mask.shape != expected:
                 raise UserError(f"A mask of shape {list(mask.shape)} does not fit: expected {list(expected)}.")
             x = x + self.mask(mask)
         cmap = self.mapping(None, c) if self.c_dim > 0 else None
-        return self.b4(x, None, cmap)
+        logits = self.b4(x, None, cmap)
+        return (logits, self.segmentation(features)) if return_segmentation else logits

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from semantic.editing import change_outside
+from semantic.layout import Layout, shares
 from semantic.regions import MIN_AREA, Regions, one_hot
 from torch_utils import training_stats
 from training.loss import Samples, StyleGAN2Loss
@@ -23,6 +24,24 @@ def mask_consistency(coarse_mask: torch.Tensor, mask: torch.Tensor) -> torch.Ten
         Mean over everything, a scalar.
     """
     return (coarse_mask - F.avg_pool2d(mask, mask.shape[-1] // coarse_mask.shape[-1])).square().mean()
+
+
+def segmentation_loss(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of what a network sees in images with the regions of their masks, in nats.
+
+    Rare regions count more, by the inverse root of their share of the batch; the weights' mean over pixels is 1.
+
+    Args:
+        scores: [N, K, R, R].
+        mask: planes [N, K, R, R], of which the largest at a pixel counts; no gradient flows there.
+
+    Returns:
+        Mean over pixels, a scalar.
+    """
+    truth = mask.detach().argmax(dim=1)
+    shares = one_hot(truth, mask.shape[1]).mean(dim=(0, 2, 3)).add(1).div(2)
+    weights = shares.clamp(min=1e-4).rsqrt()
+    return F.cross_entropy(scores.float(), truth, weights)
 
 
 def mix_region_codes(ws: torch.Tensor, other: torch.Tensor, regions: Regions, choice: torch.Tensor) -> torch.Tensor:
@@ -51,6 +70,10 @@ class SemanticLoss(StyleGAN2Loss):
         style_mixing_prob: probability that a batch mixes two latents region by region.
         pl_weight: weight of the path length on expanded latents.
         locality_weight: weight of `locality_step`, which is not in the paper; 0 leaves it out.
+        segmentation_weight: weight of `segmentation_loss`, which is not in the paper, for a D with that head: D learns
+            to find the regions in real images, G to make images in which D finds the regions of their masks.
+        layout_weight: weight of `Layout.term` on coarse masks, which is not in the paper: regions are as large, and
+            where, as in the data on average.
         kwargs: see `StyleGAN2Loss`.
     """
 
@@ -62,13 +85,29 @@ class SemanticLoss(StyleGAN2Loss):
         style_mixing_prob: float = 0.3,
         pl_weight: float = 0.5,
         locality_weight: float = 0,
+        segmentation_weight: float = 0,
+        layout_weight: float = 0,
         **kwargs: Any,
     ):
         super().__init__(*args, style_mixing_prob=style_mixing_prob, pl_weight=pl_weight, **kwargs)
         self.r1_gamma_mask = r1_gamma_mask
         self.mask_weight = mask_weight
         self.locality_weight = locality_weight
+        self.segmentation_weight = segmentation_weight
+        self.layout_weight = layout_weight
         self.num_regions = len(self.G.regions)
+        self.layout = Layout(self.num_regions, self.device)
+
+    def running(self) -> list[torch.Tensor]:
+        return [*super().running(), *self.layout.running()]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "layout": [tensor.cpu() for tensor in self.layout.running()]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        for tensor, kept in zip(self.layout.running(), state.get("layout", ()), strict=False):
+            tensor.copy_(kept)
 
     def mix_styles(self, z: torch.Tensor, c: torch.Tensor, update_w_avg: bool) -> torch.Tensor:
         """Codes for a batch; with probability `style_mixing_prob` regions take codes of a second latent.
@@ -92,16 +131,51 @@ class SemanticLoss(StyleGAN2Loss):
     def real_samples(self, real: Mapping[str, torch.Tensor]) -> Samples:
         return Samples(super().real_samples(real).images, {"mask": one_hot(real["mask"], self.num_regions)})
 
+    def augment(self, samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images and masks as D sees them."""
+        if self.augment_pipe is None:
+            return samples.images, samples.extras["mask"]
+        return self.augment_pipe(samples.images, mask=samples.extras["mask"])
+
     def discriminate(self, samples: Samples, c: torch.Tensor, full_precision: bool = False) -> torch.Tensor:
-        images, mask = samples.images, samples.extras["mask"]
-        if self.augment_pipe is not None:
-            images, mask = self.augment_pipe(images, mask=mask)
-        return self.run_D(images, c, full_precision, mask=mask)
+        """Logits of augmented pairs; where masks teach, `segmentation_loss` of the images joins the extras.
+
+        It teaches D at real pairs and G at its own, but not D at generated ones.
+        """
+        images, mask = self.augment(samples)
+        teaches = samples.images.requires_grad or "coarse_mask" not in samples.extras
+        if self.segmentation_weight == 0 or full_precision or not teaches:
+            return self.run_D(images, c, full_precision, mask=mask)
+        logits, scores = self.run_D(images, c, full_precision, mask=mask, return_segmentation=True)
+        samples.extras["segmentation_loss"] = segmentation_loss(scores, mask)
+        return logits
+
+    def discriminator_terms(self, real: Samples) -> torch.Tensor | float:
+        if self.layout_weight != 0:
+            self.layout.observe("real", shares(real.extras["mask"]))
+        return self.segmentation_term(real, "Loss/segmentation/real")
 
     def generator_terms(self, fake: Samples) -> torch.Tensor:
         term = mask_consistency(fake.extras["coarse_mask"], fake.extras["mask"])
         training_stats.report("Loss/mask_consistency", term)
-        return self.mask_weight * term
+        return self.mask_weight * term + self.segmentation_term(fake, "Loss/segmentation/fake") + self.layout_term(fake)
+
+    def layout_term(self, fake: Samples) -> torch.Tensor | float:
+        """Weighted term of the mean layout of coarse masks; see `Layout`."""
+        if self.layout_weight == 0:
+            return 0.0
+        batch = shares(fake.extras["coarse_mask"].float())
+        self.layout.observe("generated", batch)
+        training_stats.report("Loss/layout", self.layout.divergence())
+        return self.layout_weight * self.layout.term(batch)
+
+    def segmentation_term(self, samples: Samples, statistic: str) -> torch.Tensor | float:
+        """Weighted cross-entropy of what D sees in images with their masks; see `discriminate`."""
+        if self.segmentation_weight == 0:
+            return 0.0
+        term = samples.extras["segmentation_loss"]
+        training_stats.report(statistic, term)
+        return self.segmentation_weight * term
 
     def r1_terms(self) -> dict[str, tuple[str, float]]:
         return {**super().r1_terms(), "mask": ("r1_penalty_mask", self.r1_gamma_mask)}

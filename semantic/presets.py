@@ -23,6 +23,8 @@ class Size:
         ema: half-life of the weight average in thousands of images.
         mask_width: width of the discriminator's mask branch as a share of its image branch.
         locality: weight of the term that keeps edits in their regions.
+        segmentation: weight of the term by which D finds regions in images.
+        layout: weight of the term for the mean place and area of regions.
         local_layers, depth_layers: L and p of the local generators.
         G_reg_interval: steps between regularizations of the generator.
     """
@@ -40,6 +42,8 @@ class Size:
     ema: float = 10
     mask_width: float = 1
     locality: float = 0
+    segmentation: float = 0
+    layout: float = 0
     local_layers: int = 10
     depth_layers: int = 6
     G_reg_interval: int = 4
@@ -48,7 +52,7 @@ class Size:
 PAPER = Size()
 """The paper's, for 256² and above."""
 
-TUNED = {"mask_width": 0.5, "locality": 0.5}
+TUNED = {"mask_width": 0.5, "locality": 0.5, "segmentation": 1, "layout": 1}
 SHALLOW = {**TUNED, "local_layers": 6, "depth_layers": 4, "G_reg_interval": 8}
 SIZES = {
     32: Size(128, 16, 128, 32, 4, 1024, 128, 16, 0.5, 50, 5, **SHALLOW),
@@ -109,6 +113,7 @@ def semantic_options(resolution: int, regions: Regions, precision: str, recipe: 
             **width,
             num_regions=len(regions),
             mask_width=size.mask_width,
+            segmentation=size.segmentation > 0,
             block_kwargs={"conv_clamp": 256} if precision == "fp16" else {},
             epilogue_kwargs={"mbstd_group_size": 4},
         ),
@@ -118,6 +123,8 @@ def semantic_options(resolution: int, regions: Regions, precision: str, recipe: 
             r1_gamma_mask=size.gamma_mask,
             mask_weight=100,
             locality_weight=size.locality,
+            segmentation_weight=size.segmentation,
+            layout_weight=size.layout,
             precision=precision,
         ),
         **optimizer_options(0.002),
@@ -146,8 +153,9 @@ def adaptation_options(source: Mapping[str, Any], path: str, precision: str, fre
         raise UserError(f"--cfg=semantic-adapt starts from a network with regions, but {path} has none.")
     options = semantic_options(G.img_resolution, G.regions, precision)
     options.loss_kwargs.update(class_name="semantic.adaptation.AdaptationLoss", mask_weight=10)
-    for name in ("r1_gamma_mask", "locality_weight"):
+    for name in ("r1_gamma_mask", "locality_weight", "segmentation_weight", "layout_weight"):
         del options.loss_kwargs[name]
+    del options.D_kwargs["segmentation"]
     options.update(total_kimg=32, G_reg_interval=4)
     options.G_frozen = ["mapping.", "synthesis.local."] if freeze_local else []
     return options

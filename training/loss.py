@@ -52,7 +52,7 @@ class StyleGAN2Loss(Loss):
     """Non-saturating logistic loss with lazy R1 and path length regularization.
 
     A loss that builds on this one overrides what differs: `mix_styles`, `generate`, `real_samples`, `discriminate`,
-    `generator_terms`, `r1_terms`, `path_length_inputs`, `regularize_generator`.
+    `generator_terms`, `discriminator_terms`, `r1_terms`, `path_length_inputs`, `regularize_generator`.
 
     Args:
         device: where everything happens.
@@ -144,12 +144,19 @@ class StyleGAN2Loss(Loss):
         images = samples.images if self.augment_pipe is None else self.augment_pipe(samples.images)
         return self.run_D(images, c, full_precision)
 
-    def run_D(self, images: torch.Tensor, c: torch.Tensor, full_precision: bool, **extras: Any) -> torch.Tensor:
-        """D itself, at the chosen precision."""
+    def run_D(
+        self, images: torch.Tensor, c: torch.Tensor, full_precision: bool, **extras: Any
+    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """D itself, at the chosen precision; what it gives as float32."""
         if full_precision:
             return self.D(images, c, **extras)
         with self.autocast():
-            return self.D(images, c, **extras).float()
+            found = self.D(images, c, **extras)
+        return found.float() if isinstance(found, torch.Tensor) else tuple(tensor.float() for tensor in found)
+
+    def discriminator_terms(self, real: Samples) -> torch.Tensor | float:
+        """Further terms of the discriminator's loss at real samples that it has judged, a mean over the batch."""
+        return 0.0
 
     def generator_terms(self, fake: Samples) -> torch.Tensor | float:
         """Further terms of the generator's loss, a mean over the batch."""
@@ -205,11 +212,12 @@ class StyleGAN2Loss(Loss):
         training_stats.report("Loss/signs/fake", fake_logits.sign())
         fake_loss = torch.nn.functional.softplus(fake_logits)
         fake_loss.mean().backward()
-        real_logits = self.discriminate(self.real_samples(real), real["label"])
+        samples = self.real_samples(real)
+        real_logits = self.discriminate(samples, real["label"])
         training_stats.report("Loss/scores/real", real_logits)
         training_stats.report("Loss/signs/real", real_logits.sign())
         real_loss = torch.nn.functional.softplus(-real_logits)
-        real_loss.mean().backward()
+        (real_loss.mean() + self.discriminator_terms(samples)).backward()
         training_stats.report("Loss/D/loss", fake_loss.mean().detach() + real_loss.detach())
 
     def r1_step(self, real: Mapping[str, torch.Tensor], gain: float) -> None:

@@ -8,8 +8,8 @@ import torch
 
 from dnnlib import EasyDict, UserError
 
-OF_PRECISION = ("num_fp16_res", "conv_clamp", "block_kwargs")
-"""Arguments by which --precision changes a network; they do not change its weights."""
+OF_THE_RUN = ("num_fp16_res", "conv_clamp", "block_kwargs", "segmentation")
+"""Arguments that follow from --precision and from the loss, whatever the network to resume was built with."""
 
 
 def copy_networks(source: Mapping[str, Any], targets: Mapping[str, torch.nn.Module]) -> None:
@@ -70,7 +70,7 @@ def inherit_arguments(own: Mapping[str, Any], network: torch.nn.Module, from_dat
         if name == "class_name" or name in from_data:
             if name in own:
                 found[name] = own[name]
-        elif name in OF_PRECISION and name in own:
+        elif name in OF_THE_RUN and name in own:
             found[name] = {**own[name], **(given.get(name) or {})} if isinstance(own[name], Mapping) else own[name]
         elif name in given:
             found[name] = given[name]

@@ -69,9 +69,9 @@ class OneBranchDiscriminator(torch.nn.Module):
 class ImageAugmentedLoss(SemanticLoss):
     """The joint loss with augmentation of the image alone."""
 
-    def discriminate(self, samples, c, full_precision=False):
-        """Logits of augmented images beside masks that stay."""
-        return self.run_D(self.augment_pipe(samples.images), c, full_precision, mask=samples.extras["mask"])
+    def augment(self, samples):
+        """Augmented images beside masks that stay."""
+        return self.augment_pipe(samples.images), samples.extras["mask"]
 
 
 def with_ada(options: EasyDict) -> None:
@@ -81,10 +81,24 @@ def with_ada(options: EasyDict) -> None:
     options.update(ada_target=0.6, ada_kimg=20)
 
 
+def no_segmentation(options: EasyDict) -> None:
+    """D does not find regions in images."""
+    options.D_kwargs.segmentation = False
+    options.loss_kwargs.segmentation_weight = 0
+
+
+def neither(options: EasyDict) -> None:
+    """Regions are learned from D's verdict alone, as in the paper."""
+    no_segmentation(options)
+    options.loss_kwargs.layout_weight = 0
+
+
 def one_branch(options: EasyDict) -> None:
-    """D sees image and mask in one branch."""
+    """D sees image and mask in one branch, where finding the regions would be to read them off the mask."""
+    no_segmentation(options)
     options.D_kwargs.class_name = "tests.benchmarks.ablations.OneBranchDiscriminator"
-    del options.D_kwargs["mask_width"]
+    for name in ("mask_width", "segmentation"):
+        del options.D_kwargs[name]
 
 
 def one_r1(options: EasyDict) -> None:
@@ -150,7 +164,10 @@ class Variant:
 
 VARIANTS = {
     "base": Variant("", lambda options: None),
-    "one branch": Variant("fails: gradients of masks drown those of images", one_branch),
+    "no layout": Variant("the paper's", set_loss(layout_weight=0)),
+    "no segmentation": Variant("the paper's", no_segmentation),
+    "neither": Variant("the paper's", neither),
+    "one branch, no segmentation": Variant("fails: gradients of masks drown those of images", one_branch),
     "one R1": Variant("masks need a stronger R1", one_r1),
     "no mask consistency": Variant("coarse and final mask drift apart", set_loss(mask_weight=0)),
     "no region mixing": Variant("regions entangle", set_loss(style_mixing_prob=0)),

@@ -56,7 +56,7 @@ class Setting:
         torch.manual_seed(0)
         names = [CELEBAMASK.names[k] if k < len(CELEBAMASK) else f"region{k}" for k in range(count)]
         transparent = [name for name in ("glasses", "earring") if name in names]
-        options = semantic_options(self.resolution, Regions(names, transparent=transparent), self.precision)
+        options = semantic_options(self.resolution, Regions(names, transparent=transparent), self.precision, "paper")
         sizes = dict(c_dim=0, img_resolution=self.resolution, img_channels=3)
         networks = [
             dnnlib.construct_class_by_name(**kwargs, **sizes).to(self.clock.device)
