@@ -141,9 +141,19 @@ def test_continuing_keeps_the_options_of_the_run(copied_run):
     assert re.search("keeps the options of .*: leave --batch --gamma away", result.stderr)
 
 
+def exchange_moments(run_dir):
+    """As if the network had its parameters in another order."""
+    path = run_dir / "training-state-000000.pt"
+    state = torch.load(path, weights_only=True)
+    moments = state["D_opt"]["state"]
+    moments[0], moments[1] = moments[1], moments[0]
+    torch.save(state, path)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (exchange_moments, "D_opt holds exp_avg of shape .* for a parameter of shape"),
         (lambda run: (run / "training-state-000000.pt").write_bytes(b"no state"), "Cannot read the training state"),
         (
             lambda run: torch.save({"run": {}}, run / "training-state-000000.pt"),

@@ -264,6 +264,7 @@ def restore(parts: Mapping[str, Any], run: EasyDict, state: Mapping[str, Any], p
                 own, theirs = part.state_dict()["param_groups"], found["param_groups"]
                 if [len(group["params"]) for group in own] != [len(group["params"]) for group in theirs]:
                     raise ValueError(f"{name} is for another number of parameters")
+                check_moments(part, found, name)
                 found = {**found, "param_groups": own}
             part.load_state_dict(found)
         run.update({name: type(value)(state["run"][name]) for name, value in run.items()})
@@ -271,6 +272,21 @@ def restore(parts: Mapping[str, Any], run: EasyDict, state: Mapping[str, Any], p
             raise ValueError("it is nowhere")
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{path} does not fit the run's data and options: {str(error)[:200]}") from error
+
+
+def check_moments(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], name: str) -> None:
+    """Refuse a state for parameters of other shapes: fused optimizers would write where they must not.
+
+    Raises:
+        ValueError: a tensor has not the shape of its parameter.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    for number, parameter in zip(numbers, parameters, strict=True):
+        for key, value in state["state"].get(number, {}).items():
+            if isinstance(value, torch.Tensor) and key != "step" and value.shape != parameter.shape:
+                found, wanted = list(value.shape), list(parameter.shape)
+                raise ValueError(f"{name} holds {key} of shape {found} for a parameter of shape {wanted}")
 
 
 def update_ema(G_ema: torch.nn.Module, G: torch.nn.Module, decay: float) -> None:
