@@ -13,6 +13,10 @@ from torch_utils import training_stats
 from training.loss import Samples, StyleGAN2Loss
 
 
+SMALL_CHANGE = 0.1
+"""See `SemanticLoss.locality_step`."""
+
+
 def mask_consistency(coarse_mask: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Squared distance of the coarse mask from the final mask, averaged down to its size.
 
@@ -192,9 +196,10 @@ class SemanticLoss(StyleGAN2Loss):
         """Keep edits in their regions: penalize what one code of one region changes outside that region.
 
         Half a batch is made twice, the second time with the shape or the texture code of a random region from another
-        latent. The loss is the share of all these changes of pictures that lies outside the regions' masks before and
-        after, as in the metric region_leak; samples without the region are left out. A share of the whole batch does
-        not let edits that change next to nothing outweigh the others, as a mean of shares would.
+        latent. The loss is the share of a sample's change of the picture that lies outside the region's masks before and
+        after, as in the metric region_leak, on average over samples that have the region. To the whole of a change
+        SMALL_CHANGE of the batch's mean is added, so that edits that change next to nothing do not pull as hard as
+        others.
         """
         count = max(z.shape[0] // 2, 1)
         z, c = z[:count], c[:count]
@@ -207,8 +212,9 @@ class SemanticLoss(StyleGAN2Loss):
         before, after = out.image.float().clamp(-1, 1).chunk(2)
         first, second = (out.mask.argmax(dim=1) == (edited // 2).repeat(2, 1).unsqueeze(2)).chunk(2)
         there = torch.maximum(first.float().mean(dim=(1, 2)), second.float().mean(dim=(1, 2))) >= MIN_AREA
-        change = (after - before) * there.view(-1, 1, 1, 1)
-        outside, everywhere = change_outside(change, (first | second).unsqueeze(1)).sum(dim=0)
-        loss = outside / (everywhere + 1e-8)
+        outside, everywhere = change_outside(after - before, (first | second).unsqueeze(1)).T * there
+        count = there.sum().clamp(min=1)
+        least = SMALL_CHANGE * everywhere.sum().detach() / count + 1e-8
+        loss = (outside / (everywhere + least)).sum() / count
         training_stats.report("Loss/region_leak", loss)
         (loss * (self.locality_weight * gain)).backward()

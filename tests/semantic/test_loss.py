@@ -261,8 +261,8 @@ def test_path_length_can_be_left_out(G, D):
 
 
 def plain_locality(G, z, other, edited):
-    """Change outside by all change, gathered sample by sample where the edited region is there."""
-    outside = everywhere = 0
+    """Mean share of the change outside, over samples where the edited region is there."""
+    outside, everywhere = [], []
     for n, slot in enumerate(edited):
         ws, donor = G.mapping(z[n : n + 1], None), G.mapping(other[n : n + 1], None)
         changed = ws.clone()
@@ -271,9 +271,10 @@ def plain_locality(G, z, other, edited):
         region = (one.mask[0].argmax(0) == slot // 2) | (two.mask[0].argmax(0) == slot // 2)
         if region.sum() >= 0.001 * RESOLUTION**2:
             change = (two.image.clamp(-1, 1) - one.image.clamp(-1, 1))[0].abs()
-            outside = outside + sum(plane[~region].sum() for plane in change)
-            everywhere = everywhere + change.sum()
-    return outside / everywhere
+            outside.append(sum(plane[~region].sum() for plane in change))
+            everywhere.append(change.sum())
+    least = 0.1 * sum(x.item() for x in everywhere) / len(everywhere)
+    return sum(o / (e + least) for o, e in zip(outside, everywhere, strict=True)) / len(everywhere)
 
 
 @pytest.mark.parametrize(("edited", "gain", "missing"), [((0, 1), 1, None), ((3, 4), 8, None), ((0, 5), 1, 0)])
