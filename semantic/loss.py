@@ -12,7 +12,6 @@ from semantic.regions import MIN_AREA, Regions, one_hot
 from torch_utils import training_stats
 from training.loss import Samples, StyleGAN2Loss
 
-
 SMALL_CHANGE = 0.1
 """See `SemanticLoss.locality_step`."""
 
@@ -196,10 +195,9 @@ class SemanticLoss(StyleGAN2Loss):
         """Keep edits in their regions: penalize what one code of one region changes outside that region.
 
         Half a batch is made twice, the second time with the shape or the texture code of a random region from another
-        latent. The loss is the share of a sample's change of the picture that lies outside the region's masks before and
-        after, as in the metric region_leak, on average over samples that have the region. To the whole of a change
-        SMALL_CHANGE of the batch's mean is added, so that edits that change next to nothing do not pull as hard as
-        others.
+        latent. The loss is the share of a picture's change that lies outside the region's masks before and after, as
+        in the metric region_leak, on average over samples that have the region. SMALL_CHANGE of the batch's mean is
+        added to the whole of each change, so that edits that change next to nothing do not pull as hard as others.
         """
         count = max(z.shape[0] // 2, 1)
         z, c = z[:count], c[:count]
