@@ -108,7 +108,7 @@ class Share(click.IntRange):
     "--recipe",
     type=click.Choice(["tuned", "paper"]),
     default="tuned",
-    help="What --cfg=semantic trains below 256²: a cheaper recipe with local edits, or the paper's.",
+    help="What --cfg=semantic trains below 256²: a recipe for small pictures, or the paper's.",
 )
 @click.option("--gamma", type=Number(min=0), metavar="FLOAT", help="Weight of R1 on images.")
 @click.option("--gamma-mask", type=Number(min=0), metavar="FLOAT", help="Weight of R1 on masks.")

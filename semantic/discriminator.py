@@ -66,7 +66,8 @@ class Branch(torch.nn.Module):
 class SegmentationHead(torch.nn.Module):
     """Finds regions in an image by the features of a `Branch`, from coarse to fine as in a U-Net.
 
-    The last step is made at half the resolution, where four pixels come out as one (Shi et al. 2016).
+    The last step is made at half the resolution, each position giving four pixels (sub-pixel convolution, W. Shi et al.
+    2016).
 
     Args:
         channels: width of the features at each resolution, from R/2 down to 4.
@@ -104,9 +105,9 @@ class DualBranchDiscriminator(torch.nn.Module):
         channel_base, channel_max: widths, see `channel_table`.
         channels: overrides the table with explicit widths, {resolution: channels}.
         mask_width: width of the mask's branch as a share of the image's; both end in the same number of features.
-        segmentation: also find the regions in the image, see `SegmentationHead`.
         cmap_dim: width of the mapped label; None chooses the width at 4×4.
         block_kwargs, mapping_kwargs, epilogue_kwargs: options of the parts of `training.networks.Discriminator`.
+        segmentation: also find the regions in the image, see `SegmentationHead`.
     """
 
     def __init__(
@@ -119,11 +120,11 @@ class DualBranchDiscriminator(torch.nn.Module):
         channel_max: int = 512,
         channels: Mapping[int, int] | None = None,
         mask_width: float = 1,
-        segmentation: bool = False,
         cmap_dim: int | None = None,
         block_kwargs: Mapping[str, Any] | None = None,
         mapping_kwargs: Mapping[str, Any] | None = None,
         epilogue_kwargs: Mapping[str, Any] | None = None,
+        segmentation: bool = False,
     ):
         super().__init__()
         self.c_dim = c_dim
@@ -181,8 +182,10 @@ class DualBranchDiscriminator(torch.nn.Module):
             [N, 1], or a pair of that and scores [N, K, R, R].
 
         Raises:
-            UserError: the mask has another number of planes or another size.
+            UserError: the mask has another number of planes or another size; there is no head to find regions.
         """
+        if return_segmentation and self.segmentation is None:
+            raise UserError("This discriminator was built without `segmentation`: it does not find regions in images.")
         features = self.image.features(img)
         x = features[-1]
         if mask is not None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from semantic.editing import change_outside
-from semantic.layout import Layout, shares
+from semantic.prior import RegionPrior, mean_shares
 from semantic.regions import MIN_AREA, Regions, one_hot
 from torch_utils import training_stats
 from training.loss import Samples, StyleGAN2Loss
@@ -42,8 +42,8 @@ def segmentation_loss(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         Mean over pixels, a scalar.
     """
     truth = mask.detach().argmax(dim=1)
-    shares = one_hot(truth, mask.shape[1]).mean(dim=(0, 2, 3)).add(1).div(2)
-    weights = shares.clamp(min=1e-4).rsqrt()
+    areas = one_hot(truth, mask.shape[1]).mean(dim=(0, 2, 3)).add(1).div(2)
+    weights = areas.clamp(min=1e-4).rsqrt()
     return F.cross_entropy(scores.float(), truth, weights)
 
 
@@ -75,7 +75,7 @@ class SemanticLoss(StyleGAN2Loss):
         locality_weight: weight of `locality_step`, which is not in the paper; 0 leaves it out.
         segmentation_weight: weight of `segmentation_loss`, which is not in the paper, for a D with that head: D learns
             to find the regions in real images, G to make images in which D finds the regions of their masks.
-        layout_weight: weight of `Layout.term` on coarse masks, which is not in the paper: regions are as large, and
+        prior_weight: weight of `RegionPrior.term` on coarse masks, which is not in the paper: regions are as large, and
             where, as in the data on average.
         kwargs: see `StyleGAN2Loss`.
     """
@@ -89,7 +89,7 @@ class SemanticLoss(StyleGAN2Loss):
         pl_weight: float = 0.5,
         locality_weight: float = 0,
         segmentation_weight: float = 0,
-        layout_weight: float = 0,
+        prior_weight: float = 0,
         **kwargs: Any,
     ):
         super().__init__(*args, style_mixing_prob=style_mixing_prob, pl_weight=pl_weight, **kwargs)
@@ -97,19 +97,19 @@ class SemanticLoss(StyleGAN2Loss):
         self.mask_weight = mask_weight
         self.locality_weight = locality_weight
         self.segmentation_weight = segmentation_weight
-        self.layout_weight = layout_weight
+        self.prior_weight = prior_weight
         self.num_regions = len(self.G.regions)
-        self.layout = Layout(self.num_regions, self.device)
+        self.prior = RegionPrior(self.num_regions, self.device)
 
     def running(self) -> list[torch.Tensor]:
-        return [*super().running(), *self.layout.running()]
+        return [*super().running(), *self.prior.running()]
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "layout": [tensor.cpu() for tensor in self.layout.running()]}
+        return {**super().state_dict(), "prior": [tensor.cpu() for tensor in self.prior.running()]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        for tensor, kept in zip(self.layout.running(), state.get("layout", ()), strict=False):
+        for tensor, kept in zip(self.prior.running(), state.get("prior", ()), strict=False):
             tensor.copy_(kept)
 
     def mix_styles(self, z: torch.Tensor, c: torch.Tensor, update_w_avg: bool) -> torch.Tensor:
@@ -134,43 +134,44 @@ class SemanticLoss(StyleGAN2Loss):
     def real_samples(self, real: Mapping[str, torch.Tensor]) -> Samples:
         return Samples(super().real_samples(real).images, {"mask": one_hot(real["mask"], self.num_regions)})
 
-    def augment(self, samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and masks as D sees them."""
-        if self.augment_pipe is None:
-            return samples.images, samples.extras["mask"]
-        return self.augment_pipe(samples.images, mask=samples.extras["mask"])
+    def augment(self, samples: Samples) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images and masks as D sees them, and the regions that are there to find in these images."""
+        images, mask = samples.images, samples.extras["mask"]
+        if self.augment_pipe is not None:
+            images, mask = self.augment_pipe(images, mask=mask)
+        return images, mask, mask
 
     def discriminate(self, samples: Samples, c: torch.Tensor, full_precision: bool = False) -> torch.Tensor:
         """Logits of augmented pairs; where masks teach, `segmentation_loss` of the images joins the extras.
 
         It teaches D at real pairs and G at its own, but not D at generated ones.
         """
-        images, mask = self.augment(samples)
+        images, mask, regions = self.augment(samples)
         teaches = samples.images.requires_grad or "coarse_mask" not in samples.extras
         if self.segmentation_weight == 0 or full_precision or not teaches:
             return self.run_D(images, c, full_precision, mask=mask)
         logits, scores = self.run_D(images, c, full_precision, mask=mask, return_segmentation=True)
-        samples.extras["segmentation_loss"] = segmentation_loss(scores, mask)
+        samples.extras["segmentation_loss"] = segmentation_loss(scores, regions)
         return logits
 
     def discriminator_terms(self, real: Samples) -> torch.Tensor | float:
-        if self.layout_weight != 0:
-            self.layout.observe("real", shares(real.extras["mask"]))
+        if self.prior_weight != 0:
+            self.prior.observe("real", mean_shares(real.extras["mask"]), len(real.images))
         return self.segmentation_term(real, "Loss/segmentation/real")
 
     def generator_terms(self, fake: Samples) -> torch.Tensor:
         term = mask_consistency(fake.extras["coarse_mask"], fake.extras["mask"])
         training_stats.report("Loss/mask_consistency", term)
-        return self.mask_weight * term + self.segmentation_term(fake, "Loss/segmentation/fake") + self.layout_term(fake)
+        return self.mask_weight * term + self.segmentation_term(fake, "Loss/segmentation/fake") + self.prior_term(fake)
 
-    def layout_term(self, fake: Samples) -> torch.Tensor | float:
-        """Weighted term of the mean layout of coarse masks; see `Layout`."""
-        if self.layout_weight == 0:
+    def prior_term(self, fake: Samples) -> torch.Tensor | float:
+        """Weighted term of the mean place and area of regions in coarse masks; see `RegionPrior`."""
+        if self.prior_weight == 0:
             return 0.0
-        batch = shares(fake.extras["coarse_mask"].float())
-        self.layout.observe("generated", batch)
-        training_stats.report("Loss/layout", self.layout.divergence())
-        return self.layout_weight * self.layout.term(batch)
+        batch = mean_shares(fake.extras["coarse_mask"].float())
+        self.prior.observe("generated", batch, len(fake.images))
+        training_stats.report("Loss/region_prior", self.prior.divergence())
+        return self.prior_weight * self.prior.term(batch)
 
     def segmentation_term(self, samples: Samples, statistic: str) -> torch.Tensor | float:
         """Weighted cross-entropy of what D sees in images with their masks; see `discriminate`."""

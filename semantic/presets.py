@@ -24,7 +24,7 @@ class Size:
         mask_width: width of the discriminator's mask branch as a share of its image branch.
         locality: weight of the term that keeps edits in their regions.
         segmentation: weight of the term by which D finds regions in images.
-        layout: weight of the term for the mean place and area of regions.
+        prior: weight of the term for the mean place and area of regions.
         local_layers, depth_layers: L and p of the local generators.
         G_reg_interval: steps between regularizations of the generator.
     """
@@ -43,7 +43,7 @@ class Size:
     mask_width: float = 1
     locality: float = 0
     segmentation: float = 0
-    layout: float = 0
+    prior: float = 0
     local_layers: int = 10
     depth_layers: int = 6
     G_reg_interval: int = 4
@@ -52,7 +52,7 @@ class Size:
 PAPER = Size()
 """The paper's, for 256² and above."""
 
-TUNED = {"mask_width": 0.5, "locality": 0.5, "segmentation": 1, "layout": 1}
+TUNED = {"mask_width": 0.5, "locality": 0.5, "segmentation": 1, "prior": 1}
 SHALLOW = {**TUNED, "local_layers": 6, "depth_layers": 4, "G_reg_interval": 8}
 SIZES = {
     32: Size(128, 16, 128, 32, 4, 1024, 128, 16, 0.5, 50, 5, **SHALLOW),
@@ -60,7 +60,7 @@ SIZES = {
     128: Size(512, 64, 256, 64, 16, 16384, 256, 16, 3, 300, 10, **TUNED),
 }
 """Smaller pictures need less width, and their R1 is weaker: it sums squared gradients over fewer pixels. What else
-differs from the paper is cheaper or keeps edits local, and did no harm in short runs: see docs/results.md."""
+differs from the paper is cheaper, keeps edits local or helps small regions along: see docs/results.md."""
 
 
 def size_for(resolution: int, recipe: str) -> Size:
@@ -124,7 +124,7 @@ def semantic_options(resolution: int, regions: Regions, precision: str, recipe: 
             mask_weight=100,
             locality_weight=size.locality,
             segmentation_weight=size.segmentation,
-            layout_weight=size.layout,
+            prior_weight=size.prior,
             precision=precision,
         ),
         **optimizer_options(0.002),
@@ -153,7 +153,7 @@ def adaptation_options(source: Mapping[str, Any], path: str, precision: str, fre
         raise UserError(f"--cfg=semantic-adapt starts from a network with regions, but {path} has none.")
     options = semantic_options(G.img_resolution, G.regions, precision)
     options.loss_kwargs.update(class_name="semantic.adaptation.AdaptationLoss", mask_weight=10)
-    for name in ("r1_gamma_mask", "locality_weight", "segmentation_weight", "layout_weight"):
+    for name in ("r1_gamma_mask", "locality_weight", "segmentation_weight", "prior_weight"):
         del options.loss_kwargs[name]
     del options.D_kwargs["segmentation"]
     options.update(total_kimg=32, G_reg_interval=4)

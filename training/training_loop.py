@@ -281,8 +281,7 @@ def check_moments(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], na
         ValueError: a tensor has not the shape of its parameter.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    numbers = [number for group in state["param_groups"] for number in group["params"]]
-    for number, parameter in zip(numbers, parameters, strict=True):
+    for number, parameter in enumerate(parameters):
         for key, value in state["state"].get(number, {}).items():
             if isinstance(value, torch.Tensor) and key != "step" and value.shape != parameter.shape:
                 found, wanted = list(value.shape), list(parameter.shape)

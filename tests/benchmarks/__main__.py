@@ -35,7 +35,7 @@ def machine(device: torch.device) -> str:
 @click.command(context_settings={"show_default": True})
 @click.option("--only", metavar="NAMES", default=",".join(BENCHMARKS), help="Comma-separated list of what to measure")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Where")
-@click.option("--resolution", type=int, default=256, help="Resolution; networks are those that train.py makes for it")
+@click.option("--resolution", type=int, default=256, help="Resolution; networks are those of train.py --recipe=paper")
 @click.option("--regions", callback=numbers, metavar="LIST", default="13,4,26,52", help="Numbers of regions")
 @click.option("--batches", callback=numbers, metavar="LIST", default="1,4", help="Samples of the local generators")
 @click.option("--batch", type=click.IntRange(min=1), default=2, help="Samples of a training iteration")

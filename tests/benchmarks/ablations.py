@@ -71,7 +71,8 @@ class ImageAugmentedLoss(SemanticLoss):
 
     def augment(self, samples):
         """Augmented images beside masks that stay."""
-        return self.augment_pipe(samples.images), samples.extras["mask"]
+        images, moved = self.augment_pipe(samples.images, mask=samples.extras["mask"])
+        return images, samples.extras["mask"], moved
 
 
 def with_ada(options: EasyDict) -> None:
@@ -90,7 +91,7 @@ def no_segmentation(options: EasyDict) -> None:
 def neither(options: EasyDict) -> None:
     """Regions are learned from D's verdict alone, as in the paper."""
     no_segmentation(options)
-    options.loss_kwargs.layout_weight = 0
+    options.loss_kwargs.prior_weight = 0
 
 
 def one_branch(options: EasyDict) -> None:
@@ -164,7 +165,7 @@ class Variant:
 
 VARIANTS = {
     "base": Variant("", lambda options: None),
-    "no layout": Variant("the paper's", set_loss(layout_weight=0)),
+    "no region prior": Variant("the paper's", set_loss(prior_weight=0)),
     "no segmentation": Variant("the paper's", no_segmentation),
     "neither": Variant("the paper's", neither),
     "one branch, no segmentation": Variant("fails: gradients of masks drown those of images", one_branch),

@@ -37,7 +37,7 @@ class Setting:
 
     Attributes:
         clock: measures.
-        resolution: R; the sizes of the networks follow from it as in training.
+        resolution: R; the sizes of the networks follow from it as in training by the paper's recipe.
         regions: numbers of regions K; the first is the one of rows that do not vary it.
         batches: numbers of samples N of the local generators.
         batch: samples of a training iteration.

@@ -7,10 +7,7 @@ import pytest
 from dnnlib import UserError
 from semantic.presets import semantic_options
 from semantic.regions import Regions
-from tests.runs import (
-    SEMANTIC,
-    run,
-)  # fmt: skip
+from tests.runs import SEMANTIC, run
 
 
 @pytest.mark.parametrize("resolution", [32, 256])

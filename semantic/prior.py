@@ -6,18 +6,18 @@ import torch.nn.functional as F
 from torch_utils import distributed
 
 CELLS = 8
-"""Cells along a side of the layout."""
-RATES = {"real": 0.005, "generated": 0.1}
-"""Share of a batch in the running means, once they have seen enough batches."""
+"""Cells along a side."""
+HALF_LIVES = {"real": 1000, "generated": 50}
+"""Half-lives of the running means in images, once they have seen enough of them."""
 EPS = 1e-8
 
 
-def shares(mask: torch.Tensor) -> torch.Tensor:
+def mean_shares(mask: torch.Tensor) -> torch.Tensor:
     """Mean share of every region in every cell of a batch: planes [N, K, H, H] in [-1, 1] -> [K, CELLS, CELLS]."""
     return (F.adaptive_avg_pool2d(mask.mean(dim=0), CELLS) + 1) / 2
 
 
-class Layout:
+class RegionPrior:
     """Running means of the shares of regions in cells, and the divergence of the generated from the real ones.
 
     A generator that matches the data matches this mean, too. Its gradient does not fade where a region is hardly
@@ -29,28 +29,30 @@ class Layout:
     """
 
     def __init__(self, num_regions: int, device: torch.device):
-        self.means = {kind: torch.zeros(num_regions, CELLS, CELLS, device=device) for kind in RATES}
-        self.batches = {kind: torch.zeros([], device=device) for kind in RATES}
+        self.means = {kind: torch.zeros(num_regions, CELLS, CELLS, device=device) for kind in HALF_LIVES}
+        self.images = {kind: torch.zeros([], device=device) for kind in HALF_LIVES}
 
     def running(self) -> list[torch.Tensor]:
         """All tensors that `observe` moves along."""
-        return [*self.means.values(), *self.batches.values()]
+        return [*self.means.values(), *self.images.values()]
 
-    def observe(self, kind: str, batch: torch.Tensor) -> None:
+    def observe(self, kind: str, batch: torch.Tensor, count: int) -> None:
         """Move a mean towards that of a batch.
 
         Args:
             kind: 'real' or 'generated'.
-            batch: as from `shares`.
+            batch: as from `mean_shares`.
+            count: images in the batch.
         """
+        count = count * distributed.get_world_size()
         everywhere = distributed.all_reduce(batch.detach().clone()) / distributed.get_world_size()
-        self.batches[kind] += 1
-        rate = (1 / self.batches[kind]).clamp(min=RATES[kind])
+        self.images[kind] += count
+        rate = (count / self.images[kind]).clamp(min=1 - 0.5 ** (count / HALF_LIVES[kind]))
         self.means[kind].lerp_(everywhere, rate)
 
     def divergence(self) -> torch.Tensor:
         """Kullback-Leibler divergence of the generated from the real shares, a mean over cells, in nats."""
-        real, generated = (self.means[kind] + EPS for kind in RATES)
+        real, generated = (self.means[kind] + EPS for kind in HALF_LIVES)
         return (real * (real / generated).log()).sum(dim=0).mean()
 
     def term(self, batch: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,134 @@
+"""The mean place and area of regions: running means, the term's gradient, and that it brings back what has gone."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from semantic.prior import CELLS, HALF_LIVES, RegionPrior, mean_shares
+from tests.helpers import assert_close
+from tests.semantic import test_loss
+from tests.semantic.test_discriminator import random_tensor
+from tests.semantic.test_loss import CPU, D, G, fixed_noise  # noqa: F401 - fixtures
+
+COUNT = test_loss.COUNT
+
+
+def random_shares(count, seed):
+    return random_tensor(count, CELLS, CELLS, seed=seed).softmax(dim=0)
+
+
+def filled(count=3):
+    prior = RegionPrior(count, CPU)
+    prior.observe("real", random_shares(count, 1), 8)
+    prior.observe("generated", random_shares(count, 2), 8)
+    return prior
+
+
+@pytest.mark.parametrize("side", [8, 32])
+def test_shares_are_those_of_cells(side):
+    mask = random_tensor(2, 3, side, side)
+    found, step = mean_shares(mask), side // CELLS
+    for k in range(3):
+        for row in range(CELLS):
+            for column in range(CELLS):
+                cell = mask[:, k, row * step : (row + 1) * step, column * step : (column + 1) * step]
+                assert abs(found[k, row, column] - (cell.mean() + 1) / 2) < 1e-5
+
+
+def test_means_are_plain_at_first_and_then_running():
+    prior = RegionPrior(2, CPU)
+    batches = [random_shares(2, seed) for seed in range(4)]
+    for batch in batches:
+        prior.observe("generated", batch, 8)
+    assert_close(prior.means["generated"], torch.stack(batches).mean(dim=0), 1e-5)
+    assert prior.means["real"].abs().max() == 0
+    prior.images["generated"] += 1000
+    for count in (HALF_LIVES["generated"], 8):
+        before = prior.means["generated"].clone()
+        prior.observe("generated", batches[0], count)
+        kept = 0.5 ** (count / HALF_LIVES["generated"])
+        assert_close(prior.means["generated"], batches[0] + kept * (before - batches[0]), 1e-5)
+
+
+def test_the_divergence_is_that_of_kullback_and_leibler():
+    prior = filled()
+    real, generated = prior.means["real"], prior.means["generated"]
+    plain = sum(
+        real[k, y, x] * torch.log(real[k, y, x] / generated[k, y, x])
+        for k in range(3)
+        for y in range(CELLS)
+        for x in range(CELLS)
+    )
+    assert_close(prior.divergence(), plain / CELLS**2, 1e-4)
+
+
+def test_the_gradient_is_that_of_the_divergence_at_the_mean():
+    prior = filled()
+    at = prior.means["generated"].clone().requires_grad_()
+    prior.means["generated"] = at
+    (plain,) = torch.autograd.grad(prior.divergence(), at)
+    prior.means["generated"] = at.detach()
+    batch = random_shares(3, 5).requires_grad_()
+    (actual,) = torch.autograd.grad(prior.term(batch), batch)
+    assert_close(actual, plain, 1e-4)
+
+
+def test_a_region_that_comes_back_at_once_pulls_within_bounds():
+    prior = RegionPrior(2, CPU)
+    prior.observe("real", torch.full([2, CELLS, CELLS], 0.5), 8)
+    gone, back = (torch.full([2, CELLS, CELLS], value) for value in (0.0, 1.0))
+    for _ in range(100):
+        prior.observe("generated", gone, 8)
+    prior.observe("generated", back, 8)
+    (gradient,) = torch.autograd.grad(prior.term(back.requires_grad_()), back)
+    assert gradient.abs().max() * CELLS**2 <= 0.5 / (1 - 0.5 ** (8 / HALF_LIVES["generated"])) * 1.001
+
+
+def test_a_region_behind_all_others_comes_back():
+    real = random_shares(3, 1)
+    depth = torch.zeros(2, 3, CELLS, CELLS)
+    depth[:, 2] = -12
+    depth.requires_grad_()
+    prior = RegionPrior(3, CPU)
+    for _ in range(400):
+        prior.observe("real", real, 8)
+        batch = mean_shares(depth.softmax(dim=1) * 2 - 1)
+        prior.observe("generated", batch, 8)
+        (gradient,) = torch.autograd.grad(prior.term(batch), depth)
+        with torch.no_grad():
+            depth -= 30 * gradient
+    assert prior.divergence() < 0.01
+
+
+def prior_loss(G, D, **kwargs):  # noqa: F811
+    return test_loss.build(G, D, style_mixing_prob=0, mask_weight=0, prior_weight=5, **kwargs)
+
+
+def test_G_is_drawn_to_the_mean_of_real_masks(G, D, fixed_noise):  # noqa: F811
+    loss = prior_loss(G, D)
+    test_loss.accumulate(loss, D, "Dmain")
+    actual = test_loss.accumulate(loss, G, "Gmain")
+    G.requires_grad_(True)
+    out = G.synthesis(G.mapping(*test_loss.latents()), noise_mode="random", return_mask=True)
+    real = mean_shares(test_loss.plain_reals()[1])
+    batch = mean_shares(out.coarse_mask)
+    pull = -(real / batch.detach() * batch).sum(dim=0).mean()
+    logits = test_loss.judge(loss, D, out.image, out.mask)
+    test_loss.check_gradients(actual, G, F.softplus(-logits).mean() + 5 * pull)
+
+
+def test_without_a_weight_nothing_is_observed(G, D):  # noqa: F811
+    loss = test_loss.build(G, D)
+    test_loss.accumulate(loss, D, "Dmain")
+    test_loss.accumulate(loss, G, "Gmain")
+    assert all(tensor.abs().max() == 0 for tensor in loss.prior.running())
+
+
+def test_means_go_on_with_the_run(G, D):  # noqa: F811
+    loss, again = prior_loss(G, D), prior_loss(G, D)
+    test_loss.accumulate(loss, D, "Dmain")
+    test_loss.accumulate(loss, G, "Gmain")
+    again.load_state_dict(loss.state_dict())
+    assert all(torch.equal(one, other) for one, other in zip(loss.prior.running(), again.prior.running(), strict=True))
+    assert all(any(tensor is kept for kept in loss.running()) for tensor in loss.prior.running())
+    loss.load_state_dict({"pl_mean": loss.pl_mean})  # of a run before there was one
