@@ -14,7 +14,7 @@ import click
 import numpy as np
 import torch
 
-from dnnlib import EasyDict, atomic_open, construct_class_by_name, write_json
+from dnnlib import EasyDict, UserError, atomic_open, construct_class_by_name, write_json
 from semantic.discriminator import Branch
 from semantic.loss import SemanticLoss
 from semantic.presets import semantic_options
@@ -212,7 +212,8 @@ def run_variant(name: str, seed: int, work: Path, data: Path, kimg: float, batch
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():  # of an interrupted run, or of another recipe
         path.unlink()
-    training_loop(run_dir=str(folder), device=device, **options)
+    if not training_loop(run_dir=str(folder), device=device, **options):
+        raise UserError(f"Stopped within {name!r}: the same command makes it again and goes on.")
     results = {}
     for metric in METRICS:
         results.update(json.loads((folder / f"metric-{metric}.jsonl").read_text().splitlines()[-1])["results"])
