@@ -147,6 +147,7 @@ class SemanticLoss(StyleGAN2Loss):
         It teaches D at real pairs and G at its own, but not D at generated ones.
         """
         images, mask, regions = self.augment(samples)
+        # G's own pairs when G learns, and real ones: those alone have no coarse mask.
         teaches = samples.images.requires_grad or "coarse_mask" not in samples.extras
         if self.segmentation_weight == 0 or full_precision or not teaches:
             return self.run_D(images, c, full_precision, mask=mask)

@@ -283,9 +283,10 @@ def check_moments(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], na
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, parameter in enumerate(parameters):
         for key, value in state["state"].get(number, {}).items():
-            if isinstance(value, torch.Tensor) and key != "step" and value.shape != parameter.shape:
-                found, wanted = list(value.shape), list(parameter.shape)
-                raise ValueError(f"{name} holds {key} of shape {found} for a parameter of shape {wanted}")
+            wanted = [] if key == "step" else list(parameter.shape)
+            if isinstance(value, torch.Tensor) and list(value.shape) != wanted:
+                shapes = f"{list(value.shape)} for a parameter of shape {list(parameter.shape)}"
+                raise ValueError(f"{name} holds {key} of shape {shapes}")
 
 
 def update_ema(G_ema: torch.nn.Module, G: torch.nn.Module, decay: float) -> None:

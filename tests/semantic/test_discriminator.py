@@ -49,6 +49,12 @@ def plain_conv(x, weight, bias=None, stride=1):
 
 
 def plain_branch(state, name, x):
+    return plain_features(state, name, x)[-1]
+
+
+def plain_features(state, name, x):
+    """Of one sample, after every block of a branch."""
+    found = []
     resolution = x.shape[-1]
     prefix = f"{name}.b{resolution}"
     x = plain_conv(x, state[f"{prefix}.fromrgb.weight"], state[f"{prefix}.fromrgb.bias"])
@@ -58,8 +64,9 @@ def plain_branch(state, name, x):
         main = plain_conv(main, state[f"{prefix}.conv1.weight"], state[f"{prefix}.conv1.bias"], stride=2)
         skip = plain_conv(x, state[f"{prefix}.skip.weight"], stride=2)
         x = (main + skip) / math.sqrt(2)
+        found.append(x)
         resolution //= 2
-    return x
+    return found
 
 
 def plain_linear(x, weight, bias, activate):

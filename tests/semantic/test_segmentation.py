@@ -1,7 +1,5 @@
 """The discriminator that finds regions, and what it teaches, against their formulas."""
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +10,7 @@ from semantic.presets import semantic_options
 from semantic.regions import Regions
 from tests.helpers import assert_close
 from tests.semantic import test_loss
-from tests.semantic.test_discriminator import build, plain_conv, plain_logits, random_tensor, randomize
+from tests.semantic.test_discriminator import build, plain_conv, plain_features, plain_logits, random_tensor, randomize
 from tests.semantic.test_loss import G, fixed_noise, gradients  # noqa: F401 - fixtures
 from training import transfer
 from training.options import FROM_DATA
@@ -26,22 +24,8 @@ def D():
     return randomize(network, seed=5).requires_grad_(False)
 
 
-def plain_features(state, x):
-    """Of one image, after every block of the image branch."""
-    found = []
-    resolution = x.shape[-1]
-    x = plain_conv(x, state[f"image.b{resolution}.fromrgb.weight"], state[f"image.b{resolution}.fromrgb.bias"])
-    for level in range(resolution.bit_length() - 1, 2, -1):
-        prefix = f"image.b{2**level}"
-        main = plain_conv(x, state[f"{prefix}.conv0.weight"], state[f"{prefix}.conv0.bias"])
-        main = plain_conv(main, state[f"{prefix}.conv1.weight"], state[f"{prefix}.conv1.bias"], stride=2)
-        x = (main + plain_conv(x, state[f"{prefix}.skip.weight"], stride=2)) / math.sqrt(2)
-        found.append(x)
-    return found
-
-
 def plain_scores(state, image):
-    features = plain_features(state, image)
+    features = plain_features(state, "image", image)
     x = features[-1]
     for number in range(len(features) - 2, -1, -1):
         x = plain_conv(x, state[f"segmentation.coarse.{number}.weight"])
