@@ -13,7 +13,7 @@ CORE := tests/dnnlib tests/torch_utils tests/training tests/semantic tests/test_
 .PHONY: demo test torture compat gpu results lint clean help $(COMPAT:%=compat-%)
 
 help:
-	@echo "make demo   draw faces, train for two minutes, make a region-mixing sheet (under 5 minutes on 2 cores)"
+	@echo "make demo   draw faces, train for two minutes, make a mixing sheet with the bundled network (under 5 minutes on 2 cores)"
 	@echo "make test   run all tests (under 12 minutes on 2 cores)"
 	@echo "make lint   check style"
 	@echo "make results   train and measure everything in docs/results.md: hours on a GPU, days without; goes on where it stopped"
