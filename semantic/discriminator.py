@@ -163,6 +163,11 @@ class DualBranchDiscriminator(torch.nn.Module):
             f"{self.num_regions} regions"
         )
 
+    def region_axes(self) -> dict[str, int]:
+        """Names of the tensors that hold something for each region, and the axis along which regions are."""
+        scores = ("segmentation.scores.weight", "segmentation.scores.bias") if self.segmentation is not None else ()
+        return {f"mask.b{self.img_resolution}.fromrgb.weight": 1} | dict.fromkeys(scores, 0)
+
     def forward(
         self,
         img: torch.Tensor,

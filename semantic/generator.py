@@ -152,6 +152,18 @@ class SynthesisNetwork(torch.nn.Module):
         """
         if noise_mode not in ("random", "const", "none"):
             raise UserError(f"noise_mode must be 'random', 'const' or 'none', not {noise_mode!r}.")
+        features, coarse, depth = self.compose(ws, keep_regions, coords)
+        image, full_mask = self.render(features, coarse, noise_mode)
+        return SynthesisOutput(image, full_mask, coarse, depth) if return_mask else image
+
+    def compose(
+        self, ws: torch.Tensor, keep_regions: torch.Tensor | None = None, coords: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The local generators and their fusion, all that comes before rendering; arguments are those of `forward`.
+
+        Returns:
+            Fused features [N, F, H, H], coarse mask [N, K, H, H] in [-1, 1] and pseudo-depths [N, K, H, H].
+        """
         coords = self.grid if coords is None else coords
         size, num_regions = self.grid.shape[-1], len(self.regions)
         expected = (ws.shape[0], num_regions, 2, size, size)
@@ -167,11 +179,8 @@ class SynthesisNetwork(torch.nn.Module):
         hidden, depth = self.local(self.expand(ws), coords)
         mask = coarse_mask(depth, keep_regions)
         features = self.local.fuse(hidden, feature_weights(mask, self.regions.transparent))
-        coarse = mask.unflatten(2, (size, size)) * 2 - 1
-        image, full_mask = self.render(features.unflatten(2, (size, size)), coarse, noise_mode)
-        if not return_mask:
-            return image
-        return SynthesisOutput(image, full_mask, coarse, depth.to(mask.dtype).unflatten(2, (size, size)))
+        maps = (features, mask * 2 - 1, depth.to(mask.dtype))
+        return tuple(tensor.unflatten(2, (size, size)) for tensor in maps)
 
 
 @persistence.persistent_class
@@ -235,3 +244,9 @@ class Generator(torch.nn.Module):
         """Pictures for the training grids, by file name suffix: the image and the coloured mask, each in [-1, 1]."""
         out = self(z, c, return_mask=True, **kwargs)
         return {"": out.image, "_mask": self.regions.paint(out.mask)}
+
+    def region_axes(self) -> dict[str, int]:
+        """Names of the tensors that hold something for each region, and the axis along which regions are."""
+        axes = {f"synthesis.local.{name}": axis for name, axis in self.synthesis.local.region_axes().items()}
+        stages = (f"synthesis.render.b{resolution}.to_seg" for resolution in self.synthesis.render.resolutions)
+        return axes | {f"{stage}.{name}": 0 for stage in stages for name in ("weight", "bias")}

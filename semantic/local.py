@@ -95,6 +95,12 @@ class LocalGenerators(torch.nn.Module):
         """Number of codes of a fully expanded latent, K·L."""
         return self.layer_slots.numel()
 
+    def region_axes(self) -> dict[str, int]:
+        """Names of the parameters that hold something for each region, and the axis along which regions are."""
+        layers = dict.fromkeys(("affine_weight", "affine_bias", "weight", "bias"), 1)
+        heads = ("depth_weight", "depth_gain", "depth_bias", "feature_weight", "feature_gain", "feature_bias")
+        return layers | dict.fromkeys(heads, 0)
+
     def expand(self, ws: torch.Tensor) -> torch.Tensor:
         """One code a layer a region: W+ [N, b+2K, D] -> [N, K·L, D], region-major."""
         return ws[:, self.layer_slots.flatten()]

@@ -1,7 +1,7 @@
 """Starting a run from networks that were trained before."""
 
 import inspect
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,22 +12,68 @@ OF_THE_RUN = ("num_fp16_res", "conv_clamp", "block_kwargs", "segmentation")
 """Arguments that follow from --precision and from the loss, whatever the network to resume was built with."""
 
 
-def copy_networks(source: Mapping[str, Any], targets: Mapping[str, torch.nn.Module]) -> None:
+def copy_networks(source: Mapping[str, Any], targets: Mapping[str, torch.nn.Module]) -> str | None:
     """Start networks from trained ones; a D or G that the file lacks starts from what there is.
+
+    Networks with other regions take what belongs to a region from the one of the same name; see `region_sources`.
+
+    Returns:
+        What was done about regions, for the user; None where they are the same or there are none.
 
     Raises:
         UserError: they are of another kind, or were built for other data or options.
     """
+    origin, said = None, None
+    theirs, ours = (
+        getattr(networks.get("G_ema") or networks.get("G"), "regions", None) for networks in (source, targets)
+    )
+    if theirs is not None and ours is not None and theirs.names != ours.names:
+        origin = region_sources(theirs.names, ours.names)
+        said = describe_regions(theirs.names, ours.names, origin)
     for name, target in targets.items():
         network = source.get(name)
         if network is None and name == "G":
             network = source.get("G_ema")
         if network is not None:
-            copy_matching(network, target, name)
+            copy_matching(network, target, name, origin)
+    return said
 
 
-def copy_matching(source: torch.nn.Module, target: torch.nn.Module, name: str) -> None:
+def region_sources(theirs: Sequence[str], ours: Sequence[str]) -> list[int | None]:
+    """For each of our regions the index of the one that it starts from, by name; None for a region that is new.
+
+    As many regions that are all called differently were given other names: each starts from the one at its place.
+    The first region is the background, whatever its name.
+    """
+    by_name = {name: index for index, name in enumerate(theirs)}
+    if len(theirs) == len(ours) and not set(theirs[1:]) & set(ours[1:]):
+        return list(range(len(ours)))
+    return [0, *(by_name.get(name) for name in ours[1:])]
+
+
+def describe_regions(theirs: Sequence[str], ours: Sequence[str], origin: Sequence[int | None]) -> str:
+    """One line on where regions come from."""
+    taken = [
+        name if index is None or theirs[index] == name else f"{name} from {theirs[index]}"
+        for name, index in zip(ours, origin, strict=True)
+        if index is not None
+    ]
+    new = [name for name, index in zip(ours, origin, strict=True) if index is None]
+    left = [name for index, name in enumerate(theirs) if index not in origin]
+    parts = (("taken over", taken), ("new", new), ("left out", left))
+    return "Regions of the network to resume: " + "; ".join(f"{what}: {', '.join(n)}" for what, n in parts if n) + "."
+
+
+def copy_matching(
+    source: torch.nn.Module, target: torch.nn.Module, name: str, origin: Sequence[int | None] | None = None
+) -> None:
     """Copy parameters and buffers that both networks have, by name.
+
+    Args:
+        source, target: networks of the same class.
+        name: of the network, for messages.
+        origin: as from `region_sources`, where the regions differ: of tensors that the target's `region_axes` names,
+            each region's part comes from there; what is new stays as it is.
 
     Raises:
         UserError: the network is of another kind, resolution or shape.
@@ -40,16 +86,37 @@ def copy_matching(source: torch.nn.Module, target: torch.nn.Module, name: str) -
     mismatch += f"this run's is ({target.extra_repr()})"
     if source.img_resolution != target.img_resolution:
         raise UserError(f"{mismatch}. Make the archive again with dataset_tool.py at {source.img_resolution}².")
-    theirs = dict([*source.named_parameters(), *source.named_buffers()])
+    theirs, axes = source.state_dict(), target.region_axes() if origin is not None else {}
     with torch.no_grad():
-        for key, tensor in [*target.named_parameters(), *target.named_buffers()]:
+        for key, tensor in target.state_dict().items():
             if key not in theirs:
                 continue
-            if theirs[key].shape != tensor.shape:
-                raise UserError(
-                    f"{mismatch}; {key} has shape {list(theirs[key].shape)} there and {list(tensor.shape)} here."
-                )
-            tensor.copy_(theirs[key])
+            kept = theirs[key]
+            if key in axes:
+                kept = rearranged(kept, tensor, axes[key], origin)
+            if kept.shape != tensor.shape:
+                raise UserError(f"{mismatch}; {key} has shape {list(kept.shape)} there and {list(tensor.shape)} here.")
+            tensor.copy_(kept)
+
+
+def rearranged(source: torch.Tensor, target: torch.Tensor, axis: int, origin: Sequence[int | None]) -> torch.Tensor:
+    """`target` with the parts of regions that have an origin taken from `source`.
+
+    Args:
+        source, target: along `axis` they have the same number of entries for each region in turn, and none for the
+            background if there is one entry less than regions.
+        axis: which one.
+        origin: for each region of the target the index of its origin in the source.
+    """
+    made = target.clone().movedim(axis, 0)
+    skipped = int(len(made) == len(origin) - 1)
+    per_region = (len(made) + skipped) // len(origin)
+    rows = source.movedim(axis, 0)
+    for index, start in enumerate(origin):
+        if start is not None and index >= skipped and rows.shape[1:] == made.shape[1:]:
+            here, there = ((i - skipped) * per_region for i in (index, start))
+            made[here : here + per_region] = rows[there : there + per_region]
+    return made.movedim(0, axis)
 
 
 def _kind(network: torch.nn.Module) -> str:

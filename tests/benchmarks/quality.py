@@ -21,10 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 METRICS = ("swd2k", "region_leak100", "coarse_fit500", "mask_fit500", "msssim1k")
 FASSEG = {
-    "background": [255, 0, 0], "skin": [255, 255, 0], "hair": [127, 0, 0],
-    "eyes": [0, 0, 255], "nose": [0, 255, 255], "mouth": [0, 255, 0],
+    "background": [255, 0, 0], "face": [255, 255, 0], "hair": [127, 0, 0],
+    "eye": [0, 0, 255], "nose": [0, 255, 255], "mouth": [0, 255, 0],
 }  # fmt: skip
-"""Colours of the FASSEG label pictures."""
+"""Colours of the FASSEG label pictures; regions are called as in drawn faces, so that networks can start from those."""
 
 
 @dataclasses.dataclass(frozen=True)
