@@ -6,14 +6,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from semantic.editing import change_outside
+from semantic.locality import EDITS, Locality
 from semantic.prior import RegionPrior, mean_shares
-from semantic.regions import MIN_AREA, Regions, one_hot
+from semantic.regions import Regions, one_hot
 from torch_utils import training_stats
 from training.loss import Samples, StyleGAN2Loss
-
-SMALL_CHANGE = 0.1
-"""See `SemanticLoss.locality_step`."""
 
 
 def mask_consistency(coarse_mask: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -72,7 +69,7 @@ class SemanticLoss(StyleGAN2Loss):
         mask_weight: weight of `mask_consistency`.
         style_mixing_prob: probability that a batch mixes two latents region by region.
         pl_weight: weight of the path length on expanded latents.
-        locality_weight: weight of `locality_step`, which is not in the paper; 0 leaves it out.
+        locality_weight: weight of `Locality.term`, which is not in the paper; 0 leaves it out.
         segmentation_weight: weight of `segmentation_loss`, which is not in the paper, for a D with that head: D learns
             to find the regions in real images, G to make images in which D finds the regions of their masks.
         prior_weight: weight of `RegionPrior.term` on coarse masks, which is not in the paper: regions are as large, and
@@ -100,17 +97,20 @@ class SemanticLoss(StyleGAN2Loss):
         self.prior_weight = prior_weight
         self.num_regions = len(self.G.regions)
         self.prior = RegionPrior(self.num_regions, self.device)
+        self.locality = Locality(self.num_regions, self.device)
 
     def running(self) -> list[torch.Tensor]:
-        return [*super().running(), *self.prior.running()]
+        return [*super().running(), *self.prior.running(), *self.locality.running()]
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "prior": [tensor.cpu() for tensor in self.prior.running()]}
+        parts = {"prior": self.prior, "locality": self.locality}
+        return {**super().state_dict(), **{name: [t.cpu() for t in part.running()] for name, part in parts.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        for tensor, kept in zip(self.prior.running(), state.get("prior", ()), strict=False):
-            tensor.copy_(kept)
+        for name, part in (("prior", self.prior), ("locality", self.locality)):
+            for tensor, kept in zip(part.running(), state.get(name, ()), strict=False):
+                tensor.copy_(kept)
 
     def mix_styles(self, z: torch.Tensor, c: torch.Tensor, update_w_avg: bool) -> torch.Tensor:
         """Codes for a batch; with probability `style_mixing_prob` regions take codes of a second latent.
@@ -196,25 +196,32 @@ class SemanticLoss(StyleGAN2Loss):
     def locality_step(self, z: torch.Tensor, c: torch.Tensor, gain: float) -> None:
         """Keep edits in their regions: penalize what one code of one region changes outside that region.
 
-        Half a batch is made twice, the second time with the shape or the texture code of a random region from another
-        latent. The loss is the share of a picture's change that lies outside the region's masks before and after, as
-        in the metric region_leak, on average over samples that have the region. SMALL_CHANGE of the batch's mean is
-        added to the whole of each change, so that edits that change next to nothing do not pull as hard as others.
+        A quarter of the batch is made as it is, and each of these samples again with one code of one region from
+        another latent, `locality.EDITS` times; see `Locality`. It trains the render network alone, which is what
+        spreads an edit: local generators would rather give a region up than keep to it.
         """
-        count = max(z.shape[0] // 2, 1)
+        count = max(z.shape[0] // (1 + EDITS), 1)
         z, c = z[:count], c[:count]
-        ws, other = (self.G.mapping(latents, c, skip_w_avg_update=True) for latents in (z, torch.randn_like(z)))
-        edited = torch.randint(2 * self.num_regions, [count, 1], device=z.device)
+        with torch.no_grad():
+            ws = self.G.mapping(z, c, skip_w_avg_update=True)
+        first = self.render(ws)
+        codes = self.locality.choose(first[1])
+        z, c, ws = (tensor.repeat_interleave(EDITS, dim=0) for tensor in (z, c, ws))
+        with torch.no_grad():
+            other = self.G.mapping(torch.randn_like(z), c, skip_w_avg_update=True)
         slots = torch.arange(ws.shape[1], device=z.device) - self.G.regions.base_layers
-        changed = torch.where((slots == edited).unsqueeze(2), other, ws)
-        with self.autocast():
-            out = self.G.synthesis(torch.cat([ws, changed]), noise_mode="const", return_mask=True)
-        before, after = out.image.float().clamp(-1, 1).chunk(2)
-        first, second = (out.mask.argmax(dim=1) == (edited // 2).repeat(2, 1).unsqueeze(2)).chunk(2)
-        there = torch.maximum(first.float().mean(dim=(1, 2)), second.float().mean(dim=(1, 2))) >= MIN_AREA
-        outside, everywhere = change_outside(after - before, (first | second).unsqueeze(1)).T * there
-        count = there.sum().clamp(min=1)
-        least = SMALL_CHANGE * everywhere.sum().detach() / count + 1e-8
-        loss = (outside / (everywhere + least)).sum() / count
+        edited_image, edited_mask = self.render(
+            torch.where((slots == codes.flatten().unsqueeze(1)).unsqueeze(2), other, ws)
+        )
+        before, mask = (tensor.repeat_interleave(EDITS, dim=0) for tensor in first)
+        change = edited_image.float().clamp(-1, 1) - before.float().clamp(-1, 1)
+        loss = self.locality.term(codes.flatten(), change, mask, edited_mask)
         training_stats.report("Loss/region_leak", loss)
         (loss * (self.locality_weight * gain)).backward()
+
+    def render(self, ws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image and mask with the noise as it is; gradients reach the render network only."""
+        with self.autocast():
+            with torch.no_grad():
+                features, coarse_mask, _ = self.G.synthesis.compose(ws)
+            return self.G.synthesis.render(features, coarse_mask, "const")

@@ -52,7 +52,7 @@ class Size:
 PAPER = Size()
 """The paper's, for 256² and above."""
 
-TUNED = {"mask_width": 0.5, "locality": 0.5, "segmentation": 1, "prior": 1}
+TUNED = {"mask_width": 0.5, "locality": 4, "segmentation": 1, "prior": 1}
 SHALLOW = {**TUNED, "local_layers": 6, "depth_layers": 4, "G_reg_interval": 8}
 SIZES = {
     32: Size(128, 16, 128, 32, 4, 1024, 128, 16, 0.5, 50, 5, **SHALLOW),

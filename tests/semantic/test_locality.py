@@ -1,0 +1,137 @@
+"""Edits that stay in their regions: the term against plain loops, which edits are tried, and that the term works."""
+
+import pytest
+import torch
+
+from semantic.locality import ABSENT, EDITS, HALF_LIFE, LEAST_LEAK, Locality
+from tests.helpers import assert_close
+from tests.semantic.test_discriminator import random_tensor
+from tests.semantic.test_loss import BATCH, COUNT, CPU, RESOLUTION, accumulate, build, check_gradients
+from tests.semantic.test_loss import D as D  # a fixture
+from tests.semantic.test_loss import G as G
+
+
+def everywhere_visible(G, missing=None):
+    """Every region wins somewhere, but for one; and noise does not decide ties."""
+    with torch.no_grad():
+        for name, buffer in G.named_buffers():
+            if name.endswith("noise_const"):
+                buffer.zero_()
+        mask = G(random_tensor(BATCH, 4, seed=3), None, noise_mode="const", return_mask=True).mask
+        bias = G.synthesis.render.b32.to_seg.bias
+        bias -= mask.mean(dim=(0, 2, 3))
+        if missing is not None:
+            bias[missing] -= 1000
+
+
+def plain_edits(G, z, others, codes):
+    """(code, change outside, change in all) of every edit of a sample of which the region is there."""
+    found = []
+    for n, code in enumerate(codes):
+        ws, donor = G.mapping(z, None), G.mapping(others[n : n + 1], None)
+        changed = ws.clone()
+        changed[0, 1 + code] = donor[0, 1 + code]  # after the one base code
+        one, two = (G.synthesis(w, noise_mode="const", return_mask=True) for w in (ws, changed))
+        region = (one.mask[0].argmax(0) == code // 2) | (two.mask[0].argmax(0) == code // 2)
+        if region.sum() >= 0.001 * RESOLUTION**2:
+            change = (two.image.clamp(-1, 1) - one.image.clamp(-1, 1))[0].abs()
+            found.append((code, sum(plane[~region].sum() for plane in change), change.sum()))
+    return found
+
+
+def plain_term(edits, before=()):
+    """Mean of the shares outside, each beside the mean change of its code; `before` are edits of earlier steps."""
+    sizes = {}
+    for code, _, everywhere in [*before, *edits]:
+        sizes.setdefault(code, []).append(everywhere.item())
+    usual = {code: sum(values) / len(values) for code, values in sizes.items()}
+    return sum(out / (total + 0.1 * usual[code]) for code, out, total in edits) / len(edits)
+
+
+@pytest.mark.parametrize(("codes", "gain", "missing"), [((0, 1, 5), 1, None), ((3, 4, 2), 8, None), ((0, 5, 1), 1, 0)])
+def test_the_term_is_the_leak_of_one_code_of_one_region(G, D, monkeypatch, codes, gain, missing):
+    everywhere_visible(G, missing)
+    z, others = random_tensor(BATCH, 4, seed=3)[:1], random_tensor(EDITS, 4, seed=7)
+    monkeypatch.setattr(torch, "randn_like", lambda x: others)
+    monkeypatch.setattr(Locality, "choose", lambda self, mask: torch.tensor([codes]))
+    actual = accumulate(build(G, D, pl_weight=0, locality_weight=2), G, "Greg", gain)
+    render = "synthesis.render."
+    assert all(grad is None for name, grad in actual.items() if not name.startswith(render))
+    actual = {name.removeprefix(render): grad for name, grad in actual.items()}
+    G.requires_grad_(True)
+    expected = gain * 2 * plain_term(plain_edits(G, z, others, codes))
+    # rounding decides the sign of tiny changes
+    check_gradients(actual, G.synthesis.render, expected, tolerance=1e-2, floor=1e-4)
+
+
+def some_edits(count, seed, codes=2 * COUNT):
+    changes = random_tensor(count, 2, seed=seed).abs()
+    changes[:, 1] += changes[:, 0]
+    numbers = torch.randint(codes, [count], generator=torch.Generator().manual_seed(seed))
+    return numbers, changes, torch.arange(count) % 4 != 0
+
+
+def test_the_sums_are_those_of_edits_that_count_with_a_half_life():
+    locality, plain = Locality(COUNT, CPU), torch.zeros(3, 2 * COUNT)
+    for seed in range(3):
+        codes, changes, there = some_edits(8, seed)
+        locality.observe(codes, changes, there)
+        plain *= 0.5 ** (8 / HALF_LIFE)
+        for code, (outside, total), counts in zip(codes, changes, there, strict=True):
+            if counts:
+                plain[:, code] += torch.stack([outside, total, torch.tensor(1.0)])
+    assert_close(locality.sums, plain, 1e-5)
+    known = plain[1] > 0
+    assert_close(locality.leaks()[known], (plain[0] / plain[1])[known], 1e-5)
+    assert (locality.leaks()[~known] == 1).all()
+    assert_close(locality.sizes()[known], (plain[1] / plain[2])[known], 1e-5)
+
+
+def test_nothing_is_nothing():
+    locality = Locality(COUNT, CPU)
+    assert (locality.leaks() == 1).all()
+    assert (locality.sizes() == 0).all()
+    image, mask = torch.zeros(EDITS, 3, 8, 8, requires_grad=True), torch.zeros(EDITS, COUNT, 8, 8)
+    term = locality.term(torch.tensor([0, 2, 5]), image, mask, mask)
+    term.backward()
+    assert term == 0
+    assert image.grad.isfinite().all()
+
+
+def test_codes_that_leak_and_regions_that_are_there_are_tried_most():
+    locality = Locality(2, CPU)
+    leaks = torch.tensor([0.0, 0.4, 0.9, 0.1])
+    locality.sums = torch.stack([leaks, torch.ones(4), torch.ones(4)])
+    mask = torch.zeros(6000, 2, 4, 4)
+    mask[:, 0] = 1  # only the first region is seen
+    chosen = locality.choose(mask)
+    assert chosen.shape == (6000, EDITS)
+    assert all(len(set(row)) == EDITS for row in chosen[:50].tolist())
+    odds = (leaks + LEAST_LEAK) * torch.tensor([1, 1, ABSENT, ABSENT])
+    first = torch.bincount(chosen[:, 0], minlength=4) / 6000
+    assert (first - odds / odds.sum()).abs().max() < 0.03
+
+
+def test_the_sums_are_kept(G, D):
+    loss = build(G, D, locality_weight=1)
+    accumulate(loss, G, "Greg")
+    assert loss.locality.sums.abs().max() > 0
+    other = build(G, D)
+    other.load_state_dict(loss.state_dict())
+    assert torch.equal(other.locality.sums, loss.locality.sums)
+    assert any(tensor is loss.locality.sums for tensor in loss.running())
+
+
+def test_a_network_learns_to_keep_edits_in_their_regions(G, D):
+    torch.manual_seed(0)
+    everywhere_visible(G)
+    loss = build(G, D, pl_weight=0, locality_weight=1)
+    G.requires_grad_(True)
+    optimizer = torch.optim.Adam(G.parameters(), 0.01)
+    leaks = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss.regularize_generator(torch.randn(8, 4), torch.zeros(8, 0), 1)
+        optimizer.step()
+        leaks.append(loss.locality.leaks().mean().item())
+    assert leaks[-1] < leaks[0] - 0.05
