@@ -31,7 +31,7 @@ SHOWN = {gallery.write_mixing, gallery.write_loops, gallery.write_components}
 @click.option("--rows", type=SeedList(), help="Source seeds of the mixing sheet. [default: --seeds, else 0-3]")
 @click.option("--cols", type=SeedList(), help="Donor seeds of mixing sheet and loops. [default: from 100 on]")
 @click.option("--regions", metavar="A,B", help="Regions of the sheets and loops. [default: all]")
-@click.option("--part", type=click.Choice(editing.PARTS), default="both", help="Codes of a region to mix or to loop.")
+@click.option("--part", type=click.Choice(editing.PARTS), default="both", help="What of a region to mix or to loop.")
 @click.option("--interpolate-regions", is_flag=True, help="One mp4 a region: a closed loop through codes of it.")
 @click.option("--frames", type=click.IntRange(min=2), default=120, help="Frames of a loop.")
 @click.option("--fps", type=click.IntRange(min=1), default=30, help="Frames a second.")
@@ -58,6 +58,8 @@ def main(**options: Any) -> None:
     Regions of other images, on one sheet:
       python generate.py --mix-regions
       python generate.py --mix-regions --rows=1,5,9 --regions=hair,eye --cols=20-23 --part=texture
+    Hats and glasses come and go with base codes, which the whole region takes along:
+      python generate.py --mix-regions --regions=hat,glasses --part=whole
     A video in which the hair alone changes:
       python generate.py --interpolate-regions --regions=hair --seeds=3
     How an image is put together:

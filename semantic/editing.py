@@ -1,7 +1,7 @@
 """Edits of compositional latents and grids: mixing regions, loops through codes, moving a region.
 
-Everything here is a pure function of tensors. Codes are W+ latents [N, b+2K, D]; the expanded latents [N, K·L, D]
-have no slots of their own for a region's shape and texture and are refused.
+Everything here is a pure function of tensors. Codes are W+ latents [N, b+2K, D]. The expanded latents [N, K·L, D]
+have no slots of their own for a region's shape and texture; of them regions can be taken as a whole only.
 """
 
 import io
@@ -19,7 +19,8 @@ import torch
 from dnnlib import UserError, open_url
 from semantic.regions import Regions
 
-PARTS = ("shape", "texture", "both")
+PARTS = ("shape", "texture", "both", "whole")
+"""What of a region an edit takes: its shape code, its texture code, both, or all that its local generator sees."""
 MAX_LATENT_BYTES = 1 << 28
 
 
@@ -93,7 +94,7 @@ def region_slots(regions: Regions, which: Iterable[int | str], part: str = "both
     Raises:
         UserError: an unknown part or region.
     """
-    if part not in PARTS:
+    if part not in PARTS[:3]:
         raise UserError(f"There is no part {part!r} of a region: choose shape, texture or both.")
     kept = ("shape", "texture") if part == "both" else (part,)
     return [regions.slots(region)[name] for region in which for name in kept]
@@ -102,28 +103,45 @@ def region_slots(regions: Regions, which: Iterable[int | str], part: str = "both
 def mix_regions(
     ws: torch.Tensor, donor_ws: torch.Tensor, regions: Regions, which: Iterable[int | str], part: str = "both"
 ) -> torch.Tensor:
-    """Take the codes of some regions from a donor; base codes and all other regions stay.
+    """Take the codes of some regions from a donor; all other regions stay, and but for 'whole' the base codes.
+
+    With 'whole' the local generators of these regions see what they see in the donor, base codes included, and all
+    others what they see in the source: whether there is a hat, say, may depend on base codes. That takes expanded
+    latents, in which each region has base codes of its own.
 
     Args:
-        ws: [N, b+2K, D].
+        ws: [N, b+2K, D]; for 'whole' expanded, [N, K·L, D], see `SynthesisNetwork.expand`.
         donor_ws: of the same shape, or one that broadcasts to it or against it, such as [1, b+2K, D].
         regions: the regions of the network.
         which: indices or names of the regions to take.
-        part: 'shape', 'texture' or 'both'.
+        part: 'shape', 'texture', 'both' or 'whole'.
 
     Returns:
         A new tensor of the shape that both broadcast to.
 
     Raises:
-        UserError: an unknown region or part, or codes that are not W+ latents of these regions.
+        UserError: an unknown region or part, or codes that are not such latents of these regions.
     """
-    slots = region_slots(regions, which, part)
-    check_ws(ws, regions)
-    check_ws(donor_ws, regions)
+    if part == "whole":
+        slots, check = expanded_slots(ws, regions, which), check_expanded
+    else:
+        slots, check = region_slots(regions, which, part), check_ws
+    check(ws, regions)
+    check(donor_ws, regions)
     ws, donor_ws = torch.broadcast_tensors(ws, donor_ws)
     mixed = ws.clone()
     mixed[:, slots] = donor_ws[:, slots].to(mixed)
     return mixed
+
+
+def expanded_slots(ws: torch.Tensor, regions: Regions, which: Iterable[int | str]) -> list[int]:
+    """Slots of the regions in `which` in expanded latents [N, K·L, D]."""
+    layers = ws.shape[1] // len(regions)
+    return [
+        slot
+        for region in which
+        for slot in range(layers * regions.index(region), layers * regions.index(region) + layers)
+    ]
 
 
 def loop_codes(keys: torch.Tensor, frames: int) -> torch.Tensor:
@@ -158,8 +176,8 @@ def loop_regions(
     """Let the codes of some regions run in a loop from their own through those of donors; the rest stays.
 
     Args:
-        ws: codes that start and end the loop, [N, b+2K, D].
-        donor_ws: [M, b+2K, D], visited in order.
+        ws: codes that start and end the loop, [N, b+2K, D]; for 'whole' expanded.
+        donor_ws: [M, b+2K, D], visited in order; of the same kind.
         frames: F.
 
     Returns:
@@ -299,4 +317,17 @@ def check_ws(ws: torch.Tensor, regions: Regions) -> None:
         raise UserError(
             f"Edits of regions need W+ latents [N, {regions.num_ws}, D] for these {len(regions)} regions, "
             f"but the latents have the shape {list(ws.shape)}."
+        )
+
+
+def check_expanded(ws: torch.Tensor, regions: Regions) -> None:
+    """Refuse codes that are not expanded latents of these regions.
+
+    Raises:
+        UserError: another number of codes, for instance that of W+.
+    """
+    if ws.ndim != 3 or ws.shape[1] % len(regions) or ws.shape[1] == regions.num_ws:
+        raise UserError(
+            f"Whole regions are taken of expanded latents [N, K·L, D] of these {len(regions)} regions, "
+            f"but the latents have the shape {list(ws.shape)}: see G.synthesis.expand."
         )

@@ -135,6 +135,11 @@ def write_images(studio: Studio, opts: EasyDict) -> None:
             bar.update(len(out.image))
 
 
+def for_part(studio: Studio, ws: torch.Tensor, part: str) -> torch.Tensor:
+    """The kind of codes of which this part of a region can be taken."""
+    return studio.G.synthesis.expand(ws) if part == "whole" else ws
+
+
 def write_mixing(studio: Studio, opts: EasyDict) -> None:
     """The region-mixing sheet: sources down, regions and donors across."""
     regions = studio.regions("--mix-regions")
@@ -142,6 +147,7 @@ def write_mixing(studio: Studio, opts: EasyDict) -> None:
     columns = sheets.mixing_columns(regions, chosen(regions, opts.regions), opts.cols)
     seeds = sorted({seed for _, seed in columns})
     donors = studio.codes(seeds)
+    sources, donors = (for_part(studio, codes, opts.part) for codes in (sources, donors))
     codes = [sources, donors]
     for source in sources:
         for region, seed in columns:
@@ -155,8 +161,8 @@ def write_mixing(studio: Studio, opts: EasyDict) -> None:
             images.append(sheets.image_cells(out.image, size))
             masks.append(sheets.mask_cells(out.mask, regions, size))
             bar.update(len(out.image))
-    part = "" if opts.part == "both" else f" {opts.part}"
-    over = [sheets.Label(regions.names[k] + part, f"from seed {seed}", regions.colors[k]) for k, seed in columns]
+    form = {"both": "{}", "whole": "whole {}"}.get(opts.part, f"{{}} {opts.part}")
+    over = [sheets.Label(form.format(regions.names[k]), f"from seed {seed}", regions.colors[k]) for k, seed in columns]
     beside = [sheets.Label(title(name)) for name in names]
     of_columns = [len(names) + seeds.index(seed) for _, seed in columns]
     for name, cells in [("mix-regions.png", images), ("mix-regions-masks.png", masks if opts.save_masks else [])]:
@@ -173,6 +179,7 @@ def write_loops(studio: Studio, opts: EasyDict) -> None:
     regions = studio.regions("--interpolate-regions")
     _, ws = subjects(studio, opts, opts.seeds or [0])
     donors = studio.codes(opts.cols or range(sheets.FIRST_DONOR, sheets.FIRST_DONOR + LOOP_DONORS))
+    ws, donors = (for_part(studio, codes, opts.part) for codes in (ws, donors))
     side = max(studio.G.img_resolution, sheets.LARGEST_CELL)
     for k in chosen(regions, opts.regions) or range(len(regions)):
         codes = editing.loop_regions(ws, donors, regions, [k], opts.frames, opts.part)

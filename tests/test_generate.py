@@ -178,6 +178,28 @@ def test_mixing_sheet_shows_what_mixing_gives(run, monkeypatch):
     assert np.array_equal(mixes[1][3], cell(mixed))
 
 
+def test_whole_regions_are_mixed_with_their_base_codes(semantic_run, tmp_path, monkeypatch):
+    drawn = []
+    draw = sheets.mixing_sheet
+    monkeypatch.setattr(sheets, "mixing_sheet", lambda *args: drawn.append(args) or draw(*args))
+    snapshot = semantic_run / "network-snapshot-000000.pkl"
+    options = ["--regions=hair", "--part=whole", "--rows=1", "--cols=5", "--frames=3", f"--outdir={tmp_path}"]
+    options += [f"--network={snapshot}", "--device=cpu", "--mix-regions", "--interpolate-regions"]
+    result = CliRunner().invoke(generate.main, options)
+    assert result.exit_code == 0, result.output
+    assert names(tmp_path) == ["interpolate-hair.mp4", "mix-regions.png"]
+    _, _, mixes, columns, _ = drawn[0]
+    assert columns[0].title == "whole hair"
+    G = legacy.load_network(snapshot)["G_ema"]
+    codes = G.mapping(editing.seed_latents([1, 5], G.z_dim), None, truncation_psi=0.7)
+    expanded, donor = G.synthesis.expand(codes).split(1)
+    layers = expanded.shape[1] // 3
+    expanded = torch.cat([expanded[:, : 2 * layers], donor[:, 2 * layers :]], dim=1)  # hair is region 2
+    with torch.no_grad():
+        image = G.synthesis(expanded, noise_mode="const")
+    assert np.abs(mixes[0][0] - sheets.image_cells(image, mixes.shape[2])[0].astype(int)).max() <= 1
+
+
 def test_mixing_sheet_needs_no_options(run):
     done = run("--mix-regions")
     assert done.code == 0, done.output

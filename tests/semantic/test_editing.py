@@ -39,6 +39,18 @@ def test_mixing_takes_only_the_slots_of_the_part(part, taken):
     assert torch.equal(ws, before)
 
 
+def test_a_whole_region_takes_all_codes_of_its_local_generator():
+    layers = 4
+    ws, donor = (torch.randn(n, layers * len(REGIONS), 5) for n in (2, 1))
+    mixed = editing.mix_regions(ws, donor, REGIONS, ["hair", 0], "whole")
+    for k in range(len(REGIONS)):
+        own = slice(k * layers, (k + 1) * layers)
+        taken = REGIONS.names[k] == "hair" or k == 0
+        assert torch.equal(mixed[:, own], donor[:, own].expand(2, -1, -1) if taken else ws[:, own])
+    with pytest.raises(UserError, match="Whole regions are taken of expanded latents"):
+        editing.mix_regions(random_ws(1), random_ws(1), REGIONS, ["hair"], "whole")
+
+
 def test_one_source_meets_many_donors():
     mixed = editing.mix_regions(random_ws(1), random_ws(3, seed=1), REGIONS, [0])
     assert torch.equal(mixed[:, 2:4], random_ws(3, seed=1)[:, 2:4])
