@@ -6,6 +6,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from tests.benchmarks import drawn_leak
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.measure import Clock, Row, markdown
 from tests.benchmarks.reference import PlainDiscriminator, PlainSynthesis
@@ -86,3 +87,11 @@ def test_peak_memory_counts_what_is_freed_again():
 
     needed = Clock().peak_memory(function)
     assert 2**23 < needed < 2**26
+
+
+def test_texture_edits_of_drawn_faces_stay_in_their_regions():
+    result = CliRunner().invoke(drawn_leak.main, ["--count=3", "--resolution=32"])
+    assert result.exit_code == 0, result.output
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in result.output.splitlines()[2:]]
+    assert len(rows) == 16
+    assert all(0 <= float(value) < 0.3 for part, _, *values in rows if part == "texture" for value in values)
