@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from semantic.locality import EDITS, Locality
-from semantic.prior import RegionPrior, mean_shares
+from semantic.prior import RegionPrior, mean_shares, mean_squares
 from semantic.regions import Regions, one_hot
 from torch_utils import training_stats
 from training.loss import Samples, StyleGAN2Loss
@@ -72,8 +72,8 @@ class SemanticLoss(StyleGAN2Loss):
         locality_weight: weight of `Locality.term`, which is not in the paper; 0 leaves it out.
         segmentation_weight: weight of `segmentation_loss`, which is not in the paper, for a D with that head: D learns
             to find the regions in real images, G to make images in which D finds the regions of their masks.
-        prior_weight: weight of `RegionPrior.term` on coarse masks, which is not in the paper: regions are as large, and
-            where, as in the data on average.
+        prior_weight: weight of the terms of `RegionPrior` on coarse masks, which are not in the paper: regions are as
+            large, and where, as in the data on average, and as often large.
         kwargs: see `StyleGAN2Loss`.
     """
 
@@ -109,8 +109,10 @@ class SemanticLoss(StyleGAN2Loss):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         for name, part in (("prior", self.prior), ("locality", self.locality)):
-            for tensor, kept in zip(part.running(), state.get(name, ()), strict=False):
-                tensor.copy_(kept)
+            running, kept = part.running(), state.get(name, ())
+            if len(kept) == len(running):  # else of a run before there was this much of it: it starts anew
+                for tensor, value in zip(running, kept, strict=True):
+                    tensor.copy_(value)
 
     def mix_styles(self, z: torch.Tensor, c: torch.Tensor, update_w_avg: bool) -> torch.Tensor:
         """Codes for a batch; with probability `style_mixing_prob` regions take codes of a second latent.
@@ -157,7 +159,8 @@ class SemanticLoss(StyleGAN2Loss):
 
     def discriminator_terms(self, real: Samples) -> torch.Tensor | float:
         if self.prior_weight != 0:
-            self.prior.observe("real", mean_shares(real.extras["mask"]), len(real.images))
+            mask = real.extras["mask"]
+            self.prior.observe("real", mean_shares(mask), mean_squares(mask), len(mask))
         return self.segmentation_term(real, "Loss/segmentation/real")
 
     def generator_terms(self, fake: Samples) -> torch.Tensor:
@@ -166,13 +169,15 @@ class SemanticLoss(StyleGAN2Loss):
         return self.mask_weight * term + self.segmentation_term(fake, "Loss/segmentation/fake") + self.prior_term(fake)
 
     def prior_term(self, fake: Samples) -> torch.Tensor | float:
-        """Weighted term of the mean place and area of regions in coarse masks; see `RegionPrior`."""
+        """Weighted terms of the mean place and area of regions in coarse masks; see `RegionPrior`."""
         if self.prior_weight == 0:
             return 0.0
-        batch = mean_shares(fake.extras["coarse_mask"].float())
-        self.prior.observe("generated", batch, len(fake.images))
+        mask = fake.extras["coarse_mask"].float()
+        shares, squares = mean_shares(mask), mean_squares(mask)
+        self.prior.observe("generated", shares, squares, len(mask))
         training_stats.report("Loss/region_prior", self.prior.divergence())
-        return self.prior_weight * self.prior.term(batch)
+        training_stats.report("Loss/region_squares", self.prior.pull().square().mean())
+        return self.prior_weight * (self.prior.term(shares) + self.prior.square_term(squares))
 
     def segmentation_term(self, samples: Samples, statistic: str) -> torch.Tensor | float:
         """Weighted cross-entropy of what D sees in images with their masks; see `discriminate`."""

@@ -4,23 +4,28 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from semantic.prior import CELLS, HALF_LIVES, RegionPrior, mean_shares
+from semantic.prior import CELLS, HALF_LIVES, LARGEST_PULL, RegionPrior, mean_shares, mean_squares
 from tests.helpers import assert_close
 from tests.semantic import test_loss
 from tests.semantic.test_discriminator import random_tensor
 from tests.semantic.test_loss import CPU, D, G, fixed_noise  # noqa: F401 - fixtures
 
 COUNT = test_loss.COUNT
+NONE = torch.zeros([])
 
 
 def random_shares(count, seed):
     return random_tensor(count, CELLS, CELLS, seed=seed).softmax(dim=0)
 
 
+def random_squares(count, seed):
+    return random_tensor(count, seed=seed).square() + 0.1
+
+
 def filled(count=3):
     prior = RegionPrior(count, CPU)
-    prior.observe("real", random_shares(count, 1), 8)
-    prior.observe("generated", random_shares(count, 2), 8)
+    prior.observe("real", random_shares(count, 1), random_squares(count, 1), 8)
+    prior.observe("generated", random_shares(count, 2), random_squares(count, 2), 8)
     return prior
 
 
@@ -39,13 +44,14 @@ def test_means_are_plain_at_first_and_then_running():
     prior = RegionPrior(2, CPU)
     batches = [random_shares(2, seed) for seed in range(4)]
     for batch in batches:
-        prior.observe("generated", batch, 8)
+        prior.observe("generated", batch, batch[:, 0, 0], 8)
     assert_close(prior.means["generated"], torch.stack(batches).mean(dim=0), 1e-5)
+    assert_close(prior.squares["generated"], prior.means["generated"][:, 0, 0], 1e-5)
     assert prior.means["real"].abs().max() == 0
     prior.images["generated"] += 1000
     for count in (HALF_LIVES["generated"], 8):
         before = prior.means["generated"].clone()
-        prior.observe("generated", batches[0], count)
+        prior.observe("generated", batches[0], batches[0][:, 0, 0], count)
         kept = 0.5 ** (count / HALF_LIVES["generated"])
         assert_close(prior.means["generated"], batches[0] + kept * (before - batches[0]), 1e-5)
 
@@ -73,13 +79,54 @@ def test_the_gradient_is_that_of_the_divergence_at_the_mean():
     assert_close(actual, plain, 1e-4)
 
 
+def test_squares_are_those_of_the_areas_of_samples():
+    mask = random_tensor(4, 3, 8, 8)
+    plain = torch.stack([sum(((mask[n, k].mean() + 1) / 2) ** 2 for n in range(4)) / 4 for k in range(3)])
+    assert_close(mean_squares(mask), plain, 1e-5)
+
+
+def test_the_gradient_of_the_squares_is_that_of_their_ratio():
+    prior = filled()
+    real, at = prior.squares["real"], prior.squares["generated"].clone().requires_grad_()
+    ratio = (at / real).log()
+    prior.squares["generated"] = at.detach()
+    assert (ratio.abs() < LARGEST_PULL).any()
+    assert_close(prior.pull(), ratio.detach().clamp(-LARGEST_PULL, LARGEST_PULL), 1e-4)
+    value = (prior.means["real"].mean(dim=(1, 2)) * ratio.square() / 2).sum()
+    (plain,) = torch.autograd.grad(value, at)
+    batch = random_squares(3, 5).requires_grad_()
+    (actual,) = torch.autograd.grad(prior.square_term(batch), batch)
+    inside = ratio.abs() < LARGEST_PULL
+    assert_close(actual[inside], plain[inside], 1e-4)
+
+
+def test_glasses_on_every_fourth_face_are_not_a_quarter_of_them_on_every_face():
+    real = torch.full([8, 2, CELLS, CELLS], -1.0)
+    real[::4, 1] = 0.6
+    real[:, 0] = -real[:, 1]
+    depth = (random_tensor(8, 1, 1, 1) * 0.1 - 1.4).repeat(1, 1, CELLS, CELLS).requires_grad_()
+    prior = RegionPrior(2, CPU)
+    for _ in range(3000):
+        prior.observe("real", mean_shares(real), mean_squares(real), 8)
+        mask = torch.cat([-depth, depth], dim=1).softmax(dim=1) * 2 - 1
+        shares, squares = mean_shares(mask), mean_squares(mask)
+        prior.observe("generated", shares, squares, 8)
+        (gradient,) = torch.autograd.grad(prior.term(shares) + prior.square_term(squares), depth)
+        with torch.no_grad():
+            depth -= 3 * gradient
+    areas = ((mask[:, 1].mean(dim=(1, 2)) + 1) / 2).sort().values
+    assert abs(areas.mean() - 0.2) < 0.03
+    assert areas.square().mean() / mean_squares(real)[1] > 0.8
+    assert areas[0] < 0.1 < 0.5 < areas[-1]
+
+
 def test_a_region_that_comes_back_at_once_pulls_within_bounds():
     prior = RegionPrior(2, CPU)
-    prior.observe("real", torch.full([2, CELLS, CELLS], 0.5), 8)
+    prior.observe("real", torch.full([2, CELLS, CELLS], 0.5), NONE, 8)
     gone, back = (torch.full([2, CELLS, CELLS], value) for value in (0.0, 1.0))
     for _ in range(100):
-        prior.observe("generated", gone, 8)
-    prior.observe("generated", back, 8)
+        prior.observe("generated", gone, NONE, 8)
+    prior.observe("generated", back, NONE, 8)
     (gradient,) = torch.autograd.grad(prior.term(back.requires_grad_()), back)
     assert gradient.abs().max() * CELLS**2 <= 0.5 / (1 - 0.5 ** (8 / HALF_LIVES["generated"])) * 1.001
 
@@ -91,9 +138,9 @@ def test_a_region_behind_all_others_comes_back():
     depth.requires_grad_()
     prior = RegionPrior(3, CPU)
     for _ in range(400):
-        prior.observe("real", real, 8)
+        prior.observe("real", real, NONE, 8)
         batch = mean_shares(depth.softmax(dim=1) * 2 - 1)
-        prior.observe("generated", batch, 8)
+        prior.observe("generated", batch, NONE, 8)
         (gradient,) = torch.autograd.grad(prior.term(batch), depth)
         with torch.no_grad():
             depth -= 30 * gradient
@@ -113,6 +160,9 @@ def test_G_is_drawn_to_the_mean_of_real_masks(G, D, fixed_noise):  # noqa: F811
     real = mean_shares(test_loss.plain_reals()[1])
     batch = mean_shares(out.coarse_mask)
     pull = -(real / batch.detach() * batch).sum(dim=0).mean()
+    theirs, ours = mean_squares(test_loss.plain_reals()[1]), mean_squares(out.coarse_mask)
+    ratio = (ours.detach() / theirs).log().clamp(-LARGEST_PULL, LARGEST_PULL)
+    pull = pull + (real.mean(dim=(1, 2)) * ratio / ours.detach() * ours).sum()
     logits = test_loss.judge(loss, D, out.image, out.mask)
     test_loss.check_gradients(actual, G, F.softplus(-logits).mean() + 5 * pull)
 
