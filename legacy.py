@@ -35,12 +35,13 @@ DOWNLOADS = {
     "ffhq1024": f"{_TRANSFER}/ffhq-res1024-mirror-stylegan2-noaug.pkl",
     "celebahq256": f"{_TRANSFER}/celebahq-res256-mirror-paper256-kimg100000-ada-target0.5.pkl",
     "lsundog256": f"{_TRANSFER}/lsundog-res256-paper256-kimg100000-noaug.pkl",
+    "faces64": str(Path(__file__).resolve().parent / "semantic/bundled/faces64.pkl"),
 }
-"""Networks that can be named instead of given by path."""
+"""Networks that can be named instead of given by path; faces64 comes with the project."""
 
 
 def resolve(name: str) -> str:
-    """The address of a network named in `DOWNLOADS`; any other text is a path or an address already."""
+    """The address or path of a network named in `DOWNLOADS`; any other text is a path or an address already."""
     return DOWNLOADS.get(name, name)
 
 
