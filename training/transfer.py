@@ -45,7 +45,7 @@ def region_sources(theirs: Sequence[str], ours: Sequence[str]) -> list[int | Non
     As many regions that are all called differently were given other names: each starts from the one at its place.
     The first region is the background, whatever its name.
     """
-    by_name = {name: index for index, name in enumerate(theirs)}
+    by_name = {name: index for index, name in enumerate(theirs) if index > 0}
     if len(theirs) == len(ours) and not set(theirs[1:]) & set(ours[1:]):
         return list(range(len(ours)))
     return [0, *(by_name.get(name) for name in ours[1:])]
@@ -54,7 +54,7 @@ def region_sources(theirs: Sequence[str], ours: Sequence[str]) -> list[int | Non
 def describe_regions(theirs: Sequence[str], ours: Sequence[str], origin: Sequence[int | None]) -> str:
     """One line on where regions come from."""
     taken = [
-        name if index is None or theirs[index] == name else f"{name} from {theirs[index]}"
+        name if theirs[index] == name else f"{name} from {theirs[index]}"
         for name, index in zip(ours, origin, strict=True)
         if index is not None
     ]
@@ -86,7 +86,8 @@ def copy_matching(
     mismatch += f"this run's is ({target.extra_repr()})"
     if source.img_resolution != target.img_resolution:
         raise UserError(f"{mismatch}. Make the archive again with dataset_tool.py at {source.img_resolution}².")
-    theirs, axes = source.state_dict(), target.region_axes() if origin is not None else {}
+    theirs = source.state_dict()
+    axes = target.region_axes() if origin is not None and hasattr(target, "region_axes") else {}
     with torch.no_grad():
         for key, tensor in target.state_dict().items():
             if key not in theirs:

@@ -115,6 +115,12 @@ def test_the_same_regions_under_other_names_stay_in_their_places():
     assert said == ("Regions of the network to resume: taken over: bg from background, eyes from eye, fur from hair.")
 
 
+def test_no_region_starts_from_the_background_of_another_network():
+    source, target = pair(["eye", "hair", "nose"], 0), pair(["background", "nose", "eye", "hat"], 1000)
+    said = transfer.copy_networks(source, target)
+    assert said.endswith("taken over: background from eye, nose; new: eye, hat; left out: hair.")
+
+
 def test_nothing_is_said_of_the_same_regions():
     assert transfer.copy_networks(pair(["bg", "eye"], 0), pair(["bg", "eye"], 9)) is None
 
