@@ -122,12 +122,12 @@ def mix_regions(
     Raises:
         UserError: an unknown region or part, or codes that are not such latents of these regions.
     """
-    if part == "whole":
-        slots, check = expanded_slots(ws, regions, which), check_expanded
-    else:
-        slots, check = region_slots(regions, which, part), check_ws
+    if part not in PARTS:
+        raise UserError(f"There is no part {part!r} of a region: choose {', '.join(PARTS[:-1])} or {PARTS[-1]}.")
+    check = check_expanded if part == "whole" else check_ws
     check(ws, regions)
     check(donor_ws, regions)
+    slots = expanded_slots(ws, regions, which) if part == "whole" else region_slots(regions, which, part)
     ws, donor_ws = torch.broadcast_tensors(ws, donor_ws)
     mixed = ws.clone()
     mixed[:, slots] = donor_ws[:, slots].to(mixed)

@@ -44,7 +44,8 @@ class Locality:
             there: bool [N], whether the region is there before or after; other edits do not count.
         """
         rows = torch.cat([changes.detach(), torch.ones_like(changes[:, :1])], dim=1) * there.unsqueeze(1)
-        new = distributed.all_reduce(torch.zeros_like(self.sums).index_add_(1, codes, rows.T.float()))
+        of_code = torch.nn.functional.one_hot(codes, self.sums.shape[1]).float()
+        new = distributed.all_reduce(rows.T.float() @ of_code)  # as a product, so that it repeats exactly
         kept = 0.5 ** (len(codes) * distributed.get_world_size() / HALF_LIFE)
         self.sums.mul_(kept).add_(new)
 
@@ -58,19 +59,21 @@ class Locality:
         _, everywhere, count = self.sums
         return everywhere / count.clamp(min=1e-12)
 
-    def choose(self, mask: torch.Tensor) -> torch.Tensor:
+    def choose(self, mask: torch.Tensor, edits: int = EDITS) -> torch.Tensor:
         """Codes to change: the more of a code's change leaks, the more often it is tried.
 
         Args:
             mask: planes of the samples' masks, [N, K, R, R].
+            edits: how many for each sample.
 
         Returns:
-            EDITS different numbers for each sample, [N, EDITS].
+            Different numbers for each sample, [N, edits].
         """
         regions = torch.arange(mask.shape[1], device=mask.device)
         areas = (mask.argmax(dim=1).flatten(1).unsqueeze(2) == regions).float().mean(dim=1)
         odds = torch.where(areas >= MIN_AREA, 1, ABSENT).repeat_interleave(2, dim=1)
-        return torch.multinomial(odds * (self.leaks() + LEAST_LEAK), EDITS)
+        odds = odds * (self.leaks() + LEAST_LEAK)
+        return (odds / torch.empty_like(odds).exponential_()).topk(edits).indices  # multinomial would wait for a GPU
 
     def term(
         self, codes: torch.Tensor, change: torch.Tensor, before: torch.Tensor, after: torch.Tensor

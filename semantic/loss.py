@@ -202,23 +202,25 @@ class SemanticLoss(StyleGAN2Loss):
         """Keep edits in their regions: penalize what one code of one region changes outside that region.
 
         A quarter of the batch is made as it is, and each of these samples again with one code of one region from
-        another latent, `locality.EDITS` times; see `Locality`. It trains the render network alone, which is what
-        spreads an edit: local generators would rather give a region up than keep to it.
+        another latent, `locality.EDITS` times (fewer in a batch of less than four); see `Locality`. The statistic
+        Loss/region_leak is that of the edits that are tried, most of which are those that leak most. It trains the
+        render network alone, which spreads an edit: local generators would rather give a region up than keep to it.
         """
-        count = max(z.shape[0] // (1 + EDITS), 1)
+        edits = min(EDITS, max(z.shape[0] - 1, 1))
+        count = max(z.shape[0] // (1 + edits), 1)
         z, c = z[:count], c[:count]
         with torch.no_grad():
             ws = self.G.mapping(z, c, skip_w_avg_update=True)
         first = self.render(ws)
-        codes = self.locality.choose(first[1])
-        z, c, ws = (tensor.repeat_interleave(EDITS, dim=0) for tensor in (z, c, ws))
+        codes = self.locality.choose(first[1], edits)
+        z, c, ws = (tensor.repeat_interleave(edits, dim=0) for tensor in (z, c, ws))
         with torch.no_grad():
             other = self.G.mapping(torch.randn_like(z), c, skip_w_avg_update=True)
         slots = torch.arange(ws.shape[1], device=z.device) - self.G.regions.base_layers
         edited_image, edited_mask = self.render(
             torch.where((slots == codes.flatten().unsqueeze(1)).unsqueeze(2), other, ws)
         )
-        before, mask = (tensor.repeat_interleave(EDITS, dim=0) for tensor in first)
+        before, mask = (tensor.repeat_interleave(edits, dim=0) for tensor in first)
         change = edited_image.float().clamp(-1, 1) - before.float().clamp(-1, 1)
         loss = self.locality.term(codes.flatten(), change, mask, edited_mask)
         training_stats.report("Loss/region_leak", loss)

@@ -24,7 +24,7 @@ class Size:
         mask_width: width of the discriminator's mask branch as a share of its image branch.
         locality: weight of the term that keeps edits in their regions.
         segmentation: weight of the term by which D finds regions in images.
-        prior: weight of the term for the mean place and area of regions.
+        prior: weight of the terms for the mean place and area of regions, and for how these vary.
         local_layers, depth_layers: L and p of the local generators.
         G_reg_interval: steps between regularizations of the generator.
     """

@@ -82,7 +82,9 @@ class RegionPrior:
         return (generated / real).log().clamp(-LARGEST_PULL, LARGEST_PULL)
 
     def square_term(self, batch: torch.Tensor) -> torch.Tensor:
-        """A scalar whose gradient is that of `pull` squared and halved, weighted with the areas of the real regions.
+        """A scalar whose gradient is that of half the square of the logarithm, weighted with the real regions' areas.
+
+        Where the logarithm is beyond LARGEST_PULL it pulls as at the bound.
 
         Args:
             batch: mean squares of a generated batch, which `observe` has seen already.

@@ -93,11 +93,20 @@ def copy_matching(
             if key not in theirs:
                 continue
             kept = theirs[key]
-            if key in axes:
+            if key in axes and fits(kept, tensor, axes[key], origin):
                 kept = rearranged(kept, tensor, axes[key], origin)
             if kept.shape != tensor.shape:
                 raise UserError(f"{mismatch}; {key} has shape {list(kept.shape)} there and {list(tensor.shape)} here.")
             tensor.copy_(kept)
+
+
+def fits(source: torch.Tensor, target: torch.Tensor, axis: int, origin: Sequence[int | None]) -> bool:
+    """Whether the tensors differ in the number of regions alone, and the source has all that are wanted of it."""
+    rest = [[n for i, n in enumerate(tensor.shape) if i != axis] for tensor in (source, target)]
+    skipped = int(target.shape[axis] == len(origin) - 1)
+    per_region = (target.shape[axis] + skipped) // len(origin)
+    last = max(start for start in origin if start is not None)
+    return rest[0] == rest[1] and (last + 1 - skipped) * per_region <= source.shape[axis]
 
 
 def rearranged(source: torch.Tensor, target: torch.Tensor, axis: int, origin: Sequence[int | None]) -> torch.Tensor:
@@ -114,7 +123,7 @@ def rearranged(source: torch.Tensor, target: torch.Tensor, axis: int, origin: Se
     per_region = (len(made) + skipped) // len(origin)
     rows = source.movedim(axis, 0)
     for index, start in enumerate(origin):
-        if start is not None and index >= skipped and rows.shape[1:] == made.shape[1:]:
+        if start is not None and index >= skipped:
             here, there = ((i - skipped) * per_region for i in (index, start))
             made[here : here + per_region] = rows[there : there + per_region]
     return made.movedim(0, axis)

@@ -7,7 +7,7 @@ import torch
 
 import legacy
 import training.networks
-from dnnlib import EasyDict
+from dnnlib import EasyDict, UserError
 from semantic.discriminator import DualBranchDiscriminator
 from semantic.generator import Generator
 from tests.helpers import shared_file
@@ -113,6 +113,13 @@ def test_the_same_regions_under_other_names_stay_in_their_places():
         for key, tensor in target[network].state_dict().items():
             assert torch.equal(tensor, source[network].state_dict()[key])
     assert said == ("Regions of the network to resume: taken over: bg from background, eyes from eye, fur from hair.")
+
+
+def test_networks_whose_parts_do_not_belong_together_are_refused_in_one_line():
+    source, target = pair(["background", "eye", "hair", "nose"], 0), pair(["background", "hat", "nose"], 1000)
+    source["D"] = pair(["background", "eye"], 0)["D"]
+    with pytest.raises(UserError, match=r"its D is .*2 regions.*this run's is .*3 regions"):
+        transfer.copy_networks(source, target)
 
 
 def test_no_region_starts_from_the_background_of_another_network():
