@@ -121,7 +121,7 @@ class Share(click.IntRange):
 @click.option(
     "--resume",
     metavar="SOURCE",
-    help="Network file, URL or name (ffhq256, celebamask512, ...) to start from; 'latest' continues the newest run, or "
+    help="Network file, URL or name (ffhq256, faces64, ...) to start from; 'latest' continues the newest run, or "
     "starts one where there is none and --data is given.",
 )
 @click.option("--freezed", type=click.IntRange(min=0), default=0, metavar="INT", help="Layers of D to freeze.")

@@ -137,11 +137,7 @@ def mix_regions(
 def expanded_slots(ws: torch.Tensor, regions: Regions, which: Iterable[int | str]) -> list[int]:
     """Slots of the regions in `which` in expanded latents [N, K·L, D]."""
     layers = ws.shape[1] // len(regions)
-    return [
-        slot
-        for region in which
-        for slot in range(layers * regions.index(region), layers * regions.index(region) + layers)
-    ]
+    return [regions.index(region) * layers + layer for region in which for layer in range(layers)]
 
 
 def loop_codes(keys: torch.Tensor, frames: int) -> torch.Tensor:

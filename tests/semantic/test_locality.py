@@ -39,10 +39,10 @@ def plain_edits(G, z, others, codes):
     return found
 
 
-def plain_term(edits, before=()):
-    """Mean of the shares outside, each beside the mean change of its code; `before` are edits of earlier steps."""
+def plain_term(edits):
+    """Mean of the shares outside, each beside the mean change of its code."""
     sizes = {}
-    for code, _, everywhere in [*before, *edits]:
+    for code, _, everywhere in edits:
         sizes.setdefault(code, []).append(everywhere.item())
     usual = {code: sum(values) / len(values) for code, values in sizes.items()}
     return sum(out / (total + 0.1 * usual[code]) for code, out, total in edits) / len(edits)
