@@ -113,7 +113,12 @@ class Share(click.IntRange):
 @click.option("--gamma", type=Number(min=0), metavar="FLOAT", help="Weight of R1 on images.")
 @click.option("--gamma-mask", type=Number(min=0), metavar="FLOAT", help="Weight of R1 on masks.")
 @click.option("--mask-weight", type=Number(min=0), metavar="FLOAT", help="Weight of the mask consistency term.")
-@click.option("--cbase", type=click.IntRange(min=32), metavar="INT", help="Width: CBASE / r channels at resolution r.")
+@click.option(
+    "--cbase",
+    type=click.IntRange(min=32),
+    metavar="INT",
+    help="Width: CBASE / r channels at resolution r; more than --resume's widen it.",
+)
 @click.option("--aug", type=click.Choice(["noaug", "ada", "fixed"]), default="ada", help="Augmentation mode.")
 @click.option("--p", type=Number(0, 1), metavar="FLOAT", help="Augmentation probability for --aug=fixed.")
 @click.option("--target", type=Number(0, 1), metavar="FLOAT", help="Target of --aug=ada.  [default: 0.6]")

@@ -33,11 +33,13 @@ class RenderConv(torch.nn.Module):
         in_channels, out_channels: widths.
         resolution: side of the output.
         up: 1, or 2 to double the resolution by a transposed convolution followed by a low-pass.
+        later_inputs: how many of the last input channels do not come from the layer before; see `training.widening`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, resolution: int, up: int = 1):
+    def __init__(self, in_channels: int, out_channels: int, resolution: int, up: int = 1, later_inputs: int = 0):
         super().__init__()
         self.up = up
+        self.later_inputs = later_inputs
         self.weight = torch.nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
         self.gain = torch.nn.Parameter(torch.ones(in_channels))
         self.bias = torch.nn.Parameter(torch.zeros(out_channels))
@@ -120,11 +122,11 @@ class RenderNetwork(torch.nn.Module):
         self.resolutions = []
         width, size = in_channels, min_feat_size
         while size < img_resolution:
-            width += in_channels if size == coarse_size else 0
+            fused = in_channels if size == coarse_size else 0
             size *= 2
             self.resolutions.append(size)
             stage = torch.nn.Module()
-            stage.up = RenderConv(width, channels[size], size, up=2)
+            stage.up = RenderConv(width + fused, channels[size], size, up=2, later_inputs=fused)
             stage.conv = RenderConv(channels[size], channels[size], size)
             stage.to_rgb = RenderHead(channels[size], img_channels)
             stage.to_seg = RenderHead(channels[size], num_regions)

@@ -153,6 +153,7 @@ class DiscriminatorEpilogue(nn.Module):
         self.conv = Conv2dLayer(
             in_channels + mbstd_num_channels, in_channels, kernel_size=3, activation=activation, conv_clamp=conv_clamp
         )
+        self.conv.later_inputs = mbstd_num_channels  # see training.widening
         self.fc = FullyConnectedLayer(in_channels * resolution**2, in_channels, activation=activation)
         self.out = FullyConnectedLayer(in_channels, cmap_dim or 1)
 

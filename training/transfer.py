@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from dnnlib import EasyDict, UserError
+from training.widening import can_widen, widened
 
 OF_THE_RUN = ("num_fp16_res", "conv_clamp", "block_kwargs", "segmentation")
 """Arguments that follow from --precision and from the loss, whatever the network to resume was built with."""
@@ -16,9 +17,10 @@ def copy_networks(source: Mapping[str, Any], targets: Mapping[str, torch.nn.Modu
     """Start networks from trained ones; a D or G that the file lacks starts from what there is.
 
     Networks with other regions take what belongs to a region from the one of the same name; see `region_sources`.
+    Wider networks take what they compute from narrower ones; see `training.widening`.
 
     Returns:
-        What was done about regions, for the user; None where they are the same or there are none.
+        What was done about regions or widths, for the user; None where they are the same.
 
     Raises:
         UserError: they are of another kind, or were built for other data or options.
@@ -30,12 +32,15 @@ def copy_networks(source: Mapping[str, Any], targets: Mapping[str, torch.nn.Modu
     if theirs is not None and ours is not None and theirs.names != ours.names:
         origin = region_sources(theirs.names, ours.names)
         said = describe_regions(theirs.names, ours.names, origin)
+    wider = []
     for name, target in targets.items():
         network = source.get(name)
         if network is None and name == "G":
             network = source.get("G_ema")
-        if network is not None:
-            copy_matching(network, target, name, origin)
+        if network is not None and copy_matching(network, target, name, origin):
+            wider.append(name)
+    if wider:
+        said = f"Wider than the network to resume: {', '.join(wider)}. What they make is the same at first."
     return said
 
 
@@ -66,7 +71,7 @@ def describe_regions(theirs: Sequence[str], ours: Sequence[str], origin: Sequenc
 
 def copy_matching(
     source: torch.nn.Module, target: torch.nn.Module, name: str, origin: Sequence[int | None] | None = None
-) -> None:
+) -> bool:
     """Copy parameters and buffers that both networks have, by name.
 
     Args:
@@ -75,8 +80,11 @@ def copy_matching(
         origin: as from `region_sources`, where the regions differ: of tensors that the target's `region_axes` names,
             each region's part comes from there; what is new stays as it is.
 
+    Returns:
+        Whether the target is wider.
+
     Raises:
-        UserError: the network is of another kind, resolution or shape.
+        UserError: the network is of another kind, resolution or shape, or wider than the target.
     """
     if type(source) is not type(target):
         raise UserError(
@@ -88,16 +96,24 @@ def copy_matching(
         raise UserError(f"{mismatch}. Make the archive again with dataset_tool.py at {source.img_resolution}².")
     theirs = source.state_dict()
     axes = target.region_axes() if origin is not None and hasattr(target, "region_axes") else {}
+    same_data, wider = source.extra_repr() == target.extra_repr(), False
     with torch.no_grad():
         for key, tensor in target.state_dict().items():
             if key not in theirs:
                 continue
             kept = theirs[key]
+            if kept.shape != tensor.shape and same_data and can_widen(kept, tensor):
+                layer, _, last = key.rpartition(".")
+                kept = widened(kept, tensor, last, getattr(target.get_submodule(layer), "later_inputs", 0))
+                wider = True
             if key in axes and fits(kept, tensor, axes[key], origin):
                 kept = rearranged(kept, tensor, axes[key], origin)
             if kept.shape != tensor.shape:
-                raise UserError(f"{mismatch}; {key} has shape {list(kept.shape)} there and {list(tensor.shape)} here.")
+                advice = " Networks can go on wider (--cbase), not narrower." if can_widen(tensor, kept) else ""
+                shapes = f"{key} has shape {list(kept.shape)} there and {list(tensor.shape)} here"
+                raise UserError(f"{mismatch}; {shapes}.{advice}")
             tensor.copy_(kept)
+    return wider
 
 
 def fits(source: torch.Tensor, target: torch.Tensor, axis: int, origin: Sequence[int | None]) -> bool:

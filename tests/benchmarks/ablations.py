@@ -171,6 +171,8 @@ VARIANTS = {
     "one branch, no segmentation": Variant("fails: gradients of masks drown those of images", one_branch),
     "one R1": Variant("masks need a stronger R1", one_r1),
     "no mask consistency": Variant("coarse and final mask drift apart", set_loss(mask_weight=0)),
+    "mask consistency 30": Variant("100 is the paper's", set_loss(mask_weight=30)),
+    "mask consistency 10": Variant("100 is the paper's", set_loss(mask_weight=10)),
     "no region mixing": Variant("regions entangle", set_loss(style_mixing_prob=0)),
     "region mixing 0.9": Variant("0.3 is the paper's", set_loss(style_mixing_prob=0.9)),
     "10 local layers": Variant("the paper's", ten_layers),
