@@ -157,9 +157,17 @@ class SynthesisNetwork(torch.nn.Module):
         return SynthesisOutput(image, full_mask, coarse, depth) if return_mask else image
 
     def compose(
-        self, ws: torch.Tensor, keep_regions: torch.Tensor | None = None, coords: torch.Tensor | None = None
+        self,
+        ws: torch.Tensor,
+        keep_regions: torch.Tensor | None = None,
+        coords: torch.Tensor | None = None,
+        fixed_shapes: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The local generators and their fusion, all that comes before rendering; arguments are those of `forward`.
+        """The local generators and their fusion, all that comes before rendering.
+
+        Args:
+            ws, keep_regions, coords: those of `forward`.
+            fixed_shapes: gradients reach texture layers and features alone; depths and shape layers are constants.
 
         Returns:
             Fused features [N, F, H, H], coarse mask [N, K, H, H] in [-1, 1] and pseudo-depths [N, K, H, H].
@@ -176,8 +184,8 @@ class SynthesisNetwork(torch.nn.Module):
         if keep_regions is not None:
             keep_regions = keep_regions.expand(ws.shape[0], num_regions)
 
-        hidden, depth = self.local(self.expand(ws), coords)
-        mask = coarse_mask(depth, keep_regions)
+        hidden, depth = self.local(self.expand(ws), coords, detach_texture=fixed_shapes)
+        mask = coarse_mask(depth.detach() if fixed_shapes else depth, keep_regions)
         features = self.local.fuse(hidden, feature_weights(mask, self.regions.transparent))
         maps = (features, mask * 2 - 1, depth.to(mask.dtype))
         return tuple(tensor.unflatten(2, (size, size)) for tensor in maps)

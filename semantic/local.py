@@ -105,12 +105,15 @@ class LocalGenerators(torch.nn.Module):
         """One code a layer a region: W+ [N, b+2K, D] -> [N, K·L, D], region-major."""
         return ws[:, self.layer_slots.flatten()]
 
-    def forward(self, ws: torch.Tensor, coords: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, ws: torch.Tensor, coords: torch.Tensor, detach_texture: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run all generators.
 
         Args:
             ws: expanded latents [N, K·L, D].
             coords: [2, H, W] for all, [K, 2, H, W] a region, or [N, K, 2, H, W] a sample and region.
+            detach_texture: as the option of the class, for this call.
 
         Returns:
             Last hidden maps [N, K, C, H·W] and pseudo-depths [N, K, H·W] (zero for the background).
@@ -119,8 +122,8 @@ class LocalGenerators(torch.nn.Module):
         biases = self.bias * LRELU_GAIN
         head = F.pad(self.depth_weight * self.depth_gain / np.sqrt(self.depth_weight.shape[1]), (0, 0, 1, 0))
         head_bias = F.pad(self.depth_bias, (1, 0))  # the background's depth is zero
-        inputs = self.position(coords)
-        return local_ops.run_layers(inputs, weights, biases, head, head_bias, self.depth_layers, self.detach_texture)
+        inputs, detach = self.position(coords), detach_texture or self.detach_texture
+        return local_ops.run_layers(inputs, weights, biases, head, head_bias, self.depth_layers, detach)
 
     def fuse(self, hidden: torch.Tensor, region_weights: torch.Tensor) -> torch.Tensor:
         """Weighted sum of the regions' feature maps, f = sum_k a_k (W_k h_k + bias_k), as one product.

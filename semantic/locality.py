@@ -7,7 +7,7 @@ from semantic.regions import MIN_AREA
 from torch_utils import distributed
 
 EDITS = 3
-"""Edits of every sample."""
+"""Edits of every sample, at most."""
 HALF_LIFE = 200
 """Half-life of the running sums, in edits."""
 LEAST_LEAK = 0.1

@@ -193,21 +193,23 @@ class SemanticLoss(StyleGAN2Loss):
     def path_length_inputs(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         return self.G.synthesis.expand(super().path_length_inputs(z, c))
 
-    def regularize_generator(self, z: torch.Tensor, c: torch.Tensor, gain: float) -> None:
-        super().regularize_generator(z, c, gain)
+    def generator_step(self, z: torch.Tensor, c: torch.Tensor) -> None:
+        super().generator_step(z, c)
         if self.locality_weight != 0:
-            self.locality_step(z, c, gain)
+            self.locality_step(z, c)
 
-    def locality_step(self, z: torch.Tensor, c: torch.Tensor, gain: float) -> None:
+    def locality_step(self, z: torch.Tensor, c: torch.Tensor) -> None:
         """Keep edits in their regions: penalize what one code of one region changes outside that region.
 
-        A quarter of the batch is made as it is, and each of these samples again with one code of one region from
-        another latent, `locality.EDITS` times (fewer in a batch of less than four); see `Locality`. The statistic
-        Loss/region_leak is that of the edits that are tried, most of which are those that leak most. It trains the
-        render network alone, which spreads an edit: local generators would rather give a region up than keep to it.
+        A sixteenth of the batch is made as it is, and each of these samples again with one code of one region from
+        another latent, `locality.EDITS` times (once in a batch of less than twelve); see `Locality`. The statistic
+        Loss/region_leak is that of the edits that are tried, most of which are those that leak most. It trains what
+        makes and spreads colours, texture layers and render network; shape layers would rather give a region up than
+        keep to it.
         """
-        edits = min(EDITS, max(z.shape[0] - 1, 1))
-        count = max(z.shape[0] // (1 + edits), 1)
+        images = max(z.shape[0] // 4, 2)
+        count = max(images // (1 + EDITS), 1)
+        edits = min(EDITS, images // count - 1)
         z, c = z[:count], c[:count]
         with torch.no_grad():
             ws = self.G.mapping(z, c, skip_w_avg_update=True)
@@ -224,11 +226,10 @@ class SemanticLoss(StyleGAN2Loss):
         change = edited_image.float().clamp(-1, 1) - before.float().clamp(-1, 1)
         loss = self.locality.term(codes.flatten(), change, mask, edited_mask)
         training_stats.report("Loss/region_leak", loss)
-        (loss * (self.locality_weight * gain)).backward()
+        (loss * self.locality_weight).backward()
 
     def render(self, ws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image and mask with the noise as it is; gradients reach the render network only."""
+        """Image and mask with the noise as it is; gradients reach texture layers and render network only."""
         with self.autocast():
-            with torch.no_grad():
-                features, coarse_mask, _ = self.G.synthesis.compose(ws)
+            features, coarse_mask, _ = self.G.synthesis.compose(ws, fixed_shapes=True)
             return self.G.synthesis.render(features, coarse_mask, "const")

@@ -22,7 +22,7 @@ class Size:
         gamma, gamma_mask: weights of R1 on image and mask.
         ema: half-life of the weight average in thousands of images.
         mask_width: width of the discriminator's mask branch as a share of its image branch.
-        locality: weight of the term that keeps edits in their regions.
+        locality: weight of the term that keeps edits in their regions, in every step.
         segmentation: weight of the term by which D finds regions in images.
         prior: weight of the terms for the mean place and area of regions, and for how these vary.
         local_layers, depth_layers: L and p of the local generators.
@@ -52,7 +52,7 @@ class Size:
 PAPER = Size()
 """The paper's, for 256² and above."""
 
-TUNED = {"mask_width": 0.5, "locality": 4, "segmentation": 1, "prior": 1}
+TUNED = {"mask_width": 0.5, "locality": 8, "segmentation": 1, "prior": 1}
 SHALLOW = {**TUNED, "local_layers": 6, "depth_layers": 4, "G_reg_interval": 8}
 SIZES = {
     32: Size(128, 16, 128, 32, 4, 1024, 128, 16, 0.5, 50, 5, **SHALLOW),

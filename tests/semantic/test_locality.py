@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from semantic import generator
 from semantic.locality import ABSENT, EDITS, HALF_LIFE, LEAST_LEAK, Locality
 from tests.helpers import assert_close
 from tests.semantic.test_discriminator import random_tensor
-from tests.semantic.test_loss import BATCH, COUNT, CPU, RESOLUTION, accumulate, build, check_gradients
+from tests.semantic.test_loss import BATCH, COUNT, CPU, RESOLUTION, accumulate, build, check_gradients, gradients
 from tests.semantic.test_loss import D as D  # a fixture
 from tests.semantic.test_loss import G as G
 
@@ -48,20 +49,30 @@ def plain_term(edits):
     return sum(out / (total + 0.1 * usual[code]) for code, out, total in edits) / len(edits)
 
 
-@pytest.mark.parametrize(("codes", "gain", "missing"), [((0, 1, 5), 1, None), ((3, 4, 2), 8, None), ((0, 5, 1), 1, 0)])
-def test_the_term_is_the_leak_of_one_code_of_one_region(G, D, monkeypatch, codes, gain, missing):
+@pytest.mark.parametrize(("codes", "missing"), [((0, 1, 5), None), ((3, 4, 2), None), ((0, 5, 1), 0)])
+def test_the_term_is_the_leak_of_one_code_of_one_region(G, D, monkeypatch, codes, missing):
     everywhere_visible(G, missing)
-    z, others = random_tensor(BATCH, 4, seed=3)[:1], random_tensor(EDITS, 4, seed=7)
+    z, others = random_tensor(16, 4, seed=3), random_tensor(EDITS, 4, seed=7)
     monkeypatch.setattr(torch, "randn_like", lambda x: others)
     monkeypatch.setattr(Locality, "choose", lambda self, mask, edits: torch.tensor([codes]))
-    actual = accumulate(build(G, D, pl_weight=0, locality_weight=2), G, "Greg", gain)
-    render = "synthesis.render."
-    assert all(grad is None for name, grad in actual.items() if not name.startswith(render))
-    actual = {name.removeprefix(render): grad for name, grad in actual.items()}
     G.requires_grad_(True)
-    expected = gain * 2 * plain_term(plain_edits(G, z, others, codes))
+    build(G, D, locality_weight=2).locality_step(z, torch.zeros(16, 0))
+    actual = gradients(G)
+    shape_layers = actual["synthesis.local.weight"][: G.synthesis.local.depth_layers]
+    assert not shape_layers.any()
+    assert actual["synthesis.local.feature_weight"].any()
+    fixed = ("mapping.", "synthesis.local.depth", "synthesis.local.position")
+    assert all(grad is None or not grad.any() for name, grad in actual.items() if name.startswith(fixed))
+    G.mapping.requires_grad_(False)
+    monkeypatch.setattr(G.synthesis.local, "detach_texture", True)
+    shares = generator.coarse_mask
+    monkeypatch.setattr(generator, "coarse_mask", lambda depth, keep: shares(depth.detach(), keep))
+    expected = 2 * plain_term(plain_edits(G, z[:1], others, codes))
     # rounding decides the sign of tiny changes
-    check_gradients(actual, G.synthesis.render, expected, tolerance=1e-2, floor=1e-4)
+    check_gradients(
+        {name.removeprefix("synthesis."): grad for name, grad in actual.items()},
+        G.synthesis, expected, tolerance=1e-2, floor=1e-4,
+    )  # fmt: skip
 
 
 def some_edits(count, seed, codes=2 * COUNT):
@@ -115,6 +126,8 @@ def test_codes_that_leak_and_regions_that_are_there_are_tried_most():
 def test_the_sums_are_kept(G, D):
     loss = build(G, D, locality_weight=1)
     accumulate(loss, G, "Greg")
+    assert not loss.locality.sums.any()
+    accumulate(loss, G, "Gmain")
     assert loss.locality.sums.abs().max() > 0
     other = build(G, D)
     other.load_state_dict(loss.state_dict())
@@ -122,13 +135,13 @@ def test_the_sums_are_kept(G, D):
     assert any(tensor is loss.locality.sums for tensor in loss.running())
 
 
-@pytest.mark.parametrize(("batch", "renders"), [(1, 2), (2, 2), (3, 3), (4, 4), (8, 8), (16, 16)])
-def test_no_more_is_rendered_than_the_batch(G, D, monkeypatch, batch, renders):
-    loss, counts = build(G, D, pl_weight=0, locality_weight=1), []
+@pytest.mark.parametrize(("batch", "renders"), [(1, 2), (2, 2), (8, 2), (12, 3), (16, 4), (31, 4), (64, 16)])
+def test_a_quarter_of_the_batch_is_rendered(G, D, monkeypatch, batch, renders):
+    loss, counts = build(G, D, locality_weight=1), []
     render = loss.render
     monkeypatch.setattr(loss, "render", lambda ws: counts.append(len(ws)) or render(ws))
     G.requires_grad_(True)
-    loss.regularize_generator(torch.randn(batch, 4), torch.zeros(batch, 0), 1)
+    loss.locality_step(torch.randn(batch, 4), torch.zeros(batch, 0))
     assert sum(counts) == renders
 
 
@@ -138,7 +151,7 @@ def test_a_network_learns_to_keep_edits_in_their_regions(G, D):
     with torch.no_grad():  # the term looks at what a picture shows
         for resolution in (16, 32):
             getattr(G.synthesis.render, f"b{resolution}").to_rgb.gain.mul_(0.1)
-    loss = build(G, D, pl_weight=0, locality_weight=1)
+    loss = build(G, D, locality_weight=1)
     z, others = torch.randn(32, 4), torch.randn(32, 4)
     codes = torch.arange(32) % (2 * COUNT)
 
@@ -154,6 +167,6 @@ def test_a_network_learns_to_keep_edits_in_their_regions(G, D):
     optimizer = torch.optim.Adam(G.synthesis.render.parameters(), 0.01)
     for _ in range(60):
         optimizer.zero_grad()
-        loss.regularize_generator(torch.randn(16, 4), torch.zeros(16, 0), 1)
+        loss.locality_step(torch.randn(64, 4), torch.zeros(64, 0))
         optimizer.step()
     assert leak() < start - 0.03
