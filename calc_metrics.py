@@ -96,6 +96,7 @@ def main(runs: tuple[str, ...], **options: Any) -> None:
             raise UserError(f"There is no metric {name!r}. Choose from: {known}.")
     if opts.network is None:
         opts.network = str(find_network())
+    opts.network = legacy.resolve(opts.network)
     if Path(opts.network).is_dir():
         opts.network = str(newest_snapshot(opts.network))
     opts.device = select_device(opts.device).type

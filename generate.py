@@ -97,7 +97,7 @@ def run(opts: EasyDict) -> None:
     }
     asked = [mode for mode, wanted in modes.items() if wanted] or [gallery.write_images]
     device = select_device(opts.device)
-    path = opts.network
+    path = None if opts.network is None else legacy.resolve(opts.network)
     if path is None or Path(path).is_dir():
         path = find_network() if path is None else newest_snapshot(path)
     click.echo(f"Network: {path}")

@@ -25,7 +25,7 @@ CLASS_NAMES = {
 
 _SEMANTIC = "https://github.com/seasonSH/SemanticStyleGAN/releases/download/1.0.0"
 _TRANSFER = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets"
-DOWNLOADS = {
+NAMED = {
     "celebamask512": f"{_SEMANTIC}/CelebAMask-HQ-512x512.pt",
     "bitmoji512": f"{_SEMANTIC}/BitMoji-512x512.pt",
     "metfaces512": f"{_SEMANTIC}/MetFaces-512x512.pt",
@@ -41,8 +41,8 @@ DOWNLOADS = {
 
 
 def resolve(name: str) -> str:
-    """The address or path of a network named in `DOWNLOADS`; any other text is a path or an address already."""
-    return DOWNLOADS.get(name, name)
+    """The address or path of a network named in `NAMED`; any other text is a path or an address already."""
+    return NAMED.get(name, name)
 
 
 def load_network(path_or_url: str | os.PathLike) -> EasyDict:
@@ -51,7 +51,7 @@ def load_network(path_or_url: str | os.PathLike) -> EasyDict:
     What a file is follows from its content, not from its name.
 
     Args:
-        path_or_url: a path, an address, or a name from `DOWNLOADS`.
+        path_or_url: a path, an address, or a name from `NAMED`.
 
     Returns:
         G, D, G_ema, augment_pipe and training_set_kwargs; D, augment_pipe and training_set_kwargs are None where the

@@ -367,3 +367,11 @@ def test_help_teaches():
     text = CliRunner().invoke(generate.main, ["--help"]).output
     assert "--mix-regions --rows=1,5,9 --regions=hair,eye" in text
     assert "counter-clockwise" in text
+
+
+def test_a_folder_does_not_hide_a_network_of_that_name(run, tmp_path, monkeypatch):
+    (tmp_path / "faces64").mkdir()
+    monkeypatch.chdir(tmp_path)
+    made = run("--network=faces64", "--seeds=0")
+    assert made.code == 0, made.output
+    assert "bundled" in made.output.splitlines()[0]

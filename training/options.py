@@ -103,7 +103,7 @@ def check_source(resume: str | None) -> None:
         return
     source = call_func_by_name(resume, func_name="legacy.resolve")
     if not is_url(source) and not os.path.isfile(source):
-        known = ", ".join(get_obj_by_name("legacy.DOWNLOADS"))
+        known = ", ".join(get_obj_by_name("legacy.NAMED"))
         raise UserError(f"--resume={resume}: there is no such file, nor a network of that name ({known}).")
 
 
