@@ -10,6 +10,7 @@ from semantic.fusion import coarse_mask, feature_weights
 from semantic.local import LocalGenerators, pixel_grid
 from semantic.regions import BASE_LAYERS, Regions
 from semantic.render import RenderNetwork, channel_table
+from semantic.takeover import RegionTakeover
 from torch_utils import persistence
 from training.networks import MappingNetwork
 
@@ -258,3 +259,8 @@ class Generator(torch.nn.Module):
         axes = {f"synthesis.local.{name}": axis for name, axis in self.synthesis.local.region_axes().items()}
         stages = (f"synthesis.render.b{resolution}.to_seg" for resolution in self.synthesis.render.resolutions)
         return axes | {f"{stage}.{name}": 0 for stage in stages for name in ("weight", "bias")}
+
+    def transfer_from(self, source: "Generator") -> RegionTakeover | None:
+        """How regions start from those of another network; None where they are the same ones."""
+        theirs, ours = source.regions.names, self.regions.names
+        return None if theirs == ours else RegionTakeover(theirs, ours)
