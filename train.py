@@ -117,7 +117,7 @@ class Share(click.IntRange):
     "--cbase",
     type=click.IntRange(min=32),
     metavar="INT",
-    help="Width: CBASE / r channels at resolution r; more than --resume's widen it.",
+    help="Width: CBASE / r channels at resolution r; a greater one widens the network of --resume.",
 )
 @click.option("--aug", type=click.Choice(["noaug", "ada", "fixed"]), default="ada", help="Augmentation mode.")
 @click.option("--p", type=Number(0, 1), metavar="FLOAT", help="Augmentation probability for --aug=fixed.")

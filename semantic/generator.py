@@ -185,8 +185,8 @@ class SynthesisNetwork(torch.nn.Module):
         if keep_regions is not None:
             keep_regions = keep_regions.expand(ws.shape[0], num_regions)
 
-        hidden, depth = self.local(self.expand(ws), coords, detach_texture=fixed_shapes)
-        mask = coarse_mask(depth.detach() if fixed_shapes else depth, keep_regions)
+        hidden, depth = self.local(self.expand(ws), coords, fixed_shapes)
+        mask = coarse_mask(depth, keep_regions)
         features = self.local.fuse(hidden, feature_weights(mask, self.regions.transparent))
         maps = (features, mask * 2 - 1, depth.to(mask.dtype))
         return tuple(tensor.unflatten(2, (size, size)) for tensor in maps)

@@ -106,14 +106,14 @@ class LocalGenerators(torch.nn.Module):
         return ws[:, self.layer_slots.flatten()]
 
     def forward(
-        self, ws: torch.Tensor, coords: torch.Tensor, detach_texture: bool = False
+        self, ws: torch.Tensor, coords: torch.Tensor, fixed_shapes: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run all generators.
 
         Args:
             ws: expanded latents [N, K·L, D].
             coords: [2, H, W] for all, [K, 2, H, W] a region, or [N, K, 2, H, W] a sample and region.
-            detach_texture: as the option of the class, for this call.
+            fixed_shapes: gradients reach texture layers alone; shape layers and depths are constants.
 
         Returns:
             Last hidden maps [N, K, C, H·W] and pseudo-depths [N, K, H·W] (zero for the background).
@@ -122,8 +122,16 @@ class LocalGenerators(torch.nn.Module):
         biases = self.bias * LRELU_GAIN
         head = F.pad(self.depth_weight * self.depth_gain / np.sqrt(self.depth_weight.shape[1]), (0, 0, 1, 0))
         head_bias = F.pad(self.depth_bias, (1, 0))  # the background's depth is zero
-        inputs, detach = self.position(coords), detach_texture or self.detach_texture
-        return local_ops.run_layers(inputs, weights, biases, head, head_bias, self.depth_layers, detach)
+        inputs, p = self.position(coords), self.depth_layers
+        if not fixed_shapes:
+            return local_ops.run_layers(inputs, weights, biases, head, head_bias, p, self.detach_texture)
+        with torch.no_grad():
+            hidden, depth = local_ops.run_layers(inputs, weights[:p], biases[:p], head, head_bias, p)
+        texture_layers = len(weights) - p
+        if texture_layers > 0:
+            unused = (head.detach(), head_bias.detach())
+            hidden, _ = local_ops.run_layers(hidden, weights[p:], biases[p:], *unused, texture_layers)
+        return hidden, depth
 
     def fuse(self, hidden: torch.Tensor, region_weights: torch.Tensor) -> torch.Tensor:
         """Weighted sum of the regions' feature maps, f = sum_k a_k (W_k h_k + bias_k), as one product.

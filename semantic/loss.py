@@ -204,8 +204,8 @@ class SemanticLoss(StyleGAN2Loss):
         An eighth of the batch is made as it is, and each of these samples again with one code of one region from
         another latent, `locality.EDITS` times (fewer in a batch of less than eight); see `Locality`. The statistic
         Loss/region_leak is that of the edits that are tried, most of which are those that leak most. It trains what
-        makes and spreads colours, texture layers and render network; shape layers would rather give a region up than
-        keep to it.
+        makes and spreads colours: texture layers, feature heads and render network. Shape layers would rather give a
+        region up than keep to it.
         """
         images = max(z.shape[0] // 2, 2)
         count = max(images // (1 + EDITS), 1)
@@ -229,7 +229,7 @@ class SemanticLoss(StyleGAN2Loss):
         (loss * self.locality_weight).backward()
 
     def render(self, ws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image and mask with the noise as it is; gradients reach texture layers and render network only."""
+        """Image and mask with the noise as it is; gradients reach all but mapping, shape layers and depths."""
         with self.autocast():
             features, coarse_mask, _ = self.G.synthesis.compose(ws, fixed_shapes=True)
             return self.G.synthesis.render(features, coarse_mask, "const")

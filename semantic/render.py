@@ -66,6 +66,8 @@ class RenderConv(torch.nn.Module):
 class RenderHead(torch.nn.Module):
     """Unmodulated 1×1 map with learned input gains and a bias, to image channels or to mask planes."""
 
+    later_inputs = 0  # see training.widening
+
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.randn(out_channels, in_channels))

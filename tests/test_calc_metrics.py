@@ -154,6 +154,14 @@ def test_a_network_with_regions_has_metrics_of_its_own(archive, detector, tmp_pa
     assert stats["mask_stats8_total"] > 0
 
 
+def test_a_folder_does_not_hide_a_network_of_that_name(tmp_path, monkeypatch):
+    (tmp_path / "faces64").mkdir()
+    monkeypatch.chdir(tmp_path)
+    code, results, messages = call("--network=faces64", "--metrics=coarse_fit4")
+    assert code == 0, messages
+    assert results[0]["results"]["coarse_fit4"] > 0.9
+
+
 def _grey_png() -> bytes:
     buffer = io.BytesIO()
     PIL.Image.new("L", (RESOLUTION, RESOLUTION)).save(buffer, "png")

@@ -153,9 +153,10 @@ class DiscriminatorEpilogue(nn.Module):
         self.conv = Conv2dLayer(
             in_channels + mbstd_num_channels, in_channels, kernel_size=3, activation=activation, conv_clamp=conv_clamp
         )
-        self.conv.later_inputs = mbstd_num_channels  # see training.widening
+        self.conv.later_inputs = mbstd_num_channels
         self.fc = FullyConnectedLayer(in_channels * resolution**2, in_channels, activation=activation)
         self.out = FullyConnectedLayer(in_channels, cmap_dim or 1)
+        self.fc.later_inputs = self.out.later_inputs = 0  # see training.widening
 
     def forward(
         self,

@@ -92,6 +92,8 @@ class Conv2dLayer(nn.Module):
         trainable: False keeps weight and bias as buffers, which no optimiser sees.
     """
 
+    later_inputs = 0  # see training.widening
+
     def __init__(
         self,
         in_channels: int,
@@ -266,6 +268,8 @@ class SynthesisLayer(nn.Module):
         channels_last: keep weights in the channels-last memory format.
     """
 
+    later_inputs = 0  # see training.widening
+
     def __init__(
         self,
         in_channels: int,
@@ -289,6 +293,7 @@ class SynthesisLayer(nn.Module):
         self.padding = kernel_size // 2
         self.act_gain = activation_funcs[activation].def_gain
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
+        self.affine.later_inputs = 0
         self.weight = nn.Parameter(conv_weight(out_channels, in_channels, kernel_size, channels_last))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.register_buffer("resample_filter", upfirdn2d.setup_filter(list(resample_filter)))
@@ -335,6 +340,8 @@ class SynthesisLayer(nn.Module):
 class ToRGBLayer(nn.Module):
     """Features to colours by a modulated convolution without demodulation: [N, in, H, W] -> [N, out, H, W]."""
 
+    later_inputs = 0  # see training.widening
+
     def __init__(
         self,
         in_channels: int,
@@ -347,6 +354,7 @@ class ToRGBLayer(nn.Module):
         super().__init__()
         self.conv_clamp = conv_clamp
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
+        self.affine.later_inputs = 0
         self.weight = nn.Parameter(conv_weight(out_channels, in_channels, kernel_size, channels_last))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.weight_gain = fan_in_gain(self.weight)

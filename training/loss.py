@@ -52,7 +52,7 @@ class StyleGAN2Loss(Loss):
     """Non-saturating logistic loss with lazy R1 and path length regularization.
 
     A loss that builds on this one overrides what differs: `mix_styles`, `generate`, `real_samples`, `discriminate`,
-    `generator_terms`, `discriminator_terms`, `r1_terms`, `path_length_inputs`, `regularize_generator`.
+    `generator_terms`, `discriminator_terms`, `r1_terms`, `path_length_inputs`, `generator_step`.
 
     Args:
         device: where everything happens.

@@ -65,6 +65,8 @@ class SynthesisBlock(nn.Module):
         num_conv, num_torgb: how many w the convolutions and the colours take.
     """
 
+    later_inputs = 0  # see training.widening
+
     def __init__(
         self,
         in_channels: int,

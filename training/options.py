@@ -53,6 +53,9 @@ def new_run(args: EasyDict, device: str) -> EasyDict:
     if args.cbase is not None:
         for widths in (options.G_kwargs.synthesis_kwargs, options.D_kwargs):
             widths["channel_base"] = args.cbase
+            widths.pop("channels", None)  # of a network to resume: explicit widths go before
+        if source is not None and getattr(source["D"], "c_dim", 0) > 0:  # or it would follow the width at 4²
+            options.D_kwargs["cmap_dim"] = source["D"].b4.cmap_dim
     apply_augmentation(args, options)
     apply_schedule(args, options, processes)
     apply_performance(args, options, precision)

@@ -126,9 +126,9 @@ def training_loop(
         if augment_kwargs is not None:
             augment_pipe = dnnlib.construct_class_by_name(**augment_kwargs).requires_grad_(False).to(device)
             augment_pipe.p.copy_(torch.as_tensor(augment_p))
-        about_regions = None
+        about_source = None
         if resume is not None and resume_state is None and rank == 0:
-            about_regions = copy_networks(dnnlib.call_func_by_name(**resume), {"G": G, "D": D, "G_ema": G_ema})
+            about_source = copy_networks(dnnlib.call_func_by_name(**resume), {"G": G, "D": D, "G_ema": G_ema})
         for network in (G, D, G_ema):
             distributed.broadcast_module(network)
 
@@ -173,8 +173,8 @@ def training_loop(
     progress.say(
         f"Training for {total_kimg:g} kimg on {len(training_set)} images of {training_set.resolution}²{at_a_time}"
     )
-    if about_regions is not None:
-        progress.say(about_regions)
+    if about_source is not None:
+        progress.say(about_source)
 
     evaluate = functools.partial(report_metrics, metrics, metric_plugins, G_ema, training_set_kwargs, run_dir)
     batches = Batches(training_set, device, batch_size, batch_gpu, seed, run.images_seen, data_loader_kwargs or {})

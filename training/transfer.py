@@ -2,24 +2,35 @@
 
 import inspect
 from collections.abc import Container, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from dnnlib import EasyDict, UserError
-from training.widening import can_widen, widened
+from training.widening import LATER_INPUTS, may_widen, only_wider, widened
 
 OF_THE_RUN = ("num_fp16_res", "conv_clamp", "block_kwargs", "segmentation")
 """Arguments that follow from --precision and from the loss, whatever the network to resume was built with."""
 
 
+class Takeover(Protocol):
+    """How networks start from ones for other data.
+
+    Attributes:
+        said: one line for the user.
+    """
+
+    said: str
+
+    def part(self, network: torch.nn.Module, key: str, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """What `network` takes of the source's tensor `key`: of the target's shape, or the source as it is."""
+
+
 def copy_networks(source: Mapping[str, Any], targets: Mapping[str, torch.nn.Module]) -> str | None:
     """Start networks from trained ones; a D or G that the file lacks starts from what there is.
 
-    A G with a method `transfer_from(source)` may say how parts that belong to something in the data, say a region, are
-    taken over from a network for other data: it gives None, or an object with `said`, a line for the user, and
-    `part(network, key, source, target)`, which gives for a tensor of the source what fits the target's. Wider networks
-    take what they compute from narrower ones; see `training.widening`.
+    A G with a method `transfer_from(source)` may say how it is taken over from a network for other data: it gives None,
+    or a `Takeover`. Wider networks take what they compute from narrower ones; see `training.widening`.
 
     Returns:
         What was taken over or widened, for the user; None where the networks are alike.
@@ -39,11 +50,13 @@ def copy_networks(source: Mapping[str, Any], targets: Mapping[str, torch.nn.Modu
         if network is not None and copy_matching(network, target, name, takeover):
             wider.append(name)
     if wider:
-        return f"Wider than the network to resume: {', '.join(wider)}. What they make is the same at first."
+        return f"Wider than the network to resume: {', '.join(wider)}. What G makes is the same at first."
     return None if takeover is None else takeover.said
 
 
-def copy_matching(source: torch.nn.Module, target: torch.nn.Module, name: str, takeover: Any = None) -> bool:
+def copy_matching(
+    source: torch.nn.Module, target: torch.nn.Module, name: str, takeover: Takeover | None = None
+) -> bool:
     """Copy parameters and buffers that both networks have, by name.
 
     Args:
@@ -65,26 +78,27 @@ def copy_matching(source: torch.nn.Module, target: torch.nn.Module, name: str, t
     mismatch += f"this run's is ({target.extra_repr()})"
     if source.img_resolution != target.img_resolution:
         raise UserError(f"{mismatch}. Make the archive again with dataset_tool.py at {source.img_resolution}².")
-    theirs = source.state_dict()
-    same_data, wider = source.extra_repr() == target.extra_repr(), False
+    theirs, wider = source.state_dict(), False
+    comparable = takeover is not None or source.extra_repr() == target.extra_repr()
     with torch.no_grad():
         for key, tensor in target.state_dict().items():
             if key not in theirs:
                 continue
             kept = theirs[key]
-            if kept.shape != tensor.shape and same_data and can_widen(kept, tensor):
-                layer, _, last = key.rpartition(".")
-                kept = widened(kept, tensor, last, getattr(target.get_submodule(layer), "later_inputs", 0))
-                wider = True
+            path, _, last = key.rpartition(".")
+            layer = target.get_submodule(path)
+            widens = comparable and may_widen(source.get_submodule(path), layer)
             if takeover is not None:
                 kept = takeover.part(target, key, kept, tensor)
+            elif kept.shape != tensor.shape and widens and only_wider(kept, tensor):
+                kept, wider = widened(kept, tensor, last, getattr(layer, LATER_INPUTS)), True
             if kept.shape != tensor.shape:
-                advice = (
-                    " Networks can go on wider (--cbase), not narrower."
-                    if same_data and can_widen(tensor, kept)
-                    else ""
-                )
                 shapes = f"{key} has shape {list(kept.shape)} there and {list(tensor.shape)} here"
+                advice = ""
+                if widens and only_wider(tensor, kept):
+                    advice = " Networks can go on wider (--cbase), not narrower."
+                elif widens and only_wider(kept, tensor):
+                    advice = " Take the regions over first, at the width as it is, then go on wider (--cbase)."
                 raise UserError(f"{mismatch}; {shapes}.{advice}")
             tensor.copy_(kept)
     return wider

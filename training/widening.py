@@ -3,8 +3,17 @@
 import numpy as np
 import torch
 
+LATER_INPUTS = "later_inputs"
+"""Attribute of layers whose channels may be more: how many of their last inputs are no channels of the layer before."""
 
-def can_widen(source: torch.Tensor, target: torch.Tensor) -> bool:
+
+def may_widen(source: torch.nn.Module, target: torch.nn.Module) -> bool:
+    """Whether a layer is one of those that widen, with the same later inputs as the source's."""
+    ours = getattr(target, LATER_INPUTS, None)
+    return ours is not None and getattr(source, LATER_INPUTS, ours) == ours
+
+
+def only_wider(source: torch.Tensor, target: torch.Tensor) -> bool:
     """Whether two tensors differ only in that the target has more channels, in or out."""
     if source.ndim != target.ndim or source.shape[2:] != target.shape[2:]:
         return False
@@ -19,7 +28,7 @@ def widened(source: torch.Tensor, target: torch.Tensor, name: str, later_inputs:
     of the ratio of inputs (Karras et al. 2018, section 4.1); where weights are demodulated that changes nothing.
 
     Args:
-        source: [out, in, ..], or [channels].
+        source: [out, in, ..], [channels], or StyleGAN2's constant [channels, 4, 4], which has no inputs to grow.
         target: as many or more of either.
         name: of the tensor in its layer; a 'gain' belongs to inputs, other vectors to outputs.
         later_inputs: how many of the last inputs are no channels of the layer before, and stay the last.

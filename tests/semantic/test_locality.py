@@ -64,7 +64,7 @@ def test_the_term_is_the_leak_of_one_code_of_one_region(G, D, monkeypatch, codes
     fixed = ("mapping.", "synthesis.local.depth", "synthesis.local.position")
     assert all(grad is None or not grad.any() for name, grad in actual.items() if name.startswith(fixed))
     G.mapping.requires_grad_(False)
-    monkeypatch.setattr(G.synthesis.local, "detach_texture", True)
+    monkeypatch.setattr(G.synthesis.local, "detach_texture", True)  # an oracle: the option of the whole network
     shares = generator.coarse_mask
     monkeypatch.setattr(generator, "coarse_mask", lambda depth, keep: shares(depth.detach(), keep))
     expected = 2 * plain_term(plain_edits(G, z[:1], others, codes))

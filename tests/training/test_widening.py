@@ -37,11 +37,15 @@ def semantic_pair(channels):
     return perturbed(G), perturbed(D)
 
 
-def stylegan2_pair(channel_base):
+def stylegan2_pair(channel_base, architecture="resnet", channel_max=16, c_dim=0, cmap_dim=None):
     G = training.networks.Generator(
-        4, 0, 5, 32, 3, {"num_layers": 1}, {"channel_base": channel_base, "channel_max": 16}
-    )
-    D = training.discriminator.Discriminator(0, 32, 3, channel_base=channel_base, channel_max=16)
+        4, c_dim, 5, 32, 3, {"num_layers": 1},
+        {"channel_base": channel_base, "channel_max": channel_max, "architecture": architecture},
+    )  # fmt: skip
+    D = training.discriminator.Discriminator(
+        c_dim, 32, 3, architecture=architecture, channel_base=channel_base, channel_max=channel_max, cmap_dim=cmap_dim,
+        epilogue_kwargs={"mbstd_group_size": 1},
+    )  # fmt: skip
     return perturbed(G), perturbed(D)
 
 
@@ -49,7 +53,7 @@ def test_a_wider_semantic_pair_computes_the_same():
     G, D = semantic_pair({8: 6, 16: 4, 32: 2})
     wide_G, wide_D = semantic_pair({8: 8, 16: 7, 32: 6})
     said = transfer.copy_networks({"G": G, "D": D, "G_ema": G}, {"G": wide_G, "D": wide_D})
-    assert said == "Wider than the network to resume: G, D. What they make is the same at first."
+    assert said == "Wider than the network to resume: G, D. What G makes is the same at first."
     z = torch.randn(4, 4)
     for theirs, ours in zip(G(z, None, return_mask=True, noise_mode="const"),
                             wide_G(z, None, return_mask=True, noise_mode="const"), strict=True):  # fmt: skip
@@ -60,15 +64,33 @@ def test_a_wider_semantic_pair_computes_the_same():
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_a_wider_stylegan2_computes_the_same():
-    G, D = stylegan2_pair(64)
-    wide_G, wide_D = stylegan2_pair(128)
+@pytest.mark.parametrize("architecture", ["orig", "skip", "resnet"])
+@pytest.mark.parametrize("c_dim", [0, 3])
+def test_a_wider_stylegan2_computes_the_same(architecture, c_dim):
+    G, D = stylegan2_pair(64, architecture, 32, c_dim)
+    wide_G, wide_D = stylegan2_pair(96, architecture, 32, c_dim, cmap_dim=D.b4.cmap_dim)
+    assert wide_D.b4.conv.weight.shape[0] > D.b4.conv.weight.shape[0]
     transfer.copy_networks({"G": G, "D": D, "G_ema": G}, {"G": wide_G, "D": wide_D})
-    z, image = torch.randn(4, 4), torch.randn(4, 3, 32, 32)
-    torch.testing.assert_close(
-        wide_G(z, None, noise_mode="const"), G(z, None, noise_mode="const"), rtol=1e-4, atol=1e-4
-    )
-    torch.testing.assert_close(wide_D(image, None), D(image, None), rtol=1e-4, atol=1e-4)
+    z, image, c = torch.randn(4, 4), torch.randn(4, 3, 32, 32), torch.eye(4)[:, :c_dim]
+    torch.testing.assert_close(wide_G(z, c, noise_mode="const"), G(z, c, noise_mode="const"), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(wide_D(image, c), D(image, c), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("option", ["local_layers", "coarse_channels", "local_channels"])
+def test_what_is_no_width_of_rendering_is_refused_in_one_line(option):
+    (G, _), sizes = semantic_pair({8: 6, 16: 4, 32: 2}), {}
+    sizes[option] = {"local_layers": 6, "coarse_channels": 8, "local_channels": 4}[option]
+    other = Generator(*G.init_args[:-1], {**G.init_args[-1], **sizes})
+    with pytest.raises(UserError, match=r"has shape .* there and .* here"):
+        transfer.copy_networks({"G_ema": G}, {"G": other})
+
+
+def test_other_regions_come_first():
+    G, _ = semantic_pair({8: 6, 16: 4, 32: 2})
+    sizes = {**G.init_args[-1], "channels": {8: 8, 16: 7, 32: 6}}
+    arguments = [*G.init_args[:5], {"names": ["background", "hair"]}, G.init_args[6], sizes]
+    with pytest.raises(UserError, match=r"Take the regions over first"):
+        transfer.copy_networks({"G_ema": G}, {"G": Generator(*arguments)})
 
 
 def test_new_channels_learn():
@@ -97,12 +119,12 @@ def test_a_narrower_network_is_refused_in_one_line():
      ((3,), (4,), True), ((3, 2), (3, 2, 1), False)],
 )  # fmt: skip
 def test_only_channels_may_be_more(theirs, ours, expected):
-    assert widening.can_widen(torch.zeros(theirs), torch.zeros(ours)) is expected
+    assert widening.only_wider(torch.zeros(theirs), torch.zeros(ours)) is expected
 
 
 def test_a_run_goes_on_wider(semantic_run, tmp_path):
     data, source = make_archive(tmp_path / "faces.zip", count=8), f"--resume={semantic_run}/network-snapshot-000000.pkl"
     result = run(tmp_path / "runs", *SEMANTIC, f"--data={data}", source, "--cbase=256", steps=1)
     assert result.exit_code == 0, result.output
-    line = "Wider than the network to resume: G, D, G_ema. What they make is the same at first."
+    line = "Wider than the network to resume: G, D, G_ema. What G makes is the same at first."
     assert line in (only_run(tmp_path / "runs") / "log.txt").read_text()
