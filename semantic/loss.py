@@ -201,13 +201,13 @@ class SemanticLoss(StyleGAN2Loss):
     def locality_step(self, z: torch.Tensor, c: torch.Tensor) -> None:
         """Keep edits in their regions: penalize what one code of one region changes outside that region.
 
-        An eighth of the batch is made as it is, and each of these samples again with one code of one region from
-        another latent, `locality.EDITS` times (fewer in a batch of less than eight); see `Locality`. The statistic
+        A sixteenth of the batch is made as it is, and each of these samples again with one code of one region from
+        another latent, `locality.EDITS` times (fewer in a batch of less than 16); see `Locality`. The statistic
         Loss/region_leak is that of the edits that are tried, most of which are those that leak most. It trains what
         makes and spreads colours: texture layers, feature heads and render network. Shape layers would rather give a
         region up than keep to it.
         """
-        images = max(z.shape[0] // 2, 2)
+        images = max(z.shape[0] // 4, 2)
         count = max(images // (1 + EDITS), 1)
         edits = min(EDITS, images // count - 1)
         z, c = z[:count], c[:count]

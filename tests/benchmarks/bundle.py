@@ -24,16 +24,37 @@ def without_folders(value: Any) -> Any:
     return re.sub(r"(?<![\w.~])/(?:[^\s'\"=,/]+/)+", "", value) if isinstance(value, str) else value
 
 
+def counted_on(row: dict, kimg: float) -> dict:
+    """Figures of a snapshot whose training had seen so many thousand images before."""
+    return {**row, "kimg": round(row["kimg"] + kimg, 1)}
+
+
+def means(row: dict) -> dict:
+    """Figures of a snapshot without those of single regions."""
+    return {key: value for key, value in row.items() if key in ("kimg", "file") or key.endswith("_mean")}
+
+
 @click.command(context_settings={"show_default": True})
 @click.argument("results", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--name", default="faces64", help="Name of the files")
 @click.option("--outdir", type=click.Path(path_type=Path), default=BUNDLED, help="Where networks are looked for")
 @click.option("--note", default="", help="What else there is to say of how it was trained")
-def main(results: Path, name: str, outdir: Path, note: str) -> None:
+@click.option("--start", default=0.0, metavar="KIMG", help="Thousands of images seen before this run")
+@click.option(
+    "--before",
+    multiple=True,
+    type=(click.Path(exists=True, path_type=Path), float),
+    metavar="JSON KIMG",
+    help="An earlier stage: the file beside its network, and the images seen before it in thousands",
+)
+def main(
+    results: Path, name: str, outdir: Path, note: str, start: float, before: tuple[tuple[Path, float], ...]
+) -> None:
     """Bundle the newest snapshot of a recipe, from the folder RESULTS of `python -m tests.benchmarks.quality`.
 
     G, D and G_ema are stored in half precision, so that training can go on from them. Beside them stands a file with
-    the command that made them, all options of the training, and the figures of all snapshots.
+    the command that made them, all options of the training, and the figures of all snapshots, those of earlier stages
+    included.
     """
     results = results.resolve()
     figures = json.loads((results / "results.json").read_text())
@@ -51,7 +72,10 @@ def main(results: Path, name: str, outdir: Path, note: str) -> None:
     if path.stat().st_size > LIMIT:
         path.unlink()
         raise UserError("The networks take more than 20 MiB: train smaller ones.")
-    about = {**figures, "note": note, "training_options": options}
+    rows = [counted_on(row, start) for row in figures["snapshots"]]
+    for file, seen in reversed(before):
+        rows = [means(counted_on(row, seen)) for row in json.loads(file.read_text())["snapshots"]] + rows
+    about = {**figures, "snapshots": rows, "note": note, "training_options": options}
     write_json(path.with_suffix(".json"), without_folders(about))
     click.echo(f"Wrote {path} ({path.stat().st_size / 2**20:.1f} MiB) and {path.with_suffix('.json')}.")
 

@@ -1,16 +1,19 @@
 """The plain reference computes what the networks compute, and the table comes out."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from click.testing import CliRunner
 
+from semantic.regions import Regions
 from tests.benchmarks import drawn_leak
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.measure import Clock, Row, markdown
 from tests.benchmarks.reference import PlainDiscriminator, PlainSynthesis
 from tests.benchmarks.rows import Setting
+from tests.benchmarks.strays import strays
 from tests.helpers import assert_close
 
 
@@ -95,3 +98,20 @@ def test_texture_edits_of_drawn_faces_stay_in_their_regions():
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in result.output.splitlines()[2:]]
     assert len(rows) == 16
     assert all(0 <= float(value) < 0.3 for part, _, *values in rows if part == "texture" for value in values)
+
+
+def test_strays_are_parts_that_stand_beside_the_head():
+    regions = Regions(["background", "face", "eye", "mouth", "nose", "ear", "hair", "neck", "hat"])
+    planes = torch.zeros(1, 9, 16, 16)
+    planes[0, 0] = 0.5
+    for name, rows, columns in (("face", (0, 8), (0, 8)), ("nose", (2, 5), (9, 10)), ("ear", (0, 2), (12, 14))):
+        planes[0, regions.index(name), slice(*rows), slice(*columns)] = 1
+
+    class Drawing:
+        z_dim = 4
+
+        def __call__(self, z, c, **options):
+            return SimpleNamespace(mask=planes.expand(len(z), -1, -1, -1))
+
+    Drawing.regions = regions
+    assert strays(Drawing(), 3).tolist() == [[0, 0, 0, 4]] * 3
