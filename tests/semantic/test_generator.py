@@ -397,19 +397,3 @@ def test_sizes_of_the_paper(no_numbers, resolution):
     for optimizer in (options.G_opt_kwargs, options.D_opt_kwargs):
         assert optimizer.lr == 0.002
         assert tuple(optimizer.betas) == (0, 0.99)
-
-
-@pytest.mark.parametrize("depth_layers", [2, 4])
-def test_fixed_shapes_change_no_value_and_leave_shape_layers_alone(depth_layers):
-    G = build(double=False, depth_layers=depth_layers, transparent=(1,)).requires_grad_(True)
-    ws = G.mapping(torch.randn(2, G.z_dim), None)
-    fixed = G.synthesis.compose(ws, fixed_shapes=True)
-    for one, other in zip(fixed, G.synthesis.compose(ws), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
-    assert not fixed[1].requires_grad
-    fixed[0].square().sum().backward()
-    local = G.synthesis.local
-    assert local.feature_weight.grad.any()
-    reached = [local.weight.grad is not None and local.weight.grad[layer].any().item() for layer in range(4)]
-    assert reached == [layer >= depth_layers for layer in range(4)]
-    assert local.depth_weight.grad is None

@@ -6,6 +6,7 @@ import torch
 from semantic import generator
 from semantic.locality import ABSENT, EDITS, HALF_LIFE, LEAST_LEAK, Locality
 from tests.helpers import assert_close
+from tests.semantic import test_generator
 from tests.semantic.test_discriminator import random_tensor
 from tests.semantic.test_loss import BATCH, COUNT, CPU, RESOLUTION, accumulate, build, check_gradients, gradients
 from tests.semantic.test_loss import D as D  # a fixture
@@ -170,3 +171,19 @@ def test_a_network_learns_to_keep_edits_in_their_regions(G, D):
         loss.locality_step(torch.randn(64, 4), torch.zeros(64, 0))
         optimizer.step()
     assert leak() < start - 0.03
+
+
+@pytest.mark.parametrize("depth_layers", [2, 4])
+def test_fixed_shapes_change_no_value_and_leave_shape_layers_alone(depth_layers):
+    G = test_generator.build(double=False, depth_layers=depth_layers, transparent=(1,)).requires_grad_(True)
+    ws = G.mapping(torch.randn(2, G.z_dim), None)
+    fixed = G.synthesis.compose(ws, fixed_shapes=True)
+    for one, other in zip(fixed, G.synthesis.compose(ws), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    assert not fixed[1].requires_grad
+    fixed[0].square().sum().backward()
+    local = G.synthesis.local
+    assert local.feature_weight.grad.any()
+    reached = [local.weight.grad is not None and local.weight.grad[layer].any().item() for layer in range(4)]
+    assert reached == [layer >= depth_layers for layer in range(4)]
+    assert local.depth_weight.grad is None
