@@ -12,6 +12,10 @@ HALF_LIVES = {"real": 1000, "generated": 50}
 EPS = 1e-8
 LARGEST_PULL = 1
 """Bound on the logarithm of the ratio of two mean squares."""
+FLOOR = 2e-4
+"""Share of a cell from which on a region counts as being there in the data."""
+LARGEST_EXCESS = 20
+"""Bound on by how many times the real share is exceeded."""
 
 
 def mean_shares(mask: torch.Tensor) -> torch.Tensor:
@@ -29,6 +33,7 @@ class RegionPrior:
 
     A generator that matches the data matches these, too. The gradient of the shares does not fade where a region is
     hardly there, as that of a discriminator behind a softmax does: what counts is by which factor a region is too rare.
+    Nor does it fade where the data never have a region: pieces of noses beside the head are too much by that factor.
     The squares tell glasses on every fourth face from a quarter of them on every face.
 
     Args:
@@ -65,15 +70,22 @@ class RegionPrior:
         real, generated = (self.means[kind] + EPS for kind in HALF_LIVES)
         return (real * (real / generated).log()).sum(dim=0).mean()
 
-    def term(self, batch: torch.Tensor) -> torch.Tensor:
-        """A scalar whose gradient is that of `divergence` at the running mean, with respect to a batch's shares.
+    def excess(self) -> torch.Tensor:
+        """By how many times the real share is exceeded in each cell, within LARGEST_EXCESS, [K, CELLS, CELLS]."""
+        real, generated = (self.means[kind] for kind in HALF_LIVES)
+        return ((generated - real) / (real + FLOOR)).clamp(0, LARGEST_EXCESS)
 
-        It is linear in the shares, so that it does not ask every batch, and every sample, to look like the mean.
+    def term(self, batch: torch.Tensor) -> torch.Tensor:
+        """A scalar whose gradient, with respect to a batch's shares, is `excess` plus that of `divergence` at the mean.
+
+        The excess is the gradient of half of Pearson's chi-squared, with FLOOR in its denominator, on the side where
+        there is too much. The scalar is linear in the shares, so that it does not ask every batch, and every sample, to
+        look like the mean.
 
         Args:
             batch: shares of a generated batch, which `observe` has seen already: so the factors stay bounded.
         """
-        factors = self.means["real"] / (self.means["generated"] + EPS)
+        factors = self.means["real"] / (self.means["generated"] + EPS) - self.excess()
         return (factors * (self.means["generated"] - batch)).sum(dim=0).mean()
 
     def pull(self) -> torch.Tensor:

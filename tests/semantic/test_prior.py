@@ -4,7 +4,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from semantic.prior import CELLS, HALF_LIVES, LARGEST_PULL, RegionPrior, mean_shares, mean_squares
+from semantic.prior import (
+    CELLS,
+    FLOOR,
+    HALF_LIVES,
+    LARGEST_EXCESS,
+    LARGEST_PULL,
+    RegionPrior,
+    mean_shares,
+    mean_squares,
+)
 from tests.helpers import assert_close
 from tests.semantic import test_loss
 from tests.semantic.test_discriminator import random_tensor
@@ -68,15 +77,41 @@ def test_the_divergence_is_that_of_kullback_and_leibler():
     assert_close(prior.divergence(), plain / CELLS**2, 1e-4)
 
 
-def test_the_gradient_is_that_of_the_divergence_at_the_mean():
+def test_the_gradient_is_that_of_divergence_and_excess_at_the_mean():
     prior = filled()
-    at = prior.means["generated"].clone().requires_grad_()
+    real, at = prior.means["real"], prior.means["generated"].clone().requires_grad_()
     prior.means["generated"] = at
-    (plain,) = torch.autograd.grad(prior.divergence(), at)
+    chi_squared = (at - real).clamp(min=0).square() / (real + FLOOR) / 2
+    (plain,) = torch.autograd.grad(prior.divergence() + chi_squared.sum() / CELLS**2, at)
     prior.means["generated"] = at.detach()
+    inside = prior.excess() < LARGEST_EXCESS
+    assert inside.float().mean() > 0.9
     batch = random_shares(3, 5).requires_grad_()
     (actual,) = torch.autograd.grad(prior.term(batch), batch)
-    assert_close(actual, plain, 1e-4)
+    assert_close(actual[inside], plain[inside], 1e-4)
+
+
+def test_pieces_where_the_data_have_none_go_away():
+    real = torch.zeros(2, CELLS, CELLS)
+    real[0] = 1
+    real[:, 4, 4] = 0.5
+    depth = torch.zeros(4, 2, CELLS, CELLS)
+    depth[:, 1] = -6
+    depth[:, 1, 4, 4] = 0
+    depth[0, 1, 0, 0] = 6  # a piece in the corner of one sample
+    depth.requires_grad_()
+    prior = RegionPrior(2, CPU)
+    for _ in range(300):
+        prior.observe("real", real, NONE, 4)
+        batch = mean_shares(depth.softmax(dim=1) * 2 - 1)
+        prior.observe("generated", batch, NONE, 4)
+        assert torch.equal(prior.excess(), prior.excess().clamp(0, LARGEST_EXCESS))
+        (gradient,) = torch.autograd.grad(prior.term(batch), depth)
+        with torch.no_grad():
+            depth -= 30 * gradient
+    shares = depth.softmax(dim=1)[:, 1]
+    assert shares[0, 0, 0] < 0.01
+    assert abs(shares[:, 4, 4].mean() - 0.5) < 0.05
 
 
 def test_squares_are_those_of_the_areas_of_samples():
@@ -128,7 +163,8 @@ def test_a_region_that_comes_back_at_once_pulls_within_bounds():
         prior.observe("generated", gone, NONE, 8)
     prior.observe("generated", back, NONE, 8)
     (gradient,) = torch.autograd.grad(prior.term(back.requires_grad_()), back)
-    assert gradient.abs().max() * CELLS**2 <= 0.5 / (1 - 0.5 ** (8 / HALF_LIVES["generated"])) * 1.001
+    bound = max(LARGEST_EXCESS, 0.5 / (1 - 0.5 ** (8 / HALF_LIVES["generated"])))
+    assert gradient.abs().max() * CELLS**2 <= bound * 1.001
 
 
 def test_a_region_behind_all_others_comes_back():
@@ -159,7 +195,8 @@ def test_G_is_drawn_to_the_mean_of_real_masks(G, D, fixed_noise):  # noqa: F811
     out = G.synthesis(G.mapping(*test_loss.latents()), noise_mode="random", return_mask=True)
     real = mean_shares(test_loss.plain_reals()[1])
     batch = mean_shares(out.coarse_mask)
-    pull = -(real / batch.detach() * batch).sum(dim=0).mean()
+    too_much = ((batch.detach() - real) / (real + FLOOR)).clamp(0, LARGEST_EXCESS)
+    pull = ((too_much - real / batch.detach()) * batch).sum(dim=0).mean()
     theirs, ours = mean_squares(test_loss.plain_reals()[1]), mean_squares(out.coarse_mask)
     ratio = (ours.detach() / theirs).log().clamp(-LARGEST_PULL, LARGEST_PULL)
     pull = pull + (real.mean(dim=(1, 2)) * ratio / ours.detach() * ours).sum()
