@@ -75,6 +75,19 @@ class ImageAugmentedLoss(SemanticLoss):
         return images, samples.extras["mask"], moved
 
 
+class BoundlessLoss(SemanticLoss):
+    """The joint loss with a prior that lets regions stand where the data never have them."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.prior.excess = lambda: 0
+
+
+def no_excess(options: EasyDict) -> None:
+    """The prior says where regions are too rare, not where they are too many."""
+    options.loss_kwargs.class_name = "tests.benchmarks.ablations.BoundlessLoss"
+
+
 def with_ada(options: EasyDict) -> None:
     """Adaptive augmentation on 300 images, which show it within a short run."""
     options.training_set_kwargs.max_size = 300
@@ -166,6 +179,7 @@ class Variant:
 VARIANTS = {
     "base": Variant("", lambda options: None),
     "no region prior": Variant("the paper's", set_loss(prior_weight=0)),
+    "no excess in the prior": Variant("the paper's", no_excess),
     "no segmentation": Variant("the paper's", no_segmentation),
     "neither": Variant("the paper's", neither),
     "one branch, no segmentation": Variant("fails: gradients of masks drown those of images", one_branch),
@@ -223,6 +237,12 @@ def run_variant(name: str, seed: int, work: Path, data: Path, kimg: float, batch
     return results
 
 
+def regions_in_masks(results: Mapping[str, float]) -> int:
+    """How many regions any mask shows."""
+    names = (name.removeprefix("mask_fit500_") for name in results if name.startswith("mask_fit500_"))
+    return sum(not name.startswith("real_") and name not in ("mean", "difference", "ratio") for name in names)
+
+
 @click.command(context_settings={"show_default": True})
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="Archive of drawn faces")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("out/ablations"), help="Folder of all runs")
@@ -248,12 +268,16 @@ def main(data, work, kimg, batch, cbase, seeds, only, device):
         if name != "base":
             rows[name] = run_variant(name, 0, *common)
     figures = {column: np.array([run.get(column, np.nan) for run in base]) for column in COLUMNS}
-    lines = ["| variant | " + " | ".join(COLUMNS) + " | the paper |", "|---" * (len(COLUMNS) + 2) + "|"]
+    lines = [
+        "| variant | " + " | ".join(COLUMNS) + " | regions in masks | the paper |",
+        "|---" * (len(COLUMNS) + 3) + "|",
+    ]
     spread = (f"{values.mean():.4g} ± {values.std(ddof=1):.2g}" for values in figures.values())
-    lines.append(f"| base, {seeds} seeds | " + " | ".join(spread) + " | |")
+    counts = ", ".join(str(regions_in_masks(run)) for run in base)
+    lines.append(f"| base, {seeds} seeds | " + " | ".join(spread) + f" | {counts} | |")
     for name, row in rows.items():
         cells = (f"{row.get(column, float('nan')):.4g}" for column in COLUMNS)
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {VARIANTS[name].claim} |")
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {regions_in_masks(row)} | {VARIANTS[name].claim} |")
     table = "\n".join(lines)
     print(table)
     with atomic_open(work / "table.md", "w") as file:
