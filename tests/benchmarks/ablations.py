@@ -6,7 +6,7 @@ several seeds; a difference smaller than their spread says nothing.
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +243,11 @@ def regions_in_masks(results: Mapping[str, float]) -> int:
     return sum(not name.startswith("real_") and name not in ("mean", "difference", "ratio") for name in names)
 
 
+def mean_and_spread(values: Sequence[float]) -> str:
+    """The mean, with the standard deviation where there are several."""
+    return f"{np.mean(values):.4g}" + (f" ± {np.std(values, ddof=1):.2g}" if len(values) > 1 else "")
+
+
 @click.command(context_settings={"show_default": True})
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="Archive of drawn faces")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("out/ablations"), help="Folder of all runs")
@@ -250,11 +255,12 @@ def regions_in_masks(results: Mapping[str, float]) -> int:
 @click.option("--batch", type=int, default=8, help="Images a step")
 @click.option("--cbase", type=int, default=512, help="Widths of the networks")
 @click.option("--seeds", type=click.IntRange(min=2), default=3, help="Runs of the base")
+@click.option("--variant-seeds", type=click.IntRange(min=1), default=1, help="Runs of every variant")
 @click.option(
     "--only", default=",".join(n.replace(",", ";") for n in VARIANTS), help="Variants; ';' stands for a comma"
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
-def main(data, work, kimg, batch, cbase, seeds, only, device):
+def main(data, work, kimg, batch, cbase, seeds, variant_seeds, only, device):
     """Train variants of the recipe equally long and compare them.
 
     \b
@@ -262,22 +268,19 @@ def main(data, work, kimg, batch, cbase, seeds, only, device):
     python -m tests.benchmarks.ablations --data=faces32.zip
     """
     common = (work, data, kimg, batch, cbase, device)
-    base = [run_variant("base", seed, *common) for seed in range(seeds)]
-    rows = {}
+    rows = {"base": [run_variant("base", seed, *common) for seed in range(seeds)]}
     for name in (text.replace(";", ",") for text in only.split(",")):
         if name != "base":
-            rows[name] = run_variant(name, 0, *common)
-    figures = {column: np.array([run.get(column, np.nan) for run in base]) for column in COLUMNS}
+            rows[name] = [run_variant(name, seed, *common) for seed in range(variant_seeds)]
     lines = [
         "| variant | " + " | ".join(COLUMNS) + " | regions in masks | the paper |",
         "|---" * (len(COLUMNS) + 3) + "|",
     ]
-    spread = (f"{values.mean():.4g} ± {values.std(ddof=1):.2g}" for values in figures.values())
-    counts = ", ".join(str(regions_in_masks(run)) for run in base)
-    lines.append(f"| base, {seeds} seeds | " + " | ".join(spread) + f" | {counts} | |")
-    for name, row in rows.items():
-        cells = (f"{row.get(column, float('nan')):.4g}" for column in COLUMNS)
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {regions_in_masks(row)} | {VARIANTS[name].claim} |")
+    for name, runs in rows.items():
+        cells = [mean_and_spread([run.get(column, np.nan) for run in runs]) for column in COLUMNS]
+        cells.append(", ".join(str(regions_in_masks(run)) for run in runs))
+        seeds_of = f", {len(runs)} seeds" if len(runs) > 1 else ""
+        lines.append(f"| {name}{seeds_of} | " + " | ".join(cells) + f" | {VARIANTS[name].claim} |")
     table = "\n".join(lines)
     print(table)
     with atomic_open(work / "table.md", "w") as file:

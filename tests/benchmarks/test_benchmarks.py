@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from semantic.regions import Regions
 from tests.benchmarks import drawn_leak
 from tests.benchmarks.__main__ import main
+from tests.benchmarks.ablations import mean_and_spread, regions_in_masks
 from tests.benchmarks.measure import Clock, Row, markdown
 from tests.benchmarks.reference import PlainDiscriminator, PlainSynthesis
 from tests.benchmarks.rows import Setting
@@ -102,10 +103,18 @@ def test_texture_edits_of_drawn_faces_stay_in_their_regions():
 
 def test_strays_are_parts_that_stand_beside_the_head():
     regions = Regions(["background", "face", "eye", "mouth", "nose", "ear", "hair", "neck", "hat"])
-    planes = torch.zeros(1, 9, 16, 16)
+    planes = torch.zeros(1, 9, 24, 24)
     planes[0, 0] = 0.5
-    for name, rows, columns in (("face", (0, 8), (0, 8)), ("nose", (2, 5), (9, 10)), ("ear", (0, 2), (12, 14))):
-        planes[0, regions.index(name), slice(*rows), slice(*columns)] = 1
+    parts = {
+        "face": (slice(0, 13), slice(0, 13)),
+        "eye": (slice(2, 11), slice(2, 11)),  # so large that its middle is far from the face around it
+        "nose": (slice(2, 5), slice(14, 15)),  # near enough
+        "ear": (slice(0, 2), slice(18, 20)),  # ears stick out
+        "mouth": (slice(20, 22), slice(20, 22)),
+    }
+    for name, (rows, columns) in parts.items():
+        planes[0, :, rows, columns] = 0
+        planes[0, regions.index(name), rows, columns] = 1
 
     class Drawing:
         z_dim = 4
@@ -114,4 +123,11 @@ def test_strays_are_parts_that_stand_beside_the_head():
             return SimpleNamespace(mask=planes.expand(len(z), -1, -1, -1))
 
     Drawing.regions = regions
-    assert strays(Drawing(), 3).tolist() == [[0, 0, 0, 4]] * 3
+    assert strays(Drawing(), 3).tolist() == [[0, 4, 0]] * 3
+
+
+def test_ablations_count_regions_and_give_a_spread_where_there_is_one():
+    names = ("mean", "real_mean", "real_hat", "difference", "ratio", "hair", "eye")
+    assert regions_in_masks({"swd2k_mean": 1, **{f"mask_fit500_{name}": 0.5 for name in names}}) == 2
+    assert mean_and_spread([1.5]) == "1.5"
+    assert mean_and_spread([1, 2, 3]) == "2 ± 1"

@@ -23,6 +23,7 @@ import legacy
 from torch_utils.rebuild import named_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
+COMPLETE = re.compile(r"Error: .* has reached its [\d.]+ kimg")
 LOST = re.compile("Error: SIGKILL ended one of the 2 processes")
 UNTIMED = ("Timing/", "Resources/", "timestamp")
 
@@ -139,11 +140,13 @@ def kill_and_resume(
             kill_group(training.pid)  # what is left of a group whose first process died
             if code == -signal.SIGKILL or (code == 1 and LOST.search(training.log.read_text())):
                 hits.append(place or f"after {moment:.1f} s")
+            elif code == 1 and COMPLETE.search(training.log.read_text()):
+                code = 0  # the kill before came after the last state
             elif code != 0:
                 raise AssertionError(f"exit code {code} after {hits}: {training.log.read_text()[-2000:]}")
             finished = code == 0
         if len(hits) == len(places):
-            (run_dir,) = outdir.iterdir()
+            (run_dir,) = (path.parent for path in outdir.glob("*/training_options.json"))
             return run_dir, hits
     raise AssertionError(f"all runs ended after {len(hits)} of {len(places)} kills")
 
