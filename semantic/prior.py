@@ -13,7 +13,7 @@ EPS = 1e-8
 LARGEST_PULL = 1
 """Bound on the logarithm of the ratio of two mean squares."""
 FLOOR = 2e-4
-"""Share of a cell from which on a region counts as being there in the data."""
+"""Added to the real share of a cell before the excess over it is divided by it: about what counts as being there."""
 LARGEST_EXCESS = 20
 """Bound on by how many times the real share is exceeded."""
 
