@@ -31,6 +31,20 @@ def random_squares(count, seed):
     return random_tensor(count, seed=seed).square() + 0.1
 
 
+def descend(depth, real, steps):
+    """Move depths [N, K, CELLS, CELLS] along the term's gradient, in place; the prior at the end."""
+    prior = RegionPrior(depth.shape[1], CPU)
+    for _ in range(steps):
+        prior.observe("real", real, NONE, 8)
+        batch = mean_shares(depth.softmax(dim=1) * 2 - 1)
+        prior.observe("generated", batch, NONE, 8)
+        assert torch.equal(prior.excess(), prior.excess().clamp(0, LARGEST_EXCESS))
+        (gradient,) = torch.autograd.grad(prior.term(batch), depth)
+        with torch.no_grad():
+            depth -= 30 * gradient
+    return prior
+
+
 def filled(count=3):
     prior = RegionPrior(count, CPU)
     prior.observe("real", random_shares(count, 1), random_squares(count, 1), 8)
@@ -100,15 +114,7 @@ def test_pieces_where_the_data_have_none_go_away():
     depth[:, 1, 4, 4] = 0
     depth[0, 1, 0, 0] = 6  # a piece in the corner of one sample
     depth.requires_grad_()
-    prior = RegionPrior(2, CPU)
-    for _ in range(300):
-        prior.observe("real", real, NONE, 4)
-        batch = mean_shares(depth.softmax(dim=1) * 2 - 1)
-        prior.observe("generated", batch, NONE, 4)
-        assert torch.equal(prior.excess(), prior.excess().clamp(0, LARGEST_EXCESS))
-        (gradient,) = torch.autograd.grad(prior.term(batch), depth)
-        with torch.no_grad():
-            depth -= 30 * gradient
+    descend(depth, real, steps=300)
     shares = depth.softmax(dim=1)[:, 1]
     assert shares[0, 0, 0] < 0.01
     assert abs(shares[:, 4, 4].mean() - 0.5) < 0.05
@@ -172,15 +178,7 @@ def test_a_region_behind_all_others_comes_back():
     depth = torch.zeros(2, 3, CELLS, CELLS)
     depth[:, 2] = -12
     depth.requires_grad_()
-    prior = RegionPrior(3, CPU)
-    for _ in range(400):
-        prior.observe("real", real, NONE, 8)
-        batch = mean_shares(depth.softmax(dim=1) * 2 - 1)
-        prior.observe("generated", batch, NONE, 8)
-        (gradient,) = torch.autograd.grad(prior.term(batch), depth)
-        with torch.no_grad():
-            depth -= 30 * gradient
-    assert prior.divergence() < 0.01
+    assert descend(depth, real, steps=400).divergence() < 0.01
 
 
 def prior_loss(G, D, **kwargs):  # noqa: F811
