@@ -119,6 +119,12 @@ class Share(click.IntRange):
     metavar="INT",
     help="Width: CBASE / r channels at resolution r; a greater one widens the network of --resume.",
 )
+@click.option(
+    "--octaves",
+    type=click.IntRange(min=1),
+    metavar="INT",
+    help="Frequencies that local generators get (semantic); fewer than those of --resume leave out its highest.",
+)
 @click.option("--aug", type=click.Choice(["noaug", "ada", "fixed"]), default="ada", help="Augmentation mode.")
 @click.option("--p", type=Number(0, 1), metavar="FLOAT", help="Augmentation probability for --aug=fixed.")
 @click.option("--target", type=Number(0, 1), metavar="FLOAT", help="Target of --aug=ada.  [default: 0.6]")

@@ -48,6 +48,7 @@ class SynthesisNetwork(torch.nn.Module):
         channels: overrides the table with explicit widths, {resolution: channels}.
         residual_refine: the render network refines the upsampled coarse mask instead of making one anew.
         detach_texture: gradients of the texture layers do not reach the shape layers.
+        octaves: how many frequencies the local generators get, from the lowest on; all log2(R) by default.
 
     Raises:
         UserError: sizes that do not fit together.
@@ -71,6 +72,7 @@ class SynthesisNetwork(torch.nn.Module):
         channels: Mapping[int, int] | None = None,
         residual_refine: bool = True,
         detach_texture: bool = False,
+        octaves: int | None = None,
     ):
         super().__init__()
         self.regions = Regions.from_dict(regions, base_layers)
@@ -98,6 +100,7 @@ class SynthesisNetwork(torch.nn.Module):
             num_layers=local_layers,
             depth_layers=depth_layers,
             detach_texture=detach_texture,
+            octaves=octaves,
         )
         table = {int(r): int(n) for r, n in channels.items()} if channels else None
         self.render = RenderNetwork(

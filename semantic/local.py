@@ -27,20 +27,23 @@ class FourierFeatures(torch.nn.Module):
     Args:
         channels: C, the width of the output.
         img_resolution: R; it decides how many frequencies there are.
+        octaves: how many of the frequencies are used, from the lowest on; all by default. The highest, f = R/2, has a
+            period of three pixels of a grid of R/2, in which small networks draw lattices.
     """
 
-    def __init__(self, channels: int, img_resolution: int):
+    def __init__(self, channels: int, img_resolution: int, octaves: int | None = None):
         super().__init__()
         num_octaves = img_resolution.bit_length() - 1
+        self.octaves = num_octaves if octaves is None else min(octaves, num_octaves)
         self.register_buffer("frequencies", 2.0 ** torch.arange(num_octaves), persistent=False)
         self.weight = torch.nn.Parameter(torch.randn(channels, 2 + 4 * num_octaves))
 
     def forward(self, coords: torch.Tensor) -> torch.Tensor:
         """Features of coordinates: [..., 2, H, W] -> [..., C, H·W]."""
         xy = coords.flatten(-2)
-        angles = self.frequencies.view(-1, 1, 1) * xy.unsqueeze(-3)
+        angles = self.frequencies[: self.octaves].view(-1, 1, 1) * xy.unsqueeze(-3)
         waves = torch.cat([angles.sin(), angles.cos()], dim=-2).flatten(-3, -2)
-        weight = self.weight / np.sqrt(self.weight.shape[1])
+        weight = self.weight[:, : 2 + 4 * self.octaves] / np.sqrt(self.weight.shape[1])
         return weight @ torch.cat([xy, waves], dim=-2)
 
 
@@ -60,6 +63,7 @@ class LocalGenerators(torch.nn.Module):
         num_layers: L.
         depth_layers: p, how many layers come before the pseudo-depth.
         detach_texture: texture layers see detached features, so that their gradients do not reach the shape layers.
+        octaves: see `FourierFeatures`.
     """
 
     def __init__(
@@ -72,12 +76,13 @@ class LocalGenerators(torch.nn.Module):
         num_layers: int,
         depth_layers: int,
         detach_texture: bool = False,
+        octaves: int | None = None,
     ):
         super().__init__()
         K, L, C = len(regions), num_layers, channels
         self.depth_layers = depth_layers
         self.detach_texture = detach_texture
-        self.position = FourierFeatures(C, img_resolution)
+        self.position = FourierFeatures(C, img_resolution, octaves)
         self.register_buffer("layer_slots", regions.layer_slots(L, depth_layers), persistent=False)
         self.affine_weight = torch.nn.Parameter(torch.randn(L, K, C, w_dim))
         self.affine_bias = torch.nn.Parameter(torch.ones(L, K, C))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from semantic.locality import EDITS, Locality
-from semantic.prior import RegionPrior, mean_shares, mean_squares
+from semantic.prior import RegionPrior, mean_outlines, mean_shares, mean_squares
 from semantic.regions import Regions, one_hot
 from torch_utils import training_stats
 from training.loss import Samples, StyleGAN2Loss
@@ -159,8 +159,8 @@ class SemanticLoss(StyleGAN2Loss):
 
     def discriminator_terms(self, real: Samples) -> torch.Tensor | float:
         if self.prior_weight != 0:
-            mask = real.extras["mask"]
-            self.prior.observe("real", mean_shares(mask), mean_squares(mask), len(mask))
+            mask = F.adaptive_avg_pool2d(real.extras["mask"], self.G.synthesis.grid.shape[-1])
+            self.prior.observe("real", mean_shares(mask), mean_squares(mask), mean_outlines(mask), len(mask))
         return self.segmentation_term(real, "Loss/segmentation/real")
 
     def generator_terms(self, fake: Samples) -> torch.Tensor:
@@ -173,11 +173,13 @@ class SemanticLoss(StyleGAN2Loss):
         if self.prior_weight == 0:
             return 0.0
         mask = fake.extras["coarse_mask"].float()
-        shares, squares = mean_shares(mask), mean_squares(mask)
-        self.prior.observe("generated", shares, squares, len(mask))
+        shares, squares, outlines = mean_shares(mask), mean_squares(mask), mean_outlines(mask)
+        self.prior.observe("generated", shares, squares, outlines, len(mask))
         training_stats.report("Loss/region_prior", self.prior.divergence())
         training_stats.report("Loss/region_squares", self.prior.pull().square().mean())
-        return self.prior_weight * (self.prior.term(shares) + self.prior.square_term(squares))
+        training_stats.report("Loss/region_outlines", self.prior.jags().square().mean())
+        terms = self.prior.term(shares), self.prior.square_term(squares), self.prior.outline_term(outlines)
+        return self.prior_weight * sum(terms)
 
     def segmentation_term(self, samples: Samples, statistic: str) -> torch.Tensor | float:
         """Weighted cross-entropy of what D sees in images with their masks; see `discriminate`."""

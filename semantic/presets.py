@@ -26,6 +26,8 @@ class Size:
         segmentation: weight of the term by which D finds regions in images.
         prior: weight of the terms for the mean place and area of regions, and for how these vary.
         local_layers, depth_layers: L and p of the local generators.
+        octaves: frequencies that the local generators get; None for all.
+        ada_kimg: thousands of images in which the probability of augmentation can go from 0 to 1.
         G_reg_interval: steps between regularizations of the generator.
     """
 
@@ -46,18 +48,20 @@ class Size:
     prior: float = 0
     local_layers: int = 10
     depth_layers: int = 6
+    octaves: int | None = None
+    ada_kimg: float = 500
     G_reg_interval: int = 4
 
 
 PAPER = Size()
 """The paper's, for 256² and above."""
 
-TUNED = {"mask_width": 0.5, "locality": 8, "segmentation": 1, "prior": 1}
+TUNED = {"mask_width": 0.5, "locality": 8, "segmentation": 1, "prior": 1, "ada_kimg": 100}
 SHALLOW = {**TUNED, "local_layers": 6, "depth_layers": 4, "G_reg_interval": 8}
 SIZES = {
-    32: Size(128, 16, 128, 32, 4, 1024, 128, 16, 0.5, 50, 5, **SHALLOW),
-    64: Size(256, 32, 128, 32, 8, 2048, 128, 16, 1, 100, 5, **SHALLOW),
-    128: Size(512, 64, 256, 64, 16, 16384, 256, 16, 3, 300, 10, **TUNED),
+    32: Size(128, 16, 128, 32, 4, 1024, 128, 16, 0.5, 50, 5, octaves=4, **SHALLOW),
+    64: Size(256, 32, 128, 32, 8, 2048, 128, 16, 1, 100, 5, octaves=5, **SHALLOW),
+    128: Size(512, 64, 256, 64, 16, 16384, 256, 16, 3, 300, 10, octaves=6, **TUNED),
 }
 """Smaller pictures need less width, and their R1 is weaker: it sums squared gradients over fewer pixels. What else
 differs from the paper is cheaper, keeps edits local or helps small regions along: see docs/results.md."""
@@ -105,6 +109,7 @@ def semantic_options(resolution: int, regions: Regions, precision: str, recipe: 
                 "local_channels": size.local_channels,
                 "local_layers": size.local_layers,
                 "depth_layers": size.depth_layers,
+                "octaves": size.octaves,
                 "min_feat_size": size.min_feat_size,
             },
         ),
@@ -131,6 +136,7 @@ def semantic_options(resolution: int, regions: Regions, precision: str, recipe: 
         G_reg_interval=size.G_reg_interval,
         batch_size=size.batch,
         ema_kimg=size.ema,
+        ada_kimg=size.ada_kimg,
         ema_rampup=0.05,
         total_kimg=25000,
     )

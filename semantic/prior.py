@@ -1,4 +1,4 @@
-"""Where regions are on average, and how their areas vary: terms that bring generated masks to the data."""
+"""Where regions are, how areas vary, how long outlines are: terms that bring generated masks to the data."""
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ HALF_LIVES = {"real": 1000, "generated": 50}
 """Half-lives of the running means in images, once they have seen enough of them."""
 EPS = 1e-8
 LARGEST_PULL = 1
-"""Bound on the logarithm of the ratio of two mean squares."""
+"""Bound on the logarithm of the ratio of two mean squares, or of two mean outlines."""
 FLOOR = 2e-4
 """Added to the real share of a cell before the excess over it is divided by it: about what counts as being there."""
 LARGEST_EXCESS = 20
@@ -28,13 +28,24 @@ def mean_squares(mask: torch.Tensor) -> torch.Tensor:
     return ((mask.mean(dim=(2, 3)) + 1) / 2).square().mean(dim=0)
 
 
+def mean_outlines(mask: torch.Tensor) -> torch.Tensor:
+    """Mean length of the outline of each region, in sides of the picture: planes [N, K, H, H] in [-1, 1] -> [K].
+
+    The length is that of steps along rows and columns, the anisotropic total variation; a soft edge is as long as a
+    sharp one.
+    """
+    steps = mask.diff(dim=3).abs().sum(dim=(2, 3)) + mask.diff(dim=2).abs().sum(dim=(2, 3))
+    return steps.mean(dim=0) / (2 * mask.shape[3])
+
+
 class RegionPrior:
-    """Running means of the shares of regions in cells and of their squared areas, real and generated.
+    """Running means of shares of regions in cells, of squared areas and of outlines, real and generated.
 
     A generator that matches the data matches these, too. The gradient of the shares does not fade where a region is
     hardly there, as that of a discriminator behind a softmax does: what counts is by which factor a region is too rare.
     Nor does it fade where the data never have a region: pieces of noses beside the head are too much by that factor.
-    The squares tell glasses on every fourth face from a quarter of them on every face.
+    The squares tell glasses on every fourth face from a quarter of them on every face. Outlines tell an eye from dots
+    in its place, which mean and square cannot.
 
     Args:
         num_regions: K.
@@ -44,25 +55,30 @@ class RegionPrior:
     def __init__(self, num_regions: int, device: torch.device):
         self.means = {kind: torch.zeros(num_regions, CELLS, CELLS, device=device) for kind in HALF_LIVES}
         self.squares = {kind: torch.zeros(num_regions, device=device) for kind in HALF_LIVES}
+        self.outlines = {kind: torch.zeros(num_regions, device=device) for kind in HALF_LIVES}
         self.images = {kind: torch.zeros([], device=device) for kind in HALF_LIVES}
 
     def running(self) -> list[torch.Tensor]:
         """All tensors that `observe` moves along."""
-        return [*self.means.values(), *self.images.values(), *self.squares.values()]
+        return [*self.means.values(), *self.images.values(), *self.squares.values(), *self.outlines.values()]
 
-    def observe(self, kind: str, shares: torch.Tensor, squares: torch.Tensor, count: int) -> None:
+    def observe(
+        self, kind: str, shares: torch.Tensor, squares: torch.Tensor, outlines: torch.Tensor, count: int
+    ) -> None:
         """Move the means towards those of a batch.
 
         Args:
             kind: 'real' or 'generated'.
             shares: as from `mean_shares`.
             squares: as from `mean_squares`.
+            outlines: as from `mean_outlines`.
             count: images in the batch.
         """
         count = count * distributed.get_world_size()
         self.images[kind] += count
         rate = (count / self.images[kind]).clamp(min=1 - 0.5 ** (count / HALF_LIVES[kind]))
-        for mean, batch in ((self.means[kind], shares), (self.squares[kind], squares)):
+        pairs = ((self.means[kind], shares), (self.squares[kind], squares), (self.outlines[kind], outlines))
+        for mean, batch in pairs:
             mean.lerp_(distributed.all_reduce(batch.detach().clone()) / distributed.get_world_size(), rate)
 
     def divergence(self) -> torch.Tensor:
@@ -104,3 +120,19 @@ class RegionPrior:
         areas = self.means["real"].mean(dim=(1, 2))
         factors = areas * self.pull() / (self.squares["generated"] + EPS)
         return (factors * (batch - self.squares["generated"])).sum()
+
+    def jags(self) -> torch.Tensor:
+        """Logarithm of the ratio of the mean outlines, generated to real, from 0 to LARGEST_PULL, by region [K]."""
+        real, generated = (self.outlines[kind] + EPS for kind in HALF_LIVES)
+        return (generated / real).log().clamp(0, LARGEST_PULL)
+
+    def outline_term(self, batch: torch.Tensor) -> torch.Tensor:
+        """A scalar whose gradient is that of half the square of the logarithm, weighted with the real lengths.
+
+        Outlines that are shorter than real ones, as all are until a region has taken shape, are left alone.
+
+        Args:
+            batch: mean outlines of a generated batch, which `observe` has seen already.
+        """
+        factors = self.outlines["real"] * self.jags() / (self.outlines["generated"] + EPS)
+        return (factors * (batch - self.outlines["generated"])).sum()

@@ -56,6 +56,8 @@ def new_run(args: EasyDict, device: str) -> EasyDict:
             widths.pop("channels", None)  # of a network to resume: explicit widths go before
         if source is not None and getattr(source["D"], "c_dim", 0) > 0:  # or it would follow the width at 4²
             options.D_kwargs["cmap_dim"] = source["D"].b4.cmap_dim
+    if args.octaves is not None:
+        options.G_kwargs.synthesis_kwargs["octaves"] = args.octaves
     apply_augmentation(args, options)
     apply_schedule(args, options, processes)
     apply_performance(args, options, precision)
@@ -81,7 +83,7 @@ def inherit_architecture(options: EasyDict, source: EasyDict) -> None:
 
 def check_combinations(args: EasyDict) -> None:
     """Refuse options that contradict each other or the configuration."""
-    for name in ("regions", "transparent", "gamma_mask"):
+    for name in ("regions", "transparent", "gamma_mask", "octaves"):
         if args[name] is not None and args.cfg != "semantic":
             raise click.UsageError(f"--{name.replace('_', '-')} needs --cfg=semantic.")
     if args.recipe != "tuned" and args.cfg != "semantic":

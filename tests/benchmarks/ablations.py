@@ -75,6 +75,14 @@ class ImageAugmentedLoss(SemanticLoss):
         return images, samples.extras["mask"], moved
 
 
+class RaggedLoss(SemanticLoss):
+    """The joint loss with a prior that leaves outlines alone."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.prior.outline_term = lambda batch: 0
+
+
 class BoundlessLoss(SemanticLoss):
     """The joint loss with a prior that lets regions stand where the data never have them."""
 
@@ -86,6 +94,11 @@ class BoundlessLoss(SemanticLoss):
 def no_excess(options: EasyDict) -> None:
     """The prior says where regions are too rare, not where they are too many."""
     options.loss_kwargs.class_name = "tests.benchmarks.ablations.BoundlessLoss"
+
+
+def no_outlines(options: EasyDict) -> None:
+    """The prior leaves outlines alone."""
+    options.loss_kwargs.class_name = "tests.benchmarks.ablations.RaggedLoss"
 
 
 def with_ada(options: EasyDict) -> None:
@@ -168,6 +181,11 @@ def ten_layers(options: EasyDict) -> None:
     options.G_kwargs.synthesis_kwargs.update(local_layers=10, depth_layers=6)
 
 
+def all_octaves(options: EasyDict) -> None:
+    """Fourier features up to the highest frequency."""
+    options.G_kwargs.synthesis_kwargs.octaves = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Variant:
     """One change of the recipe: what the paper says of it, and how it is made."""
@@ -196,6 +214,8 @@ VARIANTS = {
     "300 images": Variant("D overfits", few_images),
     "300 images, ADA of images": Variant("no claim", image_ada),
     "300 images, joint ADA": Variant("our default", with_ada),
+    "highest octave": Variant("the paper's", all_octaves),
+    "no outlines in the prior": Variant("the paper's", no_outlines),
     "no path length": Variant("no claim", set_loss(pl_weight=0)),
     "weaker R1": Variant("no claim", weaker_r1),
     "learning rate x2": Variant("no claim", faster),

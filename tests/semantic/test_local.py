@@ -303,3 +303,14 @@ def test_first_and_second_derivatives():
     inputs = (random_tensor(1, 4, 2).requires_grad_(), random_tensor(2, 1, 2).requires_grad_(), *parameters)
     assert torch.autograd.gradcheck(fused, inputs)
     assert torch.autograd.gradgradcheck(fused, inputs, fast_mode=True)
+
+
+def test_octaves_above_are_left_out():
+    some = randomize(FourierFeatures(3, 64, octaves=4))
+    coords = random_tensor(2, 3, 5)
+    plain = plain_features(coords, 64)
+    assert some.weight.shape == (3, len(plain))
+    plain[2 + 4 * 4 :] = 0
+    assert_close(some(coords), plain_conv1x1(plain, some.weight / math.sqrt(len(plain))).flatten(1), 1e-10)
+    every = randomize(FourierFeatures(3, 64, octaves=7))  # more than there are
+    assert torch.equal(every(coords), randomize(FourierFeatures(3, 64))(coords))

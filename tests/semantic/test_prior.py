@@ -1,4 +1,4 @@
-"""The mean place and area of regions: running means, the term's gradient, and that it brings back what has gone."""
+"""Place, area and outline of regions: running means, gradients of the terms, and that they bring back what has gone."""
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from semantic.prior import (
     LARGEST_EXCESS,
     LARGEST_PULL,
     RegionPrior,
+    mean_outlines,
     mean_shares,
     mean_squares,
 )
@@ -31,13 +32,17 @@ def random_squares(count, seed):
     return random_tensor(count, seed=seed).square() + 0.1
 
 
+def random_outlines(count, seed):
+    return random_tensor(count, seed=seed + 10).square() + 0.1
+
+
 def descend(depth, real, steps):
     """Move depths [N, K, CELLS, CELLS] along the term's gradient, in place; the prior at the end."""
     prior = RegionPrior(depth.shape[1], CPU)
     for _ in range(steps):
-        prior.observe("real", real, NONE, 8)
+        prior.observe("real", real, NONE, NONE, 8)
         batch = mean_shares(depth.softmax(dim=1) * 2 - 1)
-        prior.observe("generated", batch, NONE, 8)
+        prior.observe("generated", batch, NONE, NONE, 8)
         assert torch.equal(prior.excess(), prior.excess().clamp(0, LARGEST_EXCESS))
         (gradient,) = torch.autograd.grad(prior.term(batch), depth)
         with torch.no_grad():
@@ -47,8 +52,8 @@ def descend(depth, real, steps):
 
 def filled(count=3):
     prior = RegionPrior(count, CPU)
-    prior.observe("real", random_shares(count, 1), random_squares(count, 1), 8)
-    prior.observe("generated", random_shares(count, 2), random_squares(count, 2), 8)
+    prior.observe("real", random_shares(count, 1), random_squares(count, 1), random_outlines(count, 1), 8)
+    prior.observe("generated", random_shares(count, 2), random_squares(count, 2), random_outlines(count, 2), 8)
     return prior
 
 
@@ -67,14 +72,15 @@ def test_means_are_plain_at_first_and_then_running():
     prior = RegionPrior(2, CPU)
     batches = [random_shares(2, seed) for seed in range(4)]
     for batch in batches:
-        prior.observe("generated", batch, batch[:, 0, 0], 8)
+        prior.observe("generated", batch, batch[:, 0, 0], batch[:, 1, 1], 8)
     assert_close(prior.means["generated"], torch.stack(batches).mean(dim=0), 1e-5)
     assert_close(prior.squares["generated"], prior.means["generated"][:, 0, 0], 1e-5)
+    assert_close(prior.outlines["generated"], prior.means["generated"][:, 1, 1], 1e-5)
     assert prior.means["real"].abs().max() == 0
     prior.images["generated"] += 1000
     for count in (HALF_LIVES["generated"], 8):
         before = prior.means["generated"].clone()
-        prior.observe("generated", batches[0], batches[0][:, 0, 0], count)
+        prior.observe("generated", batches[0], batches[0][:, 0, 0], batches[0][:, 1, 1], count)
         kept = 0.5 ** (count / HALF_LIVES["generated"])
         assert_close(prior.means["generated"], batches[0] + kept * (before - batches[0]), 1e-5)
 
@@ -148,10 +154,10 @@ def test_glasses_on_every_fourth_face_are_not_a_quarter_of_them_on_every_face():
     depth = (random_tensor(8, 1, 1, 1) * 0.1 - 1.4).repeat(1, 1, CELLS, CELLS).requires_grad_()
     prior = RegionPrior(2, CPU)
     for _ in range(3000):
-        prior.observe("real", mean_shares(real), mean_squares(real), 8)
+        prior.observe("real", mean_shares(real), mean_squares(real), NONE, 8)
         mask = torch.cat([-depth, depth], dim=1).softmax(dim=1) * 2 - 1
         shares, squares = mean_shares(mask), mean_squares(mask)
-        prior.observe("generated", shares, squares, 8)
+        prior.observe("generated", shares, squares, NONE, 8)
         (gradient,) = torch.autograd.grad(prior.term(shares) + prior.square_term(squares), depth)
         with torch.no_grad():
             depth -= 3 * gradient
@@ -161,13 +167,65 @@ def test_glasses_on_every_fourth_face_are_not_a_quarter_of_them_on_every_face():
     assert areas[0] < 0.1 < 0.5 < areas[-1]
 
 
+def test_outlines_are_counted_in_sides():
+    mask = torch.full([2, 2, 16, 16], -1.0)
+    mask[0, 1, 4:8, 2:12] = 1  # 4 by 10 pixels, so that 28 steps go around
+    mask[:, 0] = -mask[:, 1]
+    assert_close(mean_outlines(mask), torch.full([2], 28 / 16 / 2), 1e-6)
+    soft = torch.tensor([-1, -0.6, 0.2, 1]).repeat(4, 1).expand(1, 1, 4, 4)
+    assert_close(mean_outlines(soft), torch.ones(1), 1e-6)  # as long as a sharp edge through the picture
+
+
+def test_the_gradient_of_the_outlines_is_that_of_their_ratio_where_they_are_too_long():
+    prior = filled(8)
+    real, at = prior.outlines["real"], prior.outlines["generated"].clone().requires_grad_()
+    ratio = (at / real).log()
+    prior.outlines["generated"] = at.detach()
+    assert_close(prior.jags(), ratio.detach().clamp(0, LARGEST_PULL), 1e-4)
+    (plain,) = torch.autograd.grad((real * ratio.square() / 2).sum(), at)
+    batch = random_outlines(8, 5).requires_grad_()
+    (actual,) = torch.autograd.grad(prior.outline_term(batch), batch)
+    long, within = ratio > 0, ratio < LARGEST_PULL
+    assert (long & within).any()
+    assert (~long).any()
+    assert_close(actual[long & within], plain[long & within], 1e-4)
+    assert (actual[~long] == 0).all()
+
+
+def settled(real, depth, weight):
+    """Masks after descending along the term of shares and a weighted one of outlines, which may leave areas alone."""
+    prior, depth = RegionPrior(2, CPU), depth.clone().requires_grad_()
+    for _ in range(1000):
+        prior.observe("real", mean_shares(real), NONE, mean_outlines(real), 8)
+        mask = torch.cat([-depth, depth], dim=1).softmax(dim=1) * 2 - 1
+        shares, outlines = mean_shares(mask), mean_outlines(mask)
+        prior.observe("generated", shares, NONE, outlines, 8)
+        (gradient,) = torch.autograd.grad(prior.term(shares) + weight * prior.outline_term(outlines), depth)
+        with torch.no_grad():
+            depth -= 3 * gradient
+    return mask
+
+
+def test_outlines_grow_no_longer_than_real_ones():
+    real = torch.full([1, 2, 32, 32], -1.0)
+    real[:, 1, 13:15, 8:24] = 1
+    real[:, 0] = -real[:, 1]
+    dots = torch.full([1, 1, 32, 32], -1.0)
+    dots[:, :, 12:16:2, 8:24:2] = 1
+    wanted = mean_outlines(real)[1]
+    for weight, least, most in ((0, 1.4, 1.5), (1, 0.9, 1.05)):
+        mask = settled(real, dots, weight)
+        assert least < mean_outlines(mask)[1] / wanted < most
+        assert abs(mask[:, 1].mean() - real[:, 1].mean()) < 0.01
+
+
 def test_a_region_that_comes_back_at_once_pulls_within_bounds():
     prior = RegionPrior(2, CPU)
-    prior.observe("real", torch.full([2, CELLS, CELLS], 0.5), NONE, 8)
+    prior.observe("real", torch.full([2, CELLS, CELLS], 0.5), NONE, NONE, 8)
     gone, back = (torch.full([2, CELLS, CELLS], value) for value in (0.0, 1.0))
     for _ in range(100):
-        prior.observe("generated", gone, NONE, 8)
-    prior.observe("generated", back, NONE, 8)
+        prior.observe("generated", gone, NONE, NONE, 8)
+    prior.observe("generated", back, NONE, NONE, 8)
     (gradient,) = torch.autograd.grad(prior.term(back.requires_grad_()), back)
     bound = max(LARGEST_EXCESS, 0.5 / (1 - 0.5 ** (8 / HALF_LIVES["generated"])))
     assert gradient.abs().max() * CELLS**2 <= bound * 1.001
@@ -198,6 +256,10 @@ def test_G_is_drawn_to_the_mean_of_real_masks(G, D, fixed_noise):  # noqa: F811
     theirs, ours = mean_squares(test_loss.plain_reals()[1]), mean_squares(out.coarse_mask)
     ratio = (ours.detach() / theirs).log().clamp(-LARGEST_PULL, LARGEST_PULL)
     pull = pull + (real.mean(dim=(1, 2)) * ratio / ours.detach() * ours).sum()
+    size = out.coarse_mask.shape[-1]
+    theirs = mean_outlines(F.adaptive_avg_pool2d(test_loss.plain_reals()[1], size))
+    ours = mean_outlines(out.coarse_mask)
+    pull = pull + (theirs * (ours.detach() / theirs).log().clamp(0, LARGEST_PULL) / ours.detach() * ours).sum()
     logits = test_loss.judge(loss, D, out.image, out.mask)
     test_loss.check_gradients(actual, G, F.softplus(-logits).mean() + 5 * pull)
 
