@@ -1,8 +1,10 @@
 """`python -m tests.benchmarks.strays NETWORK..`: how much of eyes, mouths and noses stands beside the head.
 
 Counted are pixels of the mask that are further than three pixels from face, neck, hair and hat and what these
-enclose, over 200 samples without truncation.
+enclose, over 200 samples without truncation; with --data over as many pairs of an archive, too.
 """
+
+from pathlib import Path
 
 import click
 import numpy as np
@@ -10,6 +12,8 @@ import torch
 from scipy import ndimage
 
 import legacy
+from semantic.dataset import MaskedImageDataset
+from semantic.regions import Regions
 
 HEAD = ("face", "neck", "hair", "hat")
 PARTS = ("eye", "mouth", "nose")
@@ -19,31 +23,45 @@ SEEN = 3
 """Pixels from which on one sees a piece."""
 
 
+def beside_head(mask: np.ndarray, regions: Regions) -> list[int]:
+    """Pixels beside the head of each part, in a mask of indices [R, R]."""
+    whole = ndimage.binary_fill_holes(np.isin(mask, [regions.index(name) for name in HEAD]))
+    beside = ~ndimage.binary_dilation(whole, iterations=REACH)
+    return [(beside & (mask == regions.index(name))).sum() for name in PARTS]
+
+
 @torch.no_grad()
 def strays(G: torch.nn.Module, count: int) -> np.ndarray:
-    """Pixels beside the head, for each sample and part: [count, 4]."""
-    head, found = [G.regions.index(name) for name in HEAD], []
+    """Pixels beside the head, for each sample and part: [count, 3]."""
+    found = []
     torch.manual_seed(2)
     for start in range(0, count, 8):
         z = torch.randn(min(8, count - start), G.z_dim)
         for mask in G(z, None, noise_mode="const", return_mask=True).mask.argmax(dim=1).numpy():
-            whole = ndimage.binary_fill_holes(np.isin(mask, head))
-            beside = ~ndimage.binary_dilation(whole, iterations=REACH)
-            found.append([(beside & (mask == G.regions.index(name))).sum() for name in PARTS])
+            found.append(beside_head(mask, G.regions))
     return np.array(found)
 
 
+def drawn_strays(data: Path, count: int) -> np.ndarray:
+    """The same for the first pairs of an archive of drawn faces."""
+    pairs = MaskedImageDataset(path=str(data))
+    return np.array([beside_head(pairs[i]["mask"], pairs.regions) for i in range(min(count, len(pairs)))])
+
+
 @click.command(context_settings={"show_default": True})
-@click.argument("networks", nargs=-1, required=True)
+@click.argument("networks", nargs=-1)
+@click.option("--data", type=click.Path(exists=True, path_type=Path), help="Archive to measure as well")
 @click.option("--count", default=200, help="Samples")
-def main(networks: tuple[str, ...], count: int) -> None:
-    """Measure networks that were trained on drawn faces."""
-    print("| network | pixels a sample | " + " | ".join(f"samples with {name}" for name in PARTS) + " |")
+def main(networks: tuple[str, ...], data: Path | None, count: int) -> None:
+    """Measure networks that were trained on drawn faces, and the drawings."""
+    print("| what | pixels a sample | " + " | ".join(f"samples with {name}" for name in PARTS) + " |")
     print("|---" * (len(PARTS) + 2) + "|")
-    for network in networks:
-        pixels = strays(legacy.load_network(network)["G_ema"].eval(), count)
-        shares = " | ".join(f"{share:.0%}" for share in (pixels >= SEEN).mean(axis=0))
-        print(f"| {network} | {pixels.sum(axis=1).mean():.1f} | {shares} |")
+    pixels = {network: strays(legacy.load_network(network)["G_ema"].eval(), count) for network in networks}
+    if data is not None:
+        pixels[str(data)] = drawn_strays(data, count)
+    for what, found in pixels.items():
+        shares = " | ".join(f"{share:.0%}" for share in (found >= SEEN).mean(axis=0))
+        print(f"| {what} | {found.sum(axis=1).mean():.1f} | {shares} |")
 
 
 if __name__ == "__main__":

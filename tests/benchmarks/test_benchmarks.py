@@ -7,6 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+import dataset_tool
 from semantic.regions import Regions
 from tests.benchmarks import drawn_leak
 from tests.benchmarks.__main__ import main
@@ -14,7 +15,7 @@ from tests.benchmarks.ablations import mean_and_spread, regions_in_masks
 from tests.benchmarks.measure import Clock, Row, markdown
 from tests.benchmarks.reference import PlainDiscriminator, PlainSynthesis
 from tests.benchmarks.rows import Setting
-from tests.benchmarks.strays import strays
+from tests.benchmarks.strays import drawn_strays, strays
 from tests.helpers import assert_close
 
 
@@ -124,6 +125,16 @@ def test_strays_are_parts_that_stand_beside_the_head():
 
     Drawing.regions = regions
     assert strays(Drawing(), 3).tolist() == [[0, 4, 0]] * 3
+
+
+def test_strays_of_drawings_are_few(tmp_path):
+    path = tmp_path / "faces.zip"
+    size = ["--width=32", "--height=32", "--max-images=16", "--workers=1"]
+    result = CliRunner().invoke(dataset_tool.main, ["--source=procedural", f"--dest={path}", *size])
+    assert result.exit_code == 0, result.output
+    found = drawn_strays(path, 20)
+    assert found.shape == (16, 3)
+    assert found.mean() < 1
 
 
 def test_ablations_count_regions_and_give_a_spread_where_there_is_one():
