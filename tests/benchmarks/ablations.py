@@ -183,7 +183,7 @@ def ten_layers(options: EasyDict) -> None:
 
 def all_octaves(options: EasyDict) -> None:
     """Fourier features up to the highest frequency."""
-    options.G_kwargs.synthesis_kwargs.octaves = None
+    options.G_kwargs.synthesis_kwargs.update(octaves=None)
 
 
 @dataclasses.dataclass(frozen=True)
