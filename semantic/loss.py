@@ -74,6 +74,7 @@ class SemanticLoss(StyleGAN2Loss):
             to find the regions in real images, G to make images in which D finds the regions of their masks.
         prior_weight: weight of the terms of `RegionPrior` on coarse masks, which are not in the paper: regions are as
             large, and where, as in the data on average, and as often large.
+        prior_outlines: weight of its term of outlines beside the others; 0 leaves it out, as in runs before it.
         kwargs: see `StyleGAN2Loss`.
     """
 
@@ -87,6 +88,7 @@ class SemanticLoss(StyleGAN2Loss):
         locality_weight: float = 0,
         segmentation_weight: float = 0,
         prior_weight: float = 0,
+        prior_outlines: float = 0,
         **kwargs: Any,
     ):
         super().__init__(*args, style_mixing_prob=style_mixing_prob, pl_weight=pl_weight, **kwargs)
@@ -95,6 +97,7 @@ class SemanticLoss(StyleGAN2Loss):
         self.locality_weight = locality_weight
         self.segmentation_weight = segmentation_weight
         self.prior_weight = prior_weight
+        self.prior_outlines = prior_outlines
         self.num_regions = len(self.G.regions)
         self.prior = RegionPrior(self.num_regions, self.device)
         self.locality = Locality(self.num_regions, self.device)
@@ -110,9 +113,8 @@ class SemanticLoss(StyleGAN2Loss):
         super().load_state_dict(state)
         for name, part in (("prior", self.prior), ("locality", self.locality)):
             running, kept = part.running(), state.get(name, ())
-            if len(kept) == len(running):  # else of a run before there was this much of it: it starts anew
-                for tensor, value in zip(running, kept, strict=True):
-                    tensor.copy_(value)
+            for tensor, value in zip(running, kept, strict=False):  # fewer in a run before outlines, none before priors
+                tensor.copy_(value)
 
     def mix_styles(self, z: torch.Tensor, c: torch.Tensor, update_w_avg: bool) -> torch.Tensor:
         """Codes for a batch; with probability `style_mixing_prob` regions take codes of a second latent.
@@ -169,7 +171,7 @@ class SemanticLoss(StyleGAN2Loss):
         return self.mask_weight * term + self.segmentation_term(fake, "Loss/segmentation/fake") + self.prior_term(fake)
 
     def prior_term(self, fake: Samples) -> torch.Tensor | float:
-        """Weighted terms of the mean place and area of regions in coarse masks; see `RegionPrior`."""
+        """Weighted terms of place, area and outline of regions in coarse masks; see `RegionPrior`."""
         if self.prior_weight == 0:
             return 0.0
         mask = fake.extras["coarse_mask"].float()
@@ -178,8 +180,10 @@ class SemanticLoss(StyleGAN2Loss):
         training_stats.report("Loss/region_prior", self.prior.divergence())
         training_stats.report("Loss/region_squares", self.prior.pull().square().mean())
         training_stats.report("Loss/region_outlines", self.prior.jags().square().mean())
-        terms = self.prior.term(shares), self.prior.square_term(squares), self.prior.outline_term(outlines)
-        return self.prior_weight * sum(terms)
+        terms = self.prior.term(shares) + self.prior.square_term(squares)
+        if self.prior_outlines != 0:
+            terms = terms + self.prior_outlines * self.prior.outline_term(outlines)
+        return self.prior_weight * terms
 
     def segmentation_term(self, samples: Samples, statistic: str) -> torch.Tensor | float:
         """Weighted cross-entropy of what D sees in images with their masks; see `discriminate`."""

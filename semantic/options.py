@@ -1,6 +1,7 @@
 """What the user may say of the regions on the command line."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +39,23 @@ def override_regions(path: str, text: str | None, transparent: str | None) -> di
         regions = Regions.from_dict(data.get("regions", data) if isinstance(data, dict) else data, where="--regions")
     seen_through = regions.select(transparent) if transparent is not None else regions.transparent
     return Regions(regions.names, regions.colors, seen_through).to_dict()
+
+
+def limit_octaves(kwargs: dict[str, Any], octaves: int, resolution: int, source: Mapping[str, Any] | None) -> None:
+    """Let local generators have so many frequencies.
+
+    Args:
+        kwargs: of the synthesis network, changed in place.
+        octaves: what the user asks for.
+        resolution: of the data.
+        source: networks to start from, as `legacy.load_network` gives them, or None.
+
+    Raises:
+        UserError: more than there are at the resolution, or than the network to start from has learned.
+    """
+    most, where = resolution.bit_length() - 1, f"at {resolution}²"
+    if source is not None and hasattr(source["G_ema"], "regions"):
+        most, where = source["G_ema"].synthesis.local.position.octaves, "in the network of --resume"
+    if octaves > most:
+        raise UserError(f"--octaves={octaves}: there are {most} frequencies {where}, choose at most as many.")
+    kwargs["octaves"] = octaves

@@ -32,7 +32,7 @@ def mean_outlines(mask: torch.Tensor) -> torch.Tensor:
     """Mean length of the outline of each region, in sides of the picture: planes [N, K, H, H] in [-1, 1] -> [K].
 
     The length is that of steps along rows and columns, the anisotropic total variation; a soft edge is as long as a
-    sharp one.
+    sharp one, and the border of the picture does not count.
     """
     steps = mask.diff(dim=3).abs().sum(dim=(2, 3)) + mask.diff(dim=2).abs().sum(dim=(2, 3))
     return steps.mean(dim=0) / (2 * mask.shape[3])
@@ -89,7 +89,8 @@ class RegionPrior:
     def excess(self) -> torch.Tensor:
         """By how many times the real share is exceeded in each cell, within LARGEST_EXCESS, [K, CELLS, CELLS]."""
         real, generated = (self.means[kind] for kind in HALF_LIVES)
-        return ((generated - real) / (real + FLOOR)).clamp(0, LARGEST_EXCESS)
+        excess = ((generated - real) / (real + FLOOR)).clamp(0, LARGEST_EXCESS)
+        return excess * (self.images["real"] > 0)  # G steps first, before there is anything real to exceed
 
     def term(self, batch: torch.Tensor) -> torch.Tensor:
         """A scalar whose gradient, with respect to a batch's shares, is `excess` plus that of `divergence` at the mean.

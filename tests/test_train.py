@@ -66,7 +66,7 @@ def test_statistics_have_the_names_that_tools_look_for(semantic_run):
         for figure in line.values():
             assert set(figure) == {"num", "mean", "std"}
     assert [line["Loss/scores/real"]["num"] for line in lines] == [8, 8, 8]
-    assert lines[0]["Progress/augment"]["mean"] == pytest.approx(4 * 4 / 500e3)  # one adjustment upwards at step 0
+    assert lines[0]["Progress/augment"]["mean"] == pytest.approx(4 * 4 / 100e3)  # one adjustment upwards at step 0
 
 
 def test_options_explain_the_run(semantic_run, archive):

@@ -57,7 +57,8 @@ def new_run(args: EasyDict, device: str) -> EasyDict:
         if source is not None and getattr(source["D"], "c_dim", 0) > 0:  # or it would follow the width at 4²
             options.D_kwargs["cmap_dim"] = source["D"].b4.cmap_dim
     if args.octaves is not None:
-        options.G_kwargs.synthesis_kwargs["octaves"] = args.octaves
+        about = (options.G_kwargs.synthesis_kwargs, args.octaves, training_set.resolution, source)
+        call_func_by_name(*about, func_name="semantic.options.limit_octaves")
     apply_augmentation(args, options)
     apply_schedule(args, options, processes)
     apply_performance(args, options, precision)
@@ -223,7 +224,9 @@ def describe(args: EasyDict, training_set: Any, options: EasyDict, processes: in
     parts += [f"subset{args.subset}"] if args.subset else []
     parts += [f"{args.cfg}{processes if processes > 1 else ''}"] + [args.recipe] * (args.recipe != "tuned")
     parts += [
-        f"{key}{args[key]:g}" for key in ("kimg", "batch", "cbase", "gamma", "p", "target") if args[key] is not None
+        f"{key}{args[key]:g}"
+        for key in ("kimg", "batch", "cbase", "octaves", "gamma", "p", "target")
+        if args[key] is not None
     ]
     parts += [args.aug] * (args.aug != "ada") + [args.augpipe] * (args.augpipe != "bgc")
     if "resume" in options:

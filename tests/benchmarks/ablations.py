@@ -75,14 +75,6 @@ class ImageAugmentedLoss(SemanticLoss):
         return images, samples.extras["mask"], moved
 
 
-class RaggedLoss(SemanticLoss):
-    """The joint loss with a prior that leaves outlines alone."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.prior.outline_term = lambda batch: 0
-
-
 class BoundlessLoss(SemanticLoss):
     """The joint loss with a prior that lets regions stand where the data never have them."""
 
@@ -94,11 +86,6 @@ class BoundlessLoss(SemanticLoss):
 def no_excess(options: EasyDict) -> None:
     """The prior says where regions are too rare, not where they are too many."""
     options.loss_kwargs.class_name = "tests.benchmarks.ablations.BoundlessLoss"
-
-
-def no_outlines(options: EasyDict) -> None:
-    """The prior leaves outlines alone."""
-    options.loss_kwargs.class_name = "tests.benchmarks.ablations.RaggedLoss"
 
 
 def with_ada(options: EasyDict) -> None:
@@ -215,7 +202,7 @@ VARIANTS = {
     "300 images, ADA of images": Variant("no claim", image_ada),
     "300 images, joint ADA": Variant("our default", with_ada),
     "highest octave": Variant("the paper's", all_octaves),
-    "no outlines in the prior": Variant("the paper's", no_outlines),
+    "no outlines in the prior": Variant("the paper's", set_loss(prior_outlines=0)),
     "no path length": Variant("no claim", set_loss(pl_weight=0)),
     "weaker R1": Variant("no claim", weaker_r1),
     "learning rate x2": Variant("no claim", faster),

@@ -26,6 +26,7 @@ LOSSES = (
     "Loss/segmentation/real",
     "Loss/segmentation/fake",
     "Loss/region_prior",
+    "Loss/region_outlines",
     "Loss/r1_penalty",
     "Loss/r1_penalty_mask",
     "Loss/pl_penalty",

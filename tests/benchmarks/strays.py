@@ -54,6 +54,8 @@ def drawn_strays(data: Path, count: int) -> np.ndarray:
 @click.option("--count", default=200, help="Samples")
 def main(networks: tuple[str, ...], data: Path | None, count: int) -> None:
     """Measure networks that were trained on drawn faces, and the drawings."""
+    if not networks and data is None:
+        raise click.UsageError("There is nothing to measure: name networks, or --data.")
     print("| what | pixels a sample | " + " | ".join(f"samples with {name}" for name in PARTS) + " |")
     print("|---" * (len(PARTS) + 2) + "|")
     pixels = {network: strays(legacy.load_network(network)["G_ema"].eval(), count) for network in networks}

@@ -3,11 +3,13 @@
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
 import dataset_tool
+from semantic.dataset import MaskedImageDataset
 from semantic.regions import Regions
 from tests.benchmarks import drawn_leak
 from tests.benchmarks.__main__ import main
@@ -15,7 +17,8 @@ from tests.benchmarks.ablations import mean_and_spread, regions_in_masks
 from tests.benchmarks.measure import Clock, Row, markdown
 from tests.benchmarks.reference import PlainDiscriminator, PlainSynthesis
 from tests.benchmarks.rows import Setting
-from tests.benchmarks.strays import drawn_strays, strays
+from tests.benchmarks.strays import beside_head, drawn_strays, strays
+from tests.benchmarks.strays import main as measure_strays
 from tests.helpers import assert_close
 
 
@@ -135,6 +138,13 @@ def test_strays_of_drawings_are_few(tmp_path):
     found = drawn_strays(path, 20)
     assert found.shape == (16, 3)
     assert found.mean() < 1
+    regions = MaskedImageDataset(path=str(path)).regions
+    mask = np.zeros([32, 32], int)
+    mask[28:30, 28:31] = regions.index("mouth")
+    assert beside_head(mask, regions) == [0, 6, 0]
+    nothing = CliRunner().invoke(measure_strays, [])
+    assert nothing.exit_code == 2
+    assert "nothing to measure" in nothing.output
 
 
 def test_ablations_count_regions_and_give_a_spread_where_there_is_one():

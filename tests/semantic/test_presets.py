@@ -1,13 +1,19 @@
 """What --cfg=semantic trains, by recipe and resolution."""
 
+import copy
 import json
 
 import pytest
+import torch
 
+import legacy
 from dnnlib import UserError
+from semantic.generator import Generator
 from semantic.presets import semantic_options
 from semantic.regions import Regions
+from tests.helpers import assert_close
 from tests.runs import SEMANTIC, run
+from training.transfer import copy_networks
 
 
 @pytest.mark.parametrize("resolution", [32, 256])
@@ -36,9 +42,44 @@ def test_the_papers_recipe_is_in_the_name_of_the_run(archive, tmp_path):
 
 def test_a_network_goes_on_without_its_highest_octave(semantic_run, archive, tmp_path):
     source = f"--resume={semantic_run}/network-snapshot-000000.pkl"
-    asked = [
-        run(tmp_path, *SEMANTIC, f"--data={archive}", "--dry-run", source, *more) for more in ((), ("--octaves=3",))
-    ]
-    kwargs = [json.loads(result.stdout)["G_kwargs"]["synthesis_kwargs"] for result in asked]
+    start = (*SEMANTIC, f"--data={archive}", "--dry-run")
+    asked = [json.loads(run(tmp_path, *start, source, *more).stdout) for more in ((), ("--octaves=3",))]
+    kwargs = [options["G_kwargs"]["synthesis_kwargs"] for options in asked]
     assert [given["octaves"] for given in kwargs] == [4, 3]
     assert {**kwargs[0], "octaves": 3} == kwargs[1]
+    assert "-octaves3-" in asked[1]["description"]
+    for more, message in (
+        ((source, "--octaves=5"), "--octaves=5: there are 4 frequencies in the network of --resume"),
+        (("--octaves=6",), "--octaves=6: there are 5 frequencies at 32²"),
+    ):
+        refused = run(tmp_path, *start, *more)
+        assert refused.exit_code == 1
+        assert message in refused.stderr
+
+
+def test_a_copy_with_fewer_octaves_has_lost_the_highest_alone(semantic_run):
+    source = legacy.load_network(semantic_run / "network-snapshot-000000.pkl")["G_ema"]
+    kwargs = copy.deepcopy(source.init_kwargs)
+    kwargs["synthesis_kwargs"]["octaves"] = 3
+    fewer = Generator(*source.init_args, **kwargs)
+    copy_networks({"G_ema": source}, {"G_ema": fewer})
+    z = torch.randn(2, source.z_dim, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        made = fewer(z, None, noise_mode="const")
+        assert not torch.equal(made, source(z, None, noise_mode="const"))
+        source.synthesis.local.position.weight[:, 2 + 4 * 3 :] = 0
+        assert_close(made, source(z, None, noise_mode="const"), 1e-4)
+
+
+def test_networks_from_before_have_all_octaves(semantic_run):
+    source = legacy.load_network(semantic_run / "network-snapshot-000000.pkl")["G_ema"]
+    kwargs = copy.deepcopy(source.init_kwargs)
+    del kwargs["synthesis_kwargs"]["octaves"]
+    assert Generator(*source.init_args, **kwargs).synthesis.local.position.octaves == 5
+
+
+@pytest.mark.parametrize(("resolution", "octaves"), [(32, 4), (64, 5), (128, 6), (256, None)])
+def test_the_highest_octave_is_left_out_of_small_pictures(resolution, octaves):
+    options = semantic_options(resolution, Regions(["sky", "one"]), "fp32")
+    assert options.G_kwargs.synthesis_kwargs["octaves"] == octaves
+    assert options.loss_kwargs.prior_outlines == (resolution < 256)

@@ -240,7 +240,8 @@ def test_a_region_behind_all_others_comes_back():
 
 
 def prior_loss(G, D, **kwargs):  # noqa: F811
-    return test_loss.build(G, D, style_mixing_prob=0, mask_weight=0, prior_weight=5, **kwargs)
+    weights = {"prior_weight": 5, "prior_outlines": 0.5, **kwargs}
+    return test_loss.build(G, D, style_mixing_prob=0, mask_weight=0, **weights)
 
 
 def test_G_is_drawn_to_the_mean_of_real_masks(G, D, fixed_noise):  # noqa: F811
@@ -259,9 +260,17 @@ def test_G_is_drawn_to_the_mean_of_real_masks(G, D, fixed_noise):  # noqa: F811
     size = out.coarse_mask.shape[-1]
     theirs = mean_outlines(F.adaptive_avg_pool2d(test_loss.plain_reals()[1], size))
     ours = mean_outlines(out.coarse_mask)
-    pull = pull + (theirs * (ours.detach() / theirs).log().clamp(0, LARGEST_PULL) / ours.detach() * ours).sum()
+    pull = pull + 0.5 * (theirs * (ours.detach() / theirs).log().clamp(0, LARGEST_PULL) / ours.detach() * ours).sum()
     logits = test_loss.judge(loss, D, out.image, out.mask)
     test_loss.check_gradients(actual, G, F.softplus(-logits).mean() + 5 * pull)
+
+
+def test_nothing_is_asked_of_the_first_step_of_G_which_comes_before_the_data(G, D):  # noqa: F811
+    loss = prior_loss(G, D)
+    shares = random_shares(COUNT, 3).requires_grad_()
+    loss.prior.observe("generated", shares, random_squares(COUNT, 3), random_outlines(COUNT, 3), 8)
+    (gradient,) = torch.autograd.grad(loss.prior.term(shares), shares)
+    assert (gradient == 0).all()
 
 
 def test_without_a_weight_nothing_is_observed(G, D):  # noqa: F811
@@ -278,4 +287,10 @@ def test_means_go_on_with_the_run(G, D):  # noqa: F811
     again.load_state_dict(loss.state_dict())
     assert all(torch.equal(one, other) for one, other in zip(loss.prior.running(), again.prior.running(), strict=True))
     assert all(any(tensor is kept for kept in loss.running()) for tensor in loss.prior.running())
+    state, whole = loss.state_dict(), loss.prior.running()
+    loss = prior_loss(G, D)
+    state["prior"] = state["prior"][:6]  # of a run before outlines
+    loss.load_state_dict(state)
+    assert all(torch.equal(one, other) for one, other in zip(loss.prior.running(), whole[:6], strict=False))
+    assert all(tensor.abs().max() == 0 for tensor in loss.prior.outlines.values())
     loss.load_state_dict({"pl_mean": loss.pl_mean})  # of a run before there was one
