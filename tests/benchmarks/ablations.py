@@ -18,6 +18,7 @@ from dnnlib import EasyDict, UserError, atomic_open, construct_class_by_name, wr
 from semantic.discriminator import Branch
 from semantic.loss import SemanticLoss
 from semantic.presets import semantic_options
+from semantic.regions import Regions
 from semantic.render import channel_table
 from torch_utils import persistence
 from training.augment import augpipe_specs
@@ -173,6 +174,19 @@ def all_octaves(options: EasyDict) -> None:
     options.G_kwargs.synthesis_kwargs.update(octaves=None)
 
 
+def papers_recipe(options: EasyDict) -> None:
+    """Everything that `--recipe=paper` undoes, at the same widths."""
+    widths = options.G_kwargs.synthesis_kwargs
+    regions = Regions.from_dict(options.G_kwargs.regions)
+    paper = semantic_options(2 * widths["coarse_size"], regions, "fp32", "paper")
+    for part in (paper.G_kwargs.synthesis_kwargs, paper.D_kwargs):
+        part["channel_base"] = widths["channel_base"]
+    options.update(
+        G_kwargs=paper.G_kwargs, D_kwargs=paper.D_kwargs, loss_kwargs=paper.loss_kwargs,
+        G_reg_interval=paper.G_reg_interval, ema_kimg=paper.ema_kimg,
+    )  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True)
 class Variant:
     """One change of the recipe: what the paper says of it, and how it is made."""
@@ -183,6 +197,7 @@ class Variant:
 
 VARIANTS = {
     "base": Variant("", lambda options: None),
+    "the paper's recipe": Variant("the paper's", papers_recipe),
     "no region prior": Variant("the paper's", set_loss(prior_weight=0)),
     "no excess in the prior": Variant("the paper's", no_excess),
     "no segmentation": Variant("the paper's", no_segmentation),
