@@ -99,7 +99,7 @@ class SemanticLoss(StyleGAN2Loss):
         self.prior_weight = prior_weight
         self.prior_outlines = prior_outlines
         self.num_regions = len(self.G.regions)
-        self.prior = RegionPrior(self.num_regions, self.device)
+        self.prior = RegionPrior(self.num_regions, self.device, outlines=prior_outlines != 0)
         self.locality = Locality(self.num_regions, self.device)
 
     def running(self) -> list[torch.Tensor]:
@@ -113,8 +113,9 @@ class SemanticLoss(StyleGAN2Loss):
         super().load_state_dict(state)
         for name, part in (("prior", self.prior), ("locality", self.locality)):
             running, kept = part.running(), state.get(name, ())
-            for tensor, value in zip(running, kept, strict=False):  # fewer in a run before outlines, none before priors
-                tensor.copy_(value)
+            if len(kept) == len(running):  # else of a run before there was this much of it: it starts anew
+                for tensor, value in zip(running, kept, strict=True):
+                    tensor.copy_(value)
 
     def mix_styles(self, z: torch.Tensor, c: torch.Tensor, update_w_avg: bool) -> torch.Tensor:
         """Codes for a batch; with probability `style_mixing_prob` regions take codes of a second latent.
@@ -162,7 +163,7 @@ class SemanticLoss(StyleGAN2Loss):
     def discriminator_terms(self, real: Samples) -> torch.Tensor | float:
         if self.prior_weight != 0:
             mask = F.adaptive_avg_pool2d(real.extras["mask"], self.G.synthesis.grid.shape[-1])
-            self.prior.observe("real", mean_shares(mask), mean_squares(mask), mean_outlines(mask), len(mask))
+            self.prior.observe("real", mean_shares(mask), mean_squares(mask), self.outlines(mask), len(mask))
         return self.segmentation_term(real, "Loss/segmentation/real")
 
     def generator_terms(self, fake: Samples) -> torch.Tensor:
@@ -175,15 +176,19 @@ class SemanticLoss(StyleGAN2Loss):
         if self.prior_weight == 0:
             return 0.0
         mask = fake.extras["coarse_mask"].float()
-        shares, squares, outlines = mean_shares(mask), mean_squares(mask), mean_outlines(mask)
+        shares, squares, outlines = mean_shares(mask), mean_squares(mask), self.outlines(mask)
         self.prior.observe("generated", shares, squares, outlines, len(mask))
         training_stats.report("Loss/region_prior", self.prior.divergence())
         training_stats.report("Loss/region_squares", self.prior.pull().square().mean())
-        training_stats.report("Loss/region_outlines", self.prior.jags().square().mean())
         terms = self.prior.term(shares) + self.prior.square_term(squares)
-        if self.prior_outlines != 0:
+        if outlines is not None:
+            training_stats.report("Loss/region_outlines", self.prior.jags().square().mean())
             terms = terms + self.prior_outlines * self.prior.outline_term(outlines)
         return self.prior_weight * terms
+
+    def outlines(self, mask: torch.Tensor) -> torch.Tensor | None:
+        """`mean_outlines`, None where they have no weight."""
+        return mean_outlines(mask) if self.prior_outlines != 0 else None
 
     def segmentation_term(self, samples: Samples, statistic: str) -> torch.Tensor | float:
         """Weighted cross-entropy of what D sees in images with their masks; see `discriminate`."""

@@ -50,12 +50,13 @@ class RegionPrior:
     Args:
         num_regions: K.
         device: where the means are.
+        outlines: whether outlines are observed.
     """
 
-    def __init__(self, num_regions: int, device: torch.device):
+    def __init__(self, num_regions: int, device: torch.device, outlines: bool = True):
         self.means = {kind: torch.zeros(num_regions, CELLS, CELLS, device=device) for kind in HALF_LIVES}
         self.squares = {kind: torch.zeros(num_regions, device=device) for kind in HALF_LIVES}
-        self.outlines = {kind: torch.zeros(num_regions, device=device) for kind in HALF_LIVES}
+        self.outlines = {kind: torch.zeros(num_regions, device=device) for kind in HALF_LIVES} if outlines else {}
         self.images = {kind: torch.zeros([], device=device) for kind in HALF_LIVES}
 
     def running(self) -> list[torch.Tensor]:
@@ -63,7 +64,7 @@ class RegionPrior:
         return [*self.means.values(), *self.images.values(), *self.squares.values(), *self.outlines.values()]
 
     def observe(
-        self, kind: str, shares: torch.Tensor, squares: torch.Tensor, outlines: torch.Tensor, count: int
+        self, kind: str, shares: torch.Tensor, squares: torch.Tensor, outlines: torch.Tensor | None, count: int
     ) -> None:
         """Move the means towards those of a batch.
 
@@ -71,13 +72,15 @@ class RegionPrior:
             kind: 'real' or 'generated'.
             shares: as from `mean_shares`.
             squares: as from `mean_squares`.
-            outlines: as from `mean_outlines`.
+            outlines: as from `mean_outlines`, if they are observed.
             count: images in the batch.
         """
         count = count * distributed.get_world_size()
         self.images[kind] += count
         rate = (count / self.images[kind]).clamp(min=1 - 0.5 ** (count / HALF_LIVES[kind]))
-        pairs = ((self.means[kind], shares), (self.squares[kind], squares), (self.outlines[kind], outlines))
+        pairs = [(self.means[kind], shares), (self.squares[kind], squares)]
+        if self.outlines:
+            pairs.append((self.outlines[kind], outlines))
         for mean, batch in pairs:
             mean.lerp_(distributed.all_reduce(batch.detach().clone()) / distributed.get_world_size(), rate)
 
