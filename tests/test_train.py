@@ -298,7 +298,7 @@ def test_under_torchrun_a_process_joins_the_group(archive, tmp_path, monkeypatch
         "WORLD_SIZE": 1,
         "LOCAL_RANK": 0,
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": distributed.free_port(),
+        "MASTER_PORT": 0,  # any
     }
     for name, value in group.items():
         monkeypatch.setenv(name, str(value))

@@ -1,10 +1,10 @@
 """One process or many: the same calls either way."""
 
 import contextlib
+import importlib
 import multiprocessing.connection
 import os
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -23,13 +23,11 @@ class LostPeer(UserError):
     """Another process ended, or cannot be reached any more."""
 
 
-def init(
-    rank: int | None = None, world_size: int | None = None, master: str | None = None, device: str = "cpu"
-) -> None:
+def init(rank: int | None = None, world_size: int | None = None, port: int | None = None, device: str = "cpu") -> None:
     """Join the process group described by torchrun's environment, or by the arguments; alone otherwise.
 
     Args:
-        rank, world_size, master: for processes started on one machine by `spawn`; `master` is "host:port".
+        rank, world_size, port: for processes started on this machine by `spawn`, which keeps their store at `port`.
         device: 'cuda' gives every process on a machine a GPU of its own; others talk through the CPU.
 
     Raises:
@@ -37,18 +35,19 @@ def init(
     """
     if rank is None and "RANK" not in os.environ:
         return
+    # Its functions have the group of their import as a default: imported later (PyTorch does so by itself), they would
+    # keep the group's threads alive when it is left, and those abort a process that ends around them.
+    importlib.import_module("torch.distributed.nn.functional")
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     try:
         if rank is not None:
-            torch.distributed.init_process_group(
-                backend, init_method=f"tcp://{master}", rank=rank, world_size=world_size
-            )
+            store = torch.distributed.TCPStore("127.0.0.1", port)
         else:
             # After a restart torchrun hands out the store of before, where the addresses of dead processes still stand.
             store, rank, world_size = next(torch.distributed.rendezvous("env://"))
             restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
             store = torch.distributed.PrefixStore(f"restart{restart}", store)
-            torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+        torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"Cannot join the other processes: {str(error).splitlines()[0]}") from error
     if device == "cuda":
@@ -110,9 +109,10 @@ def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str
     context = torch.multiprocessing.get_context("spawn")
     answers = context.SimpleQueue()
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: a Ctrl-C while they start is ours alone
-    master = f"127.0.0.1:{free_port()}"
+    # Kept here, at a port that the system chooses: a port looked up beforehand may be taken when it is to be used.
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     started = torch.multiprocessing.start_processes(
-        _member, (function, args, world_size, master, device, answers), nprocs=world_size, join=False
+        _member, (function, args, world_size, store.port, device, answers), nprocs=world_size, join=False
     ).processes
     received = []
 
@@ -143,31 +143,33 @@ def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str
     while not answers.empty():
         kind, answer = answers.get()
         found.setdefault(kind, answer)
+    if "result" in found:  # told when all were done: whatever ended a process after that, nothing is missing
+        return found["result"]
     if "mistake" in found:
         raise UserError(found["mistake"])
-    if received and "result" not in found:
+    if received:
         raise KeyboardInterrupt
+    if "crash" in found:
+        raise RuntimeError(found["crash"])
     if killed:
         raise UserError(
             f"{signal.Signals(killed[0]).name} ended one of the {world_size} processes, and with it the others: is "
             f"there enough memory?"
         )
-    if "lost" in found and "crash" not in found:
+    if "lost" in found:
         raise UserError(found["lost"])
-    if "crash" in found or "result" not in found:
-        raise RuntimeError(found.get("crash", f"Processes ended with codes {[p.exitcode for p in started]}."))
-    return found["result"]
+    raise RuntimeError(f"Processes ended with codes {[p.exitcode for p in started]}.")
 
 
 def _member(
-    rank: int, function: Callable[..., Any], args: tuple, world_size: int, master: str, device: str, answers: Any
+    rank: int, function: Callable[..., Any], args: tuple, world_size: int, port: int, device: str, answers: Any
 ) -> None:
     """One of the processes that `spawn` starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if device == "cpu":
         torch.set_num_threads(max((os.cpu_count() or 1) // world_size, 1))
     try:
-        init(rank, world_size, master, device=device)
+        init(rank, world_size, port, device=device)
         result = function(*args)
         shutdown()
         if rank == 0:
@@ -214,13 +216,6 @@ def get_local_rank() -> int:
 def get_world_size() -> int:
     """Number of processes."""
     return torch.distributed.get_world_size() if is_distributed() else 1
-
-
-def free_port() -> int:
-    """A TCP port on this machine that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _together(collective: Callable[..., Any], *args: Any, **kwargs: Any) -> None:

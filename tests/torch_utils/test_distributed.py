@@ -1,10 +1,13 @@
 """Several processes work as one would alone: gradients, data, statistics, requests to stop, errors."""
 
+import importlib
 import json
 import os
 import signal
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -238,3 +241,44 @@ def test_the_launchers_ctrl_c_reaches_all(together):
 
 def test_a_mistake_in_any_process_is_told_once_and_ends_all(together):
     assert together["mistake"] == "the mistake of the second process"
+
+
+def threads_left_behind():
+    """Names of native threads of this process after it has left its group."""
+    importlib.import_module("torch._dynamo")  # as optimizers do, once the group is there
+    distributed.barrier()
+    distributed.shutdown()
+    return sorted(comm.read_text().strip() for comm in Path("/proc/self/task").glob("*/comm"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are listed in /proc")
+def test_who_leaves_a_group_takes_its_threads_along():
+    """Such a thread may abort a process that ends."""
+    left = distributed.spawn(threads_left_behind, 2)
+    assert not [name for name in left if "gloo" in name or "store" in name], left
+
+
+MEMBER = distributed._member
+
+
+def dying_member(rank, *args):
+    MEMBER(rank, *args)
+    if rank == 1:
+        os.abort()
+
+
+def test_a_process_that_aborts_after_all_were_done_spoils_nothing(monkeypatch):
+    monkeypatch.setattr(distributed, "_member", dying_member)
+    assert distributed.spawn(str, 2, "done") == "done"
+
+
+def fail_or_die():
+    if distributed.get_rank() == 0:
+        time.sleep(1)
+        os.abort()
+    raise ZeroDivisionError("the bug")
+
+
+def test_a_bug_is_told_rather_than_the_death_of_another():
+    with pytest.raises(RuntimeError, match="the bug"):
+        distributed.spawn(fail_or_die, 2)
