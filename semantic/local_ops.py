@@ -5,9 +5,6 @@ has a first derivative of its own; where a graph of the derivative is asked for,
 the plain form is differentiated instead.
 """
 
-import itertools
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 
@@ -18,10 +15,6 @@ LRELU_SLOPE = 0.2
 # Widths of hidden maps, and data types of operands, that the Triton kernels take.
 _KERNEL_CHANNELS = (16, 32, 64, 128)
 _KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-
-# Regions, and then samples, are taken together on a CPU as long as one map of them all stays within this many numbers:
-# a map that has just been written is then still in the cache when the next pass reads it.
-_CACHED_NUMBERS = 2**19
 
 
 def run_layers(
@@ -53,7 +46,11 @@ def run_layers(
         from semantic import local_triton
 
         return local_triton.run_layers(*arguments)
-    return _CpuLayers.apply(*arguments) if form == "cpu" else plain_layers(*arguments)
+    if form == "cpu":
+        from semantic import local_cpu
+
+        return local_cpu.Layers.apply(*arguments)
+    return plain_layers(*arguments)
 
 
 def fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -73,7 +70,11 @@ def fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, bias:
         from semantic import fusion_triton
 
         return fusion_triton.fuse(hidden, shares, weight, bias)
-    return (_CpuFusion.apply if form == "cpu" else plain_fuse)(hidden, shares, weight, bias)
+    if form == "cpu":
+        from semantic import local_cpu
+
+        return local_cpu.Fusion.apply(hidden, shares, weight, bias)
+    return plain_fuse(hidden, shares, weight, bias)
 
 
 def operand_dtype(x: torch.Tensor) -> torch.dtype:
@@ -130,6 +131,11 @@ def plain_fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor,
     return weight.transpose(0, 1).flatten(1) @ weighted + bias.t() @ shares
 
 
+def fusion_matrix(weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """[W_0 .. W_K-1, b_0 .. b_K-1]: [F, K·C + K]."""
+    return torch.cat([weight.transpose(0, 1).flatten(1), bias.t()], dim=1)
+
+
 def differentiate_plain(plain, arguments, options, gradients, wanted) -> list[torch.Tensor | None]:
     """Gradients of a plain form with a graph of their own.
 
@@ -149,170 +155,3 @@ def differentiate_plain(plain, arguments, options, gradients, wanted) -> list[to
         results, gradients = zip(*pairs, strict=True)
         found = iter(torch.autograd.grad(results, chosen, gradients, create_graph=True, allow_unused=True))
     return [next(found) if asked else None for asked in wanted]
-
-
-class _CpuLayers(torch.autograd.Function):
-    """`run_layers` on a CPU: a few maps at a time go through all layers, so that they stay in the cache.
-
-    Bias and activation work in place on what the product has written; without a graph two buffers serve all layers.
-    """
-
-    @staticmethod
-    def forward(ctx, inputs, weights, biases, depth_weight, depth_bias, depth_layers, detach_texture):
-        L, N, K, C, _ = weights.shape
-        P = inputs.shape[-1]
-        keep = any(ctx.needs_input_grad)
-        hidden = inputs.new_empty(N, K, C, P)
-        depth = inputs.new_empty(N, K, P)
-        columns = biases.unsqueeze(3)
-        saved, between = [], []
-        for n, k in _groups(N, K, C * P):
-            x = _part(inputs, n, k)
-            if keep or not between:  # one block a map: blocks of moderate size come from memory that was used before
-                between = [torch.empty(x.shape, dtype=x.dtype) for _ in range(L - 1 if keep else min(L - 1, 2))]
-                saved += between if keep else []
-            for layer in range(L):
-                y = hidden[n, k].flatten(0, 1) if layer == L - 1 else between[layer if keep else layer % 2][: len(x)]
-                torch.bmm(weights[layer, n, k].flatten(0, 1), x, out=y)
-                y.unflatten(0, (-1, k.stop - k.start)).add_(columns[layer, k])
-                F.leaky_relu_(y, LRELU_SLOPE)
-                if layer == depth_layers - 1:
-                    torch.bmm(_rows(depth_weight, n, k), y, out=depth[n, k].flatten(0, 1).unsqueeze(1))
-                x = y
-        depth += depth_bias.unsqueeze(1)
-        if keep:
-            ctx.save_for_backward(inputs, weights, biases, depth_weight, depth_bias, hidden, *saved)
-            ctx.options = depth_layers, detach_texture
-        return hidden, depth
-
-    @staticmethod
-    def backward(ctx, grad_hidden, grad_depth):
-        inputs, weights, biases, depth_weight, depth_bias, hidden, *saved = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[:5]
-        if torch.is_grad_enabled():
-            arguments = (inputs, weights, biases, depth_weight, depth_bias)
-            gradients = (grad_hidden, grad_depth)
-            return *differentiate_plain(plain_layers, arguments, ctx.options, gradients, wanted), None, None
-
-        depth_layers, detach_texture = ctx.options
-        L, N, K, C, _ = weights.shape
-        P = inputs.shape[-1]
-        grad_hidden, grad_depth = grad_hidden.contiguous(), grad_depth.contiguous()
-        grad_inputs = torch.zeros_like(inputs) if wanted[0] else None
-        grad_weights = weights.new_empty(weights.shape) if wanted[1] else None
-        grad_biases = torch.zeros_like(biases)
-        grad_depth_weight = torch.zeros_like(depth_weight)
-        saved = iter(saved)
-        for n, k in _groups(N, K, C * P):
-            regions = (-1, k.stop - k.start)
-            maps = [_part(inputs, n, k), *itertools.islice(saved, L - 1), hidden[n, k].flatten(0, 1)]
-            grad_depth_rows = grad_depth[n, k].flatten(0, 1).unsqueeze(1)
-            buffers = [maps[-1].new_empty(maps[-1].shape) for _ in range(2)]
-            grad = grad_hidden[n, k].flatten(0, 1)
-            for layer in reversed(range(L)):
-                x, y = maps[layer], maps[layer + 1]
-                if layer == depth_layers - 1:
-                    of_head = torch.bmm(y, grad_depth_rows.transpose(1, 2)).squeeze(2)
-                    grad_depth_weight[k] += of_head.unflatten(0, regions).sum(dim=0)
-                    head = _rows(depth_weight, n, k).transpose(1, 2)
-                    if detach_texture and layer < L - 1:
-                        grad = torch.bmm(head, grad_depth_rows, out=buffers[0])
-                    elif layer == L - 1:
-                        grad = torch.baddbmm(grad, head, grad_depth_rows)
-                    else:
-                        grad.baddbmm_(head, grad_depth_rows)
-                # The result's sign is that of its argument.
-                torch.ops.aten.leaky_relu_backward.grad_input(grad, y, LRELU_SLOPE, True, grad_input=buffers[1])
-                grad = buffers[1]
-                grad_biases[layer, k] += grad.sum(dim=2).unflatten(0, regions).sum(dim=0)
-                if grad_weights is not None:
-                    torch.bmm(grad, x.transpose(1, 2), out=grad_weights[layer, n, k].flatten(0, 1))
-                if layer > 0 or grad_inputs is not None:
-                    grad = torch.bmm(weights[layer, n, k].flatten(0, 1).transpose(1, 2), grad, out=buffers[0])
-            if grad_inputs is not None:
-                if inputs.ndim == 2:
-                    grad_inputs += grad.sum(dim=0)
-                elif inputs.ndim == 3:
-                    grad_inputs[k] += grad.unflatten(0, regions).sum(dim=0)
-                else:
-                    grad_inputs[n, k] = grad.unflatten(0, regions)
-        grad_depth_bias = grad_depth.sum(dim=(0, 2))
-        return grad_inputs, grad_weights, grad_biases, grad_depth_weight, grad_depth_bias, None, None
-
-
-def _groups(samples: int, regions: int, numbers: int) -> Iterator[tuple[slice, slice]]:
-    """Samples and regions that are taken together: some regions of one sample, or several samples whole.
-
-    A map of one region of a sample has so many numbers.
-    """
-    count = max(1, _CACHED_NUMBERS // numbers)
-    together = max(1, count // regions)
-    for n in range(0, samples, together):
-        for k in range(0, regions, count):
-            yield slice(n, min(n + together, samples)), slice(k, min(k + count, regions))
-
-
-def _part(inputs: torch.Tensor, n: slice, k: slice) -> torch.Tensor:
-    """The first maps of a group: [samples · regions, C, P]."""
-    samples, regions = n.stop - n.start, k.stop - k.start
-    if inputs.ndim == 2:
-        return inputs.expand(samples * regions, -1, -1)
-    part = inputs[k].expand(samples, -1, -1, -1) if inputs.ndim == 3 else inputs[n, k]
-    return part.flatten(0, 1)
-
-
-def _rows(weight: torch.Tensor, n: slice, k: slice) -> torch.Tensor:
-    """The head [K, C] of a group's regions, once a sample: [samples · regions, 1, C]."""
-    return weight[k].expand(n.stop - n.start, -1, -1).flatten(0, 1).unsqueeze(1)
-
-
-class _CpuFusion(torch.autograd.Function):
-    """`fuse` on a CPU, sample by sample; the shares lie below the weighted maps, so one product adds the bias too."""
-
-    @staticmethod
-    def forward(ctx, hidden, shares, weight, bias):
-        N, K, C, P = hidden.shape
-        matrix = _fusion_matrix(weight, bias)
-        stacked = hidden.new_empty(K * C + K, P)
-        fused = hidden.new_empty(N, weight.shape[1], P)
-        for n in range(N):
-            torch.mm(matrix, _stack(hidden[n], shares[n], stacked), out=fused[n])
-        if any(ctx.needs_input_grad):
-            ctx.save_for_backward(hidden, shares, weight, bias)
-        return fused
-
-    @staticmethod
-    def backward(ctx, grad):
-        hidden, shares, weight, bias = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            arguments = (hidden, shares, weight, bias)
-            return tuple(differentiate_plain(plain_fuse, arguments, (), (grad,), ctx.needs_input_grad))
-
-        N, K, C, P = hidden.shape
-        matrix = _fusion_matrix(weight, bias)
-        stacked = hidden.new_empty(K * C + K, P)
-        grad_matrix = torch.zeros_like(matrix)
-        grad_hidden = torch.empty_like(hidden)
-        grad_shares = torch.empty_like(shares)
-        for n in range(N):
-            grad_matrix.addmm_(grad[n], _stack(hidden[n], shares[n], stacked).t())
-            torch.mm(matrix.t(), grad[n], out=stacked)
-            grad_weighted = stacked[: K * C].view(K, C, P)
-            torch.mul(grad_weighted, shares[n].unsqueeze(1), out=grad_hidden[n])
-            torch.sum(grad_weighted.mul_(hidden[n]), dim=1, out=grad_shares[n])
-            grad_shares[n] += stacked[K * C :]
-        grad_weight = grad_matrix[:, : K * C].unflatten(1, (K, C)).transpose(0, 1)
-        return grad_hidden, grad_shares, grad_weight, grad_matrix[:, K * C :].t()
-
-
-def _fusion_matrix(weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """[W_0 .. W_K-1, b_0 .. b_K-1]: [F, K·C + K]."""
-    return torch.cat([weight.transpose(0, 1).flatten(1), bias.t()], dim=1)
-
-
-def _stack(hidden: torch.Tensor, shares: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """[a_0 h_0; .. a_K-1 h_K-1; a_0; .. a_K-1] of one sample into `out` [K·C + K, P]."""
-    K, C, P = hidden.shape
-    torch.mul(hidden, shares.unsqueeze(1), out=out[: K * C].view(K, C, P))
-    out[K * C :] = shares
-    return out

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from semantic import local_ops
+from semantic import local_cpu, local_ops
 from tests.helpers import assert_close
 
 LAYERS, SAMPLES, REGIONS, CHANNELS, PIXELS, FEATURES = 4, 3, 5, 3, 6, 7
@@ -56,7 +56,7 @@ def assert_same(fast, plain, arguments):
 @pytest.mark.parametrize(("depth_layers", "detach"), [(1, False), (2, False), (2, True), (LAYERS, True)])
 @pytest.mark.parametrize("together", [1, 2, REGIONS, 2 * REGIONS])
 def test_layers_on_a_cpu(monkeypatch, inputs, depth_layers, detach, together):
-    monkeypatch.setattr(local_ops, "_CACHED_NUMBERS", together * CHANNELS * PIXELS)
+    monkeypatch.setattr(local_cpu, "_CACHED_NUMBERS", together * CHANNELS * PIXELS)
     arguments = layer_arguments(inputs)
     options = depth_layers, detach
     assert_same(local_ops.run_layers(*arguments, *options), local_ops.plain_layers(*arguments, *options), arguments)
