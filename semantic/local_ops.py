@@ -41,11 +41,15 @@ def run_layers(
         Last hidden maps [N, K, C, P] and depths [N, K, P].
     """
     arguments = (inputs, weights, biases, depth_weight, depth_bias, depth_layers, detach_texture)
-    form = _fastest_form(weights)
+    form = _fastest_form(weights, inputs)
     if form == "triton":
         from semantic import local_triton
 
         return local_triton.run_layers(*arguments)
+    if form == "onednn":
+        from semantic import local_onednn
+
+        return local_onednn.Layers.apply(*arguments)
     if form == "cpu":
         from semantic import local_cpu
 
@@ -65,11 +69,15 @@ def fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, bias:
     Returns:
         [N, F, P].
     """
-    form = _fastest_form(weight)
+    form = _fastest_form(weight, hidden)
     if form == "triton":
         from semantic import fusion_triton
 
         return fusion_triton.fuse(hidden, shares, weight, bias)
+    if form == "onednn":
+        from semantic import local_onednn
+
+        return local_onednn.Fusion.apply(hidden, shares, weight, bias)
     if form == "cpu":
         from semantic import local_cpu
 
@@ -83,8 +91,8 @@ def operand_dtype(x: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
 
 
-def _fastest_form(weights: torch.Tensor) -> str:
-    """The form to use for weights [..., C] on their device: 'triton', 'cpu' or 'plain'.
+def _fastest_form(weights: torch.Tensor, maps: torch.Tensor) -> str:
+    """The form to use for weights [..., C] and maps [..., P] on their device: 'triton', 'onednn', 'cpu' or 'plain'.
 
     Triton needs its kernels' widths and data types, and a GPU with tensor cores for bfloat16 and TF32.
     """
@@ -92,9 +100,11 @@ def _fastest_form(weights: torch.Tensor) -> str:
         fits = weights.shape[-1] in _KERNEL_CHANNELS and operand_dtype(weights) in _KERNEL_DTYPES
         if fits and (not weights.is_cuda or _has_tensor_cores(weights.device)):
             return "triton"
-    if weights.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
-        return "cpu"
-    return "plain"
+    if weights.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return "plain"
+    from semantic import local_onednn
+
+    return "onednn" if local_onednn.fits(weights, maps) else "cpu"
 
 
 def _has_tensor_cores(device: torch.device) -> bool:

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from semantic import local_cpu, local_ops
+from semantic import local_cpu, local_onednn, local_ops
 from tests.helpers import assert_close
 
 LAYERS, SAMPLES, REGIONS, CHANNELS, PIXELS, FEATURES = 4, 3, 5, 3, 6, 7
+MANY_PIXELS = 259
 
 
 def tensors(*shapes):
@@ -24,8 +25,8 @@ def layer_arguments(inputs):
     )
 
 
-def fusion_arguments():
-    hidden, shares = (SAMPLES, REGIONS, CHANNELS, PIXELS), (SAMPLES, REGIONS, PIXELS)
+def fusion_arguments(pixels=PIXELS):
+    hidden, shares = (SAMPLES, REGIONS, CHANNELS, pixels), (SAMPLES, REGIONS, pixels)
     return tensors(hidden, shares, (REGIONS, FEATURES, CHANNELS), (REGIONS, FEATURES))
 
 
@@ -65,6 +66,69 @@ def test_layers_on_a_cpu(monkeypatch, inputs, depth_layers, detach, together):
             local_ops.run_layers(*arguments, *options), local_ops.plain_layers(*arguments, *options), strict=True
         ):
             assert_close(one, other, 1e-10)
+
+
+needs_onednn = pytest.mark.skipif(
+    not local_onednn.fits(torch.ones(3), torch.ones(1, 1024)), reason="PyTorch has no fast oneDNN here"
+)
+
+
+def assert_same_in_single_precision(fast, plain, arguments, *options):
+    """Values and gradients in float32 against those of the plain form in float64."""
+    single = [a.detach().float().requires_grad_() for a in arguments]
+    with torch.no_grad():
+        values = fast(*single, *options)
+    results = [fast(*single, *options), plain(*arguments, *options)]
+    found, wanted = ([r] if isinstance(r, torch.Tensor) else list(r) for r in results)
+    assert "onednn" in type(found[0].grad_fn)._forward_cls.__module__
+    for one, other in zip([values] if isinstance(values, torch.Tensor) else values, wanted, strict=True):
+        assert_close(one, other, 1e-5)
+    weights = [torch.randn_like(w) for w in wanted]
+    grads = [torch.autograd.grad(found, single, [w.float() for w in weights], allow_unused=True)]
+    grads.append(torch.autograd.grad(wanted, arguments, weights, allow_unused=True))
+    for one, other in zip(*grads, strict=True):
+        assert_close(one, other, 1e-4)
+
+
+@needs_onednn
+@pytest.mark.parametrize("shape", [(), (REGIONS,), (SAMPLES, REGIONS)])
+@pytest.mark.parametrize(("depth_layers", "detach"), [(1, False), (2, False), (2, True), (LAYERS, True)])
+def test_layers_with_onednn(shape, depth_layers, detach):
+    arguments = layer_arguments((*shape, CHANNELS, MANY_PIXELS))
+    assert_same_in_single_precision(local_ops.run_layers, local_ops.plain_layers, arguments, depth_layers, detach)
+
+
+@needs_onednn
+@pytest.mark.parametrize("at_once", [1, 2, SAMPLES])
+def test_fusion_with_onednn(monkeypatch, at_once):
+    monkeypatch.setattr(local_onednn, "_STACKED_PIXELS", at_once * MANY_PIXELS)
+    monkeypatch.setattr(local_onednn, "_SUMMED_PIXELS", 100)
+    arguments = fusion_arguments(MANY_PIXELS)
+    assert_same_in_single_precision(local_ops.fuse, local_ops.plain_fuse, arguments)
+    assert local_ops.fuse(*(a.float() for a in arguments)).transpose(1, 2).is_contiguous()
+
+
+@needs_onednn
+def test_second_derivatives_with_onednn():
+    arguments = layer_arguments((CHANNELS, MANY_PIXELS))
+    single = [a.detach().float().requires_grad_() for a in arguments]
+    penalties = []
+    for form, given in (local_ops.run_layers, single), (local_ops.plain_layers, arguments):
+        hidden, depth = form(*given, 2)
+        (slope,) = torch.autograd.grad(hidden.square().mean() + depth.mean(), given[1], create_graph=True)
+        penalties.append(torch.autograd.grad(slope.square().sum(), given[:4]))
+    for one, other in zip(*penalties, strict=True):
+        assert_close(one, other, 1e-4)
+
+
+def test_few_pixels_and_other_types_are_for_batched_products():
+    assert not local_onednn.fits(torch.ones(3), torch.ones(1, 10))
+    assert not local_onednn.fits(torch.ones(3).double(), torch.ones(1, 1024).double())
+
+
+def test_what_is_exported_names_no_operator_of_onednn(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not local_onednn.fits(torch.ones(3), torch.ones(1, 1024))
 
 
 def test_fusion_on_a_cpu():

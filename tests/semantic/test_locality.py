@@ -125,6 +125,7 @@ def test_codes_that_leak_and_regions_that_are_there_are_tried_most():
 
 
 def test_the_sums_are_kept(G, D):
+    everywhere_visible(G)
     loss = build(G, D, locality_weight=1)
     accumulate(loss, G, "Greg")
     assert not loss.locality.sums.any()
