@@ -69,12 +69,7 @@ def load_detector(opts: MetricOptions, name: str) -> Detector:
         UserError: it is not a TorchScript file.
     """
     first = distributed.get_rank() == 0
-    answer = _locate(opts, name) if first else None
-    if distributed.is_distributed():  # one process downloads, and all fail together
-        shared = [answer]
-        torch.distributed.broadcast_object_list(shared, src=0)
-        answer = shared[0]
-    path, problem = answer
+    path, problem = distributed.broadcast(_locate(opts, name) if first else None)  # and all fail together
     if problem is not None:
         raise DetectorMissing(problem)
     return Detector(path, opts.device)

@@ -1,7 +1,5 @@
 """Statistics of feature vectors that arrive in batches, on one process or many."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
@@ -94,13 +92,9 @@ class FeatureStats:
 
     def gather(self) -> None:
         """Give process 0 the rows of all processes; the others keep theirs."""
-        if not distributed.is_distributed():
-            return
-        first = distributed.get_rank() == 0
-        parts: list[Any] | None = [None] * distributed.get_world_size() if first else None
-        torch.distributed.gather_object(self.state(), parts, dst=0)
-        for part in parts[1:] if first else []:
-            self._restore(part)
+        if distributed.is_distributed():
+            for part in distributed.gather_to_first(self.state())[1:]:
+                self._restore(part)
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything as arrays, for files and other processes."""

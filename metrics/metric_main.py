@@ -138,10 +138,8 @@ def calc_metric(
     with torch.no_grad(), _full_precision():
         results = found.function(opts, *_arguments(found, metric))
     results = {name: float(value) for name, value in (results or {}).items()}
-    if num_gpus > 1 and distributed.is_distributed():
-        shared = [results]
-        torch.distributed.broadcast_object_list(shared, src=0)
-        results = shared[0]
+    if num_gpus > 1:
+        results = distributed.broadcast(results)
     seconds = time.monotonic() - start
     return EasyDict(
         results=EasyDict(results),

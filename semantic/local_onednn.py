@@ -39,17 +39,17 @@ _linear_pointwise = _find_operator()
 def fits(weights: torch.Tensor, maps: torch.Tensor) -> bool:
     """True when products of these weights with maps [..., P], both on the CPU, are for oneDNN."""
     return (
-        _linear_pointwise is not None
+        not torch.compiler.is_compiling()  # other compilers and formats do not know the operator
+        and _linear_pointwise is not None
         and weights.dtype == maps.dtype == torch.float32
         and maps.shape[-1] >= _MIN_PIXELS
-        and not torch.compiler.is_compiling()  # other compilers and formats do not know the operator
     )
 
 
 def _linear(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, lrelu: bool = False
 ) -> torch.Tensor:
-    """x W^T + b, then the leaky ReLU if asked for: x [P, I], weight [O, I] -> [P, O]."""
+    """x W^T + b, then the leaky ReLU if asked for: x [P, I], weight [O, I] -> [P, O]; the bias is dense."""
     kind, slope = ("leaky_relu", [LRELU_SLOPE]) if lrelu else ("none", [])
     return _linear_pointwise(x, weight, bias, kind, slope, "")
 
@@ -65,7 +65,7 @@ class Layers(torch.autograd.Function):
         rows = inputs.transpose(-1, -2).contiguous()
         hidden = inputs.new_empty(N, K, P, C)
         depth = inputs.new_empty(N, K, P)
-        matrices, columns = weights.flatten(0, 2).unbind(), biases.flatten(0, 1).unbind()
+        matrices, columns = weights.flatten(0, 2).unbind(), biases.flatten(0, 1).contiguous().unbind()
         saved = []
         for n, k in itertools.product(range(N), range(K)):
             x = _first(rows, n, k)
@@ -143,7 +143,7 @@ class Fusion(torch.autograd.Function):
         matrix = local_ops.fusion_matrix(weight, bias)
         parts = []
         for h, a in _parts(hidden, shares):
-            parts.append(_linear(_stack(h, a).flatten(0, 1), matrix).unflatten(0, (len(h), -1)))
+            parts.append(_linear(_stack(h, a).flatten(0, 1), matrix).unflatten(0, (len(h), hidden.shape[3])))
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(hidden, shares, weight, bias)
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).transpose(1, 2)
@@ -168,7 +168,7 @@ class Fusion(torch.autograd.Function):
             for g, x in zip(rows.split(_SUMMED_PIXELS), stacked.split(_SUMMED_PIXELS), strict=True):
                 grad_matrix += _linear(g.t(), x.t())
             del stacked
-            found = _linear(rows, matrix.t()).unflatten(0, (-1, P))
+            found = _linear(rows, matrix.t()).unflatten(0, (len(h), P))
             of_maps = found[..., : K * C].unflatten(2, (K, C)).permute(0, 2, 3, 1)
             torch.mul(of_maps, a.unsqueeze(2), out=into_hidden)
             torch.sum(of_maps.mul_(h), dim=2, out=into_shares)

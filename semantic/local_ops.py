@@ -38,9 +38,10 @@ def run_layers(
         detach_texture: gradients of the layers from p on do not reach those before.
 
     Returns:
-        Last hidden maps [N, K, C, P] and depths [N, K, P].
+        Last hidden maps [N, K, C, P] and depths [N, K, P], not to be changed in place.
     """
-    arguments = (inputs, weights, biases, depth_weight, depth_bias, depth_layers, detach_texture)
+    tensors = _constant(inputs, weights, biases, depth_weight, depth_bias)
+    arguments = (*tensors, depth_layers, detach_texture)
     form = _fastest_form(weights, inputs)
     if form == "triton":
         from semantic import local_triton
@@ -67,8 +68,9 @@ def fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, bias:
         bias: b, [K, F].
 
     Returns:
-        [N, F, P].
+        [N, F, P], not to be changed in place.
     """
+    hidden, shares, weight, bias = _constant(hidden, shares, weight, bias)
     form = _fastest_form(weight, hidden)
     if form == "triton":
         from semantic import fusion_triton
@@ -83,6 +85,11 @@ def fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, bias:
 
         return local_cpu.Fusion.apply(hidden, shares, weight, bias)
     return plain_fuse(hidden, shares, weight, bias)
+
+
+def _constant(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The tensors; cut from their graph where none is made, of which a form is not told, so that it keeps no maps."""
+    return tensors if torch.is_grad_enabled() else tuple(tensor.detach() for tensor in tensors)
 
 
 def operand_dtype(x: torch.Tensor) -> torch.dtype:

@@ -114,7 +114,12 @@ def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str
     started = torch.multiprocessing.start_processes(
         _member, (function, args, world_size, store.port, device, answers), nprocs=world_size, join=False
     ).processes
-    received = []
+    received, found = [], {}
+
+    def listen() -> None:
+        while not answers.empty():
+            kind, answer = answers.get()
+            found.setdefault(kind, answer)
 
     def pass_on(number: int, _: Any) -> None:
         received.append(number)
@@ -128,10 +133,12 @@ def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str
         while alive := [process for process in started if process.is_alive()]:
             if any(process.exitcode for process in started):
                 break
-            multiprocessing.connection.wait([process.sentinel for process in alive])
+            multiprocessing.connection.wait([process.sentinel for process in alive], timeout=0.2)
+            listen()  # who tells more than fits into the pipe waits for that
         deadline = time.monotonic() + PATIENCE
-        for process in started:
-            process.join(max(deadline - time.monotonic(), 0))  # who lost a partner ends soon by itself
+        while any(process.is_alive() for process in started) and time.monotonic() < deadline:
+            time.sleep(0.05)  # who lost a partner ends soon by itself
+            listen()
         killed = [-process.exitcode for process in started if (process.exitcode or 0) < 0]
     finally:
         for process in started:
@@ -139,17 +146,15 @@ def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str
             process.join()
         signal.signal(signal.SIGINT, interrupt)
         signal.signal(signal.SIGTERM, terminate)
-    found = {}
-    while not answers.empty():
-        kind, answer = answers.get()
-        found.setdefault(kind, answer)
+    listen()
     if "result" in found:  # told when all were done: whatever ended a process after that, nothing is missing
         return found["result"]
     if "mistake" in found:
         raise UserError(found["mistake"])
     if received:
         raise KeyboardInterrupt
-    if "crash" in found:
+    # An abort may follow from a bug elsewhere; what the system kills, for want of memory say, is a cause.
+    if "crash" in found and signal.SIGKILL not in killed:
         raise RuntimeError(found["crash"])
     if killed:
         raise UserError(
@@ -253,25 +258,42 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+def gather_to_first(value: Any) -> list[Any]:
+    """The values of all processes in process 0, in their order, and none elsewhere; each must be able to be pickled."""
+    if not is_distributed():
+        return [value]
+    values = [None] * get_world_size() if get_rank() == 0 else None
+    _together(torch.distributed.gather_object, value, values, dst=0)
+    return values or []
+
+
+def broadcast(value: Any) -> Any:
+    """The value that process 0 has, in all; it must be able to be pickled."""
+    if not is_distributed():
+        return value
+    shared = [value]
+    _together(torch.distributed.broadcast_object_list, shared, src=0)
+    return shared[0]
+
+
 def from_first(function: Callable[..., Any], *args: Any) -> Any:
     """What `function(*args)` returns in process 0, in all; when it fails there, the others exit without a word."""
     if not is_distributed():
         return function(*args)
     if get_rank() == 0:
         try:
-            answer = [function(*args), True]
+            answer = function(*args)
         except BaseException:
-            _together(torch.distributed.broadcast_object_list, [None, False], src=0)
+            broadcast((None, False))
             raise
-        _together(torch.distributed.broadcast_object_list, answer, src=0)
-        return answer[0]
-    answer = [None, False]
-    _together(torch.distributed.broadcast_object_list, answer, src=0)
-    if not answer[1]:
+        broadcast((answer, True))
+        return answer
+    answer, succeeded = broadcast(None)
+    if not succeeded:
         with contextlib.suppress(LostPeer):
             barrier()  # a launcher ends all as soon as one has ended: let process 0 speak first
         sys.exit(1)
-    return answer[0]
+    return answer
 
 
 def broadcast_module(module: torch.nn.Module) -> None:

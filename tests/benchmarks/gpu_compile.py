@@ -7,6 +7,7 @@ which tells how many registers a thread needs and what of them is spilled to mem
 import contextlib
 import dataclasses
 import importlib.util
+import os
 import re
 import subprocess
 import tempfile
@@ -97,7 +98,8 @@ def describe(name: str, compiled, seconds: float) -> Kernel:
     ptx = compiled.asm["ptx"]
     architecture = re.search(r"\.target (\w+)", ptx)[1]
     folder = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    assembler = folder / ("ptxas-blackwell" if architecture.startswith("sm_1") else "ptxas")
+    newer = folder / "ptxas-blackwell"
+    assembler = newer if architecture.startswith("sm_1") and newer.exists() else folder / "ptxas"
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
         file.write(ptx)
         file.flush()
@@ -182,6 +184,8 @@ def main(gpus: str, out: str | None) -> None:
         raise click.BadParameter("compute capabilities such as 80,90", param_hint="'--gpus'") from None
     if importlib.util.find_spec("triton") is None:
         raise UserError("Triton is not installed: pip install triton")
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        raise UserError("Kernels are interpreted, not compiled, while TRITON_INTERPRET=1 is set: unset it.")
     head = ["GPU", "type", "kernel", "warps", "registers", "spilled bytes", "shared KiB", "products", "compiled in"]
     lines = ["| " + " | ".join(head) + " |", "| --- | --- | --- " + "| ---: " * 4 + "| --- | ---: |"]
     for capability, dtype, k in compile_all(capabilities, tuple(DTYPES)):

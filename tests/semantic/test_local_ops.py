@@ -109,6 +109,34 @@ def test_fusion_with_onednn(monkeypatch, at_once):
 
 
 @needs_onednn
+def test_biases_need_not_be_dense_for_onednn():
+    arguments = [a.detach().float() for a in layer_arguments((CHANNELS, MANY_PIXELS))]
+    wide = torch.randn(LAYERS, REGIONS, 2 * CHANNELS)
+    for arguments[2] in wide[..., ::2], wide[:1, :1, :1].expand(LAYERS, REGIONS, CHANNELS):
+        hidden, _ = local_ops.run_layers(*arguments, 2)
+        assert_close(hidden, local_ops.plain_layers(*arguments, 2)[0], 1e-5)
+
+
+@needs_onednn
+def test_no_samples_with_onednn():
+    hidden, shares, *rest = (a.detach().float() for a in fusion_arguments(MANY_PIXELS))
+    assert local_ops.fuse(hidden[:0], shares[:0], *rest).shape == (0, FEATURES, MANY_PIXELS)
+
+
+@pytest.mark.parametrize("pixels", [PIXELS, MANY_PIXELS])
+def test_nothing_is_kept_where_no_graph_is_made(monkeypatch, pixels):
+    given = []
+    for module in local_cpu, local_onednn:
+        for form in module.Layers, module.Fusion:
+            monkeypatch.setattr(form, "apply", lambda *arguments: given.extend(arguments))
+    with torch.no_grad():
+        local_ops.run_layers(*(a.float().requires_grad_() for a in layer_arguments((CHANNELS, pixels))), 2)
+        local_ops.fuse(*(a.float().requires_grad_() for a in fusion_arguments(pixels)))
+    assert len(given) == 11
+    assert not any(a.requires_grad for a in given if isinstance(a, torch.Tensor))
+
+
+@needs_onednn
 def test_second_derivatives_with_onednn():
     arguments = layer_arguments((CHANNELS, MANY_PIXELS))
     single = [a.detach().float().requires_grad_() for a in arguments]
