@@ -114,6 +114,12 @@ class Share(click.IntRange):
 @click.option("--gamma-mask", type=Number(min=0), metavar="FLOAT", help="Weight of R1 on masks.")
 @click.option("--mask-weight", type=Number(min=0), metavar="FLOAT", help="Weight of the mask consistency term.")
 @click.option(
+    "--locality",
+    type=Number(min=0),
+    metavar="FLOAT",
+    help="Weight of keeping edits in their regions (semantic).  [default: 8 in the tuned recipe below 256², else 0]",
+)
+@click.option(
     "--cbase",
     type=click.IntRange(min=32),
     metavar="INT",

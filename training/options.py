@@ -23,6 +23,14 @@ CHANGEABLE = (
 
 FROM_DATA = ("c_dim", "img_resolution", "img_channels", "regions", "num_regions")
 
+LOSS_WEIGHTS = {
+    "gamma": "r1_gamma",
+    "gamma_mask": "r1_gamma_mask",
+    "mask_weight": "mask_weight",
+    "locality": "locality_weight",
+}
+"""Options and what the loss calls them."""
+
 
 def new_run(args: EasyDict, device: str) -> EasyDict:
     """All options of a new run, from the configuration's table and what the user asked for."""
@@ -84,7 +92,7 @@ def inherit_architecture(options: EasyDict, source: EasyDict) -> None:
 
 def check_combinations(args: EasyDict) -> None:
     """Refuse options that contradict each other or the configuration."""
-    for name in ("regions", "transparent", "gamma_mask", "octaves"):
+    for name in ("regions", "transparent", "gamma_mask", "locality", "octaves"):
         if args[name] is not None and args.cfg != "semantic":
             raise click.UsageError(f"--{name.replace('_', '-')} needs --cfg=semantic.")
     if args.recipe != "tuned" and args.cfg != "semantic":
@@ -143,8 +151,7 @@ def open_data(args: EasyDict) -> tuple[EasyDict, Any]:
 
 def apply_losses(args: EasyDict, options: EasyDict) -> None:
     """Weights of the loss that the user chose."""
-    names = {"gamma": "r1_gamma", "gamma_mask": "r1_gamma_mask", "mask_weight": "mask_weight"}
-    for option, name in names.items():
+    for option, name in LOSS_WEIGHTS.items():
         if args[option] is not None:
             options.loss_kwargs[name] = args[option]
 
@@ -225,7 +232,7 @@ def describe(args: EasyDict, training_set: Any, options: EasyDict, processes: in
     parts += [f"{args.cfg}{processes if processes > 1 else ''}"] + [args.recipe] * (args.recipe != "tuned")
     parts += [
         f"{key}{args[key]:g}"
-        for key in ("kimg", "batch", "cbase", "octaves", "gamma", "p", "target")
+        for key in ("kimg", "batch", "cbase", "octaves", "gamma", "locality", "p", "target")
         if args[key] is not None
     ]
     parts += [args.aug] * (args.aug != "ada") + [args.augpipe] * (args.augpipe != "bgc")

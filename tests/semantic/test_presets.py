@@ -40,6 +40,13 @@ def test_the_papers_recipe_is_in_the_name_of_the_run(archive, tmp_path):
     assert options["D_kwargs"]["mask_width"] == 1
 
 
+def test_the_weight_of_locality_can_be_chosen(archive, tmp_path):
+    start = (*SEMANTIC, f"--data={archive}", "--dry-run")
+    asked = [json.loads(run(tmp_path, *start, *more).stdout) for more in ((), ("--locality=2.5",))]
+    assert [options["loss_kwargs"]["locality_weight"] for options in asked] == [8, 2.5]
+    assert "-locality2.5" in asked[1]["description"]
+
+
 def test_a_network_goes_on_without_its_highest_octave(semantic_run, archive, tmp_path):
     source = f"--resume={semantic_run}/network-snapshot-000000.pkl"
     start = (*SEMANTIC, f"--data={archive}", "--dry-run")

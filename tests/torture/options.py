@@ -29,6 +29,7 @@ TRAIN = {
     "--recipe": ("tuned", "paper"),
     "--gamma-mask": ("0", "1"),
     "--mask-weight": ("0", "1"),
+    "--locality": ("0", "8", "1e300"),
     "--cbase": ("32", "64", "16", "1000000000000"),
     "--octaves": ("1", "4", "0", "1000"),
     "--aug": ("noaug", "ada", "fixed", "other"),
