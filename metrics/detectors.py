@@ -68,8 +68,8 @@ def load_detector(opts: MetricOptions, name: str) -> Detector:
         DetectorMissing: it is not there.
         UserError: it is not a TorchScript file.
     """
-    first = distributed.get_rank() == 0
-    path, problem = distributed.broadcast(_locate(opts, name) if first else None)  # and all fail together
+    # One process downloads, and all fail together.
+    path, problem = distributed.broadcast(_locate(opts, name) if distributed.get_rank() == 0 else None)
     if problem is not None:
         raise DetectorMissing(problem)
     return Detector(path, opts.device)

@@ -20,6 +20,12 @@ def fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, bias:
     return _Fusion.apply(hidden, shares, weight, bias, Precision.present(weight))
 
 
+def _plain_fuse(*arguments):
+    *arguments, precision = arguments
+    with precision.context(arguments[0]):
+        return local_ops.plain_fuse(*arguments)
+
+
 class _Fusion(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, shares, weight, bias, precision):
@@ -31,25 +37,16 @@ class _Fusion(torch.autograd.Function):
         _launch(_forward_kernel, programs, precision, sizes, hidden, shares, weight, tiles, full(bias), fused)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(hidden, shares, weight, bias)
-            ctx.precision = precision
+            ctx.options = (precision,)
         return fused
 
     @staticmethod
+    @local_ops.second_derivatives_of(_plain_fuse)
     def backward(ctx, grad):
         arguments = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[:4]
-        if torch.is_grad_enabled():
-            grads = local_ops.differentiate_plain(_plain_fuse, arguments, (ctx.precision,), (grad,), wanted)
-        else:
-            grads = _gradients(*arguments, grad, ctx.precision, wanted[2])
-            grads = [g.to(x.dtype) if g is not None else None for g, x in zip(grads, arguments, strict=True)]
+        grads = _gradients(*arguments, grad, *ctx.options, ctx.needs_input_grad[2])
+        grads = [g.to(x.dtype) if g is not None else None for g, x in zip(grads, arguments, strict=True)]
         return *grads, None
-
-
-def _plain_fuse(*arguments):
-    *arguments, precision = arguments
-    with precision.context(arguments[0]):
-        return local_ops.plain_fuse(*arguments)
 
 
 def _gradients(hidden, shares, weight, bias, grad, precision, for_weight):

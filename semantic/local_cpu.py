@@ -52,15 +52,10 @@ class Layers(torch.autograd.Function):
         return hidden, depth
 
     @staticmethod
+    @local_ops.second_derivatives_of(local_ops.plain_layers)
     def backward(ctx, grad_hidden, grad_depth):
-        inputs, weights, biases, depth_weight, depth_bias, hidden, *saved = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[:5]
-        if torch.is_grad_enabled():
-            arguments = (inputs, weights, biases, depth_weight, depth_bias)
-            gradients = (grad_hidden, grad_depth)
-            plain = local_ops.plain_layers
-            return *local_ops.differentiate_plain(plain, arguments, ctx.options, gradients, wanted), None, None
-
+        inputs, weights, biases, depth_weight, _, hidden, *saved = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
         depth_layers, detach_texture = ctx.options
         L, N, K, C, _ = weights.shape
         P = inputs.shape[-1]
@@ -146,16 +141,13 @@ class Fusion(torch.autograd.Function):
             torch.mm(matrix, _stack(hidden[n], shares[n], stacked), out=fused[n])
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(hidden, shares, weight, bias)
+            ctx.options = ()
         return fused
 
     @staticmethod
+    @local_ops.second_derivatives_of(local_ops.plain_fuse)
     def backward(ctx, grad):
         hidden, shares, weight, bias = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            arguments = (hidden, shares, weight, bias)
-            plain = local_ops.plain_fuse
-            return tuple(local_ops.differentiate_plain(plain, arguments, (), (grad,), ctx.needs_input_grad))
-
         N, K, C, P = hidden.shape
         matrix = local_ops.fusion_matrix(weight, bias)
         stacked = hidden.new_empty(K * C + K, P)

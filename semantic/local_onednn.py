@@ -83,15 +83,10 @@ class Layers(torch.autograd.Function):
         return hidden.transpose(2, 3), depth
 
     @staticmethod
+    @local_ops.second_derivatives_of(local_ops.plain_layers)
     def backward(ctx, grad_hidden, grad_depth):
-        inputs, weights, biases, depth_weight, depth_bias, hidden, *saved = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[:5]
-        if torch.is_grad_enabled():
-            arguments = (inputs, weights, biases, depth_weight, depth_bias)
-            gradients = (grad_hidden, grad_depth)
-            plain = local_ops.plain_layers
-            return *local_ops.differentiate_plain(plain, arguments, ctx.options, gradients, wanted), None, None
-
+        inputs, weights, biases, depth_weight, _, hidden, *saved = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
         depth_layers, detach_texture = ctx.options
         L, N, K, _, _ = weights.shape
         rows = inputs.transpose(-1, -2).contiguous()
@@ -146,16 +141,13 @@ class Fusion(torch.autograd.Function):
             parts.append(_linear(_stack(h, a).flatten(0, 1), matrix).unflatten(0, (len(h), hidden.shape[3])))
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(hidden, shares, weight, bias)
+            ctx.options = ()
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).transpose(1, 2)
 
     @staticmethod
+    @local_ops.second_derivatives_of(local_ops.plain_fuse)
     def backward(ctx, grad):
         hidden, shares, weight, bias = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            arguments = (hidden, shares, weight, bias)
-            plain = local_ops.plain_fuse
-            return tuple(local_ops.differentiate_plain(plain, arguments, (), (grad,), ctx.needs_input_grad))
-
         N, K, C, P = hidden.shape
         matrix = local_ops.fusion_matrix(weight, bias)
         grad_matrix = torch.zeros_like(matrix)

@@ -5,6 +5,9 @@ has a first derivative of its own; where a graph of the derivative is asked for,
 the plain form is differentiated instead.
 """
 
+import functools
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
@@ -151,6 +154,26 @@ def plain_fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor,
 def fusion_matrix(weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """[W_0 .. W_K-1, b_0 .. b_K-1]: [F, K·C + K]."""
     return torch.cat([weight.transpose(0, 1).flatten(1), bias.t()], dim=1)
+
+
+def second_derivatives_of(plain: Callable) -> Callable:
+    """Decorator of a faster form's `backward`: where a graph of it is asked for, the plain form is differentiated.
+
+    The form saves its tensors first of all, in their order; `ctx.options` is what follows them.
+    """
+
+    def decorate(backward):
+        @functools.wraps(backward)
+        def choose(ctx, *gradients):
+            if not torch.is_grad_enabled():
+                return backward(ctx, *gradients)
+            count = len(ctx.needs_input_grad) - len(ctx.options)
+            arguments, wanted = ctx.saved_tensors[:count], ctx.needs_input_grad[:count]
+            return *differentiate_plain(plain, arguments, ctx.options, gradients, wanted), *[None] * len(ctx.options)
+
+        return choose
+
+    return decorate
 
 
 def differentiate_plain(plain, arguments, options, gradients, wanted) -> list[torch.Tensor | None]:

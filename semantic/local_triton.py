@@ -71,6 +71,13 @@ def _tf32_allowed() -> bool:
     return switches.allow_tf32 if chosen is None else chosen == "tf32"
 
 
+def _plain_layers(*arguments):
+    *arguments, precision = arguments
+    with precision.context(arguments[0]):
+        hidden, depth = local_ops.plain_layers(*arguments)
+    return hidden, depth.float() if precision.autocast else depth
+
+
 class _Layers(torch.autograd.Function):
     @staticmethod
     def forward(ctx, inputs, weights, biases, depth_weight, depth_bias, depth_layers, detach_texture, precision):
@@ -88,23 +95,13 @@ class _Layers(torch.autograd.Function):
         return hidden, depth
 
     @staticmethod
+    @local_ops.second_derivatives_of(_plain_layers)
     def backward(ctx, grad_hidden, grad_depth):
         *arguments, hidden = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[:5]
-        if torch.is_grad_enabled():
-            gradients = (grad_hidden, grad_depth)
-            grads = local_ops.differentiate_plain(_plain_layers, arguments, ctx.options, gradients, wanted)
-        else:
-            grads = _layer_gradients(*arguments, hidden, grad_hidden, grad_depth, *ctx.options, wanted[0])
-            grads = [g.to(x.dtype) if g is not None else None for g, x in zip(grads, arguments, strict=True)]
+        for_inputs = ctx.needs_input_grad[0]
+        grads = _layer_gradients(*arguments, hidden, grad_hidden, grad_depth, *ctx.options, for_inputs)
+        grads = [g.to(x.dtype) if g is not None else None for g, x in zip(grads, arguments, strict=True)]
         return *grads, None, None, None
-
-
-def _plain_layers(*arguments):
-    *arguments, precision = arguments
-    with precision.context(arguments[0]):
-        hidden, depth = local_ops.plain_layers(*arguments)
-    return hidden, depth.float() if precision.autocast else depth
 
 
 def _layer_gradients(
