@@ -73,7 +73,7 @@ def new_run(args: EasyDict, device: str) -> EasyDict:
     if source is not None:
         options.resume = EasyDict(func_name="legacy.load_network", path_or_url=args.resume)
         options.ada_kimg = 100
-        options.ema_rampup = None
+        options.ema_rampup = 0.05  # the average follows this run, not the source's length
     options.description = describe(args, training_set, options, processes)
     return options
 
