@@ -12,9 +12,9 @@ import torch
 import legacy
 from dnnlib import EasyDict, UserError
 from dnnlib.util import is_url
-from metrics import curves, metric_main
-from semantic.console import find_network, newest_snapshot, select_device
+from metrics import curves, metric_main, registry
 from torch_utils import distributed
+from torch_utils.devices import select_device
 from training.archive import Archive
 
 PLUGINS = ["semantic.metrics"]
@@ -27,9 +27,9 @@ class Command(click.Command):
     """A command whose help ends with the metrics that there are."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        metric_main.load_plugins(PLUGINS)
+        registry.load_plugins(PLUGINS)
         with formatter.section("Metrics"):
-            formatter.write_dl(metric_main.describe_metrics())
+            formatter.write_dl(registry.describe_metrics())
         formatter.write_paragraph()
         formatter.write_text(
             "The count of generated images can be changed in the name: fid5k_full, swd16k; those of regions also take "
@@ -82,7 +82,7 @@ def main(runs: tuple[str, ...], **options: Any) -> None:
       python calc_metrics.py --plot training-runs/00000-faces-semantic training-runs/00001-faces-semantic
     """
     opts = EasyDict(options)
-    metric_main.load_plugins(PLUGINS)
+    registry.load_plugins(PLUGINS)
     names = None if opts.metrics is None else [name.strip() for name in opts.metrics.split(",") if name.strip()]
     if opts.plot:
         plot([*filter(None, opts.plot), *runs], opts.dest, names)
@@ -91,14 +91,14 @@ def main(runs: tuple[str, ...], **options: Any) -> None:
         raise click.UsageError(f"Unexpected argument {runs[0]}: networks are named with --network, runs with --plot.")
     names = names or ["fid50k_full"]
     for name in names:
-        if not metric_main.is_valid_metric(name):
-            known = ", ".join(metric_main.list_valid_metrics())
+        if not registry.is_valid_metric(name):
+            known = ", ".join(registry.list_valid_metrics())
             raise UserError(f"There is no metric {name!r}. Choose from: {known}.")
     if opts.network is None:
-        opts.network = str(find_network())
+        opts.network = str(legacy.find_network())
     opts.network = legacy.resolve(opts.network)
     if Path(opts.network).is_dir():
-        opts.network = str(newest_snapshot(opts.network))
+        opts.network = str(legacy.newest_snapshot(opts.network))
     opts.device = select_device(opts.device).type
     try:
         if "RANK" in os.environ:

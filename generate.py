@@ -9,11 +9,14 @@ import torch
 
 import legacy
 from dnnlib import EasyDict, UserError
-from semantic import editing, gallery
-from semantic.console import SeedList, check_class, find_network, newest_snapshot, select_device
+from dnnlib.option_types import SeedList
+from semantic.editing.codes import PARTS
+from semantic.pictures import modes
+from semantic.studio import Studio, check_class
+from torch_utils.devices import select_device
 
 SHOW_PSI = 0.7
-SHOWN = {gallery.write_mixing, gallery.write_loops, gallery.write_components}
+SHOWN = {modes.write_mixing, modes.write_loops, modes.write_components}
 """Modes that show what a network does well; plain images and data sets show all of it."""
 
 
@@ -31,7 +34,7 @@ SHOWN = {gallery.write_mixing, gallery.write_loops, gallery.write_components}
 @click.option("--rows", type=SeedList(), help="Source seeds of the mixing sheet. [default: --seeds, else 0-3]")
 @click.option("--cols", type=SeedList(), help="Donor seeds of mixing sheet and loops. [default: from 100 on]")
 @click.option("--regions", metavar="A,B", help="Regions of the sheets and loops. [default: all]")
-@click.option("--part", type=click.Choice(editing.PARTS), default="both", help="What of a region to mix or to loop.")
+@click.option("--part", type=click.Choice(PARTS), default="both", help="What of a region to mix or to loop.")
 @click.option("--interpolate-regions", is_flag=True, help="One mp4 a region: a closed loop through codes of it.")
 @click.option("--frames", type=click.IntRange(min=2), default=120, help="Frames of a loop.")
 @click.option("--fps", type=click.IntRange(min=1), default=30, help="Frames a second.")
@@ -88,24 +91,24 @@ def main(**options: Any) -> None:
 @torch.no_grad()
 def run(opts: EasyDict) -> None:
     """Load the network and go through the modes that are asked for."""
-    modes = {
-        gallery.write_mixing: opts.mix_regions,
-        gallery.write_loops: opts.interpolate_regions,
-        gallery.write_components: opts.components,
-        gallery.write_transforms: opts.transform,
-        gallery.write_dataset: opts.dataset,
+    switches = {
+        modes.write_mixing: opts.mix_regions,
+        modes.write_loops: opts.interpolate_regions,
+        modes.write_components: opts.components,
+        modes.write_transforms: opts.transform,
+        modes.write_dataset: opts.dataset,
     }
-    asked = [mode for mode, wanted in modes.items() if wanted] or [gallery.write_images]
+    asked = [mode for mode, wanted in switches.items() if wanted] or [modes.write_images]
     device = select_device(opts.device)
     path = None if opts.network is None else legacy.resolve(opts.network)
     if path is None or Path(path).is_dir():
-        path = find_network() if path is None else newest_snapshot(path)
+        path = legacy.find_network() if path is None else legacy.newest_snapshot(path)
     click.echo(f"Network: {path}")
     G = legacy.load_network(str(path))["G_ema"].eval().requires_grad_(False).to(device)
-    class_index = check_class(G, opts.class_index, drawn=asked == [gallery.write_dataset])
+    class_index = check_class(G, opts.class_index, drawn=asked == [modes.write_dataset])
     if opts.psi is None:  # one for the whole call, so that a seed is the same image in all its modes
         opts.psi = SHOW_PSI if SHOWN & set(asked) else 1.0
-    studio = gallery.Studio(G, device, opts.outdir, opts.psi, class_index, opts.noise_mode, opts.batch)
+    studio = Studio(G, device, opts.outdir, opts.psi, class_index, opts.noise_mode, opts.batch)
     for mode in asked:
         mode(studio, opts)
 

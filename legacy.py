@@ -10,9 +10,9 @@ import click
 import torch
 
 from dnnlib import EasyDict, UserError, open_url
-from torch_utils import rebuild, safe_pickle
-from training import exchange
-from training.snapshots import save_networks
+from torch_utils.network_files import machine, rebuild
+from training import formats
+from training.run.snapshots import save_networks
 
 NETWORKS = ("G", "D", "G_ema")
 KEYS = (*NETWORKS, "augment_pipe", "training_set_kwargs")
@@ -25,6 +25,7 @@ CLASS_NAMES = {
 
 _SEMANTIC = "https://github.com/seasonSH/SemanticStyleGAN/releases/download/1.0.0"
 _TRANSFER = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets"
+BUNDLED = Path(__file__).resolve().parent / "semantic/bundled"
 NAMED = {
     "celebamask512": f"{_SEMANTIC}/CelebAMask-HQ-512x512.pt",
     "bitmoji512": f"{_SEMANTIC}/BitMoji-512x512.pt",
@@ -35,7 +36,7 @@ NAMED = {
     "ffhq1024": f"{_TRANSFER}/ffhq-res1024-mirror-stylegan2-noaug.pkl",
     "celebahq256": f"{_TRANSFER}/celebahq-res256-mirror-paper256-kimg100000-ada-target0.5.pkl",
     "lsundog256": f"{_TRANSFER}/lsundog-res256-paper256-kimg100000-noaug.pkl",
-    "faces64": str(Path(__file__).resolve().parent / "semantic/bundled/faces64.pkl"),
+    "faces64": str(BUNDLED / "faces64.pkl"),
 }
 """Networks that can be named instead of given by path; faces64 comes with the project."""
 
@@ -43,6 +44,31 @@ NAMED = {
 def resolve(name: str) -> str:
     """The address or path of a network named in `NAMED`; any other text is a path or an address already."""
     return NAMED.get(name, name)
+
+
+def find_network() -> Path:
+    """The network to use when none is named: the bundled one, else the newest snapshot under training-runs.
+
+    Raises:
+        UserError: there is neither.
+    """
+    bundled = sorted(path for path in BUNDLED.glob("*") if path.suffix in (".pkl", ".safetensors"))
+    return bundled[0] if bundled else newest_snapshot("training-runs")
+
+
+def newest_snapshot(folder: str | Path) -> Path:
+    """The network snapshot anywhere under `folder` that was written last.
+
+    Raises:
+        UserError: there is none.
+    """
+    snapshots = list(Path(folder).glob("**/network-snapshot-*.pkl"))
+    if not snapshots:
+        raise UserError(
+            f"There is no network-snapshot-*.pkl under {folder}: train a network with "
+            "`python train.py --cfg=semantic --data=ZIP`, or name one with --network."
+        )
+    return max(snapshots, key=lambda path: (path.stat().st_mtime, path.name))
 
 
 def load_network(path_or_url: str | os.PathLike) -> EasyDict:
@@ -67,7 +93,7 @@ def load_network(path_or_url: str | os.PathLike) -> EasyDict:
 
 def load_network_pkl(f: BinaryIO, where: str | None = None) -> EasyDict:
     """As `load_network`, from a file open for binary reading; `where` is what messages call it."""
-    where = where or safe_pickle.describe(f)
+    where = where or machine.describe(f)
     if not f.seekable():
         f = io.BytesIO(f.read())
     head = f.read(9)
@@ -77,7 +103,7 @@ def load_network_pkl(f: BinaryIO, where: str | None = None) -> EasyDict:
     if head.startswith(b"\x80"):
         return _checked(_read_pickle(f, where), where)
     if head.endswith(b"{") and len(head) == 9:
-        return _checked(exchange.load_safetensors(f, PACKAGES, where), where)
+        return _checked(formats.load_safetensors(f, PACKAGES, where), where)
     raise UserError(f"{where} is not a network file: expected .pkl, .safetensors or .pt.")
 
 
@@ -145,14 +171,14 @@ def _checked(data: Any, where: str) -> EasyDict:
 
 def _read_pickle(file: BinaryIO, where: str) -> Any:
     try:
-        data = safe_pickle.load(file, CLASS_NAMES, PACKAGES, where)
+        data = machine.load(file, CLASS_NAMES, PACKAGES, where)
     except UserError as error:
         if "dnnlib.tflib" in error.message:
             raise UserError(
                 f"{where} is a TensorFlow network: convert it with stylegan2-ada-pytorch's legacy.py first."
             ) from error
         raise
-    if data == safe_pickle.LEGACY_MAGIC:
+    if data == machine.LEGACY_MAGIC:
         raise UserError(f"{where} is in torch's file format from before 1.6: save it again with a newer torch.")
     return data
 
@@ -161,7 +187,7 @@ def _read_published(file: BinaryIO, where: str) -> EasyDict:
     """A checkpoint of the published SemanticStyleGAN, if this zip archive is a torch file."""
     from semantic import published
 
-    archive, _ = safe_pickle.open_archive(file, where)
+    archive, _ = machine.open_archive(file, where)
     size = sum(member.file_size for member in archive.infolist())
     file.seek(0)
     try:
@@ -198,8 +224,8 @@ def main(source: str, dest: str, half: bool) -> None:
     """
     writers = {
         ".pkl": save_network,
-        ".safetensors": exchange.save_safetensors,
-        ".onnx": lambda data, path: exchange.save_onnx(data["G_ema"], path),
+        ".safetensors": formats.save_safetensors,
+        ".onnx": lambda data, path: formats.save_onnx(data["G_ema"], path),
     }
     write = writers.get(Path(dest).suffix.lower())
     if write is None:

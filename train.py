@@ -1,11 +1,11 @@
 """Train a GAN: compositional (`--cfg=semantic`) or plain StyleGAN2-ADA."""
 
-import math
 from typing import Any
 
 import click
 
 from dnnlib import EasyDict
+from dnnlib.option_types import Number, Share
 
 CONFIGURATIONS = ("auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "semantic", "semantic-adapt")
 AUGMENTATIONS = ("blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc")
@@ -36,31 +36,6 @@ Exit codes:
   1   an error that one line explains, or stopped at once by a second signal
   2   wrong options
 """
-
-
-class Number(click.FloatRange):
-    """A float in a range, neither infinite nor NaN."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
-        return number
-
-
-class Share(click.IntRange):
-    """A number from 1, or 'auto', which becomes 0."""
-
-    name = "INT|auto"
-
-    def __init__(self) -> None:
-        super().__init__(min=1)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        return 0 if value in ("auto", 0) else super().convert(value, param, ctx)
-
-    def _describe_range(self) -> str:
-        return ""
 
 
 @click.command(epilog=EPILOG, context_settings={"max_content_width": 110, "show_default": True})

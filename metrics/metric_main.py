@@ -1,95 +1,24 @@
-"""Metrics by name: registering, computing and reporting them."""
+"""Metrics by name: computing and reporting them."""
 
 import contextlib
 import copy
-import importlib
 import json
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 
 from dnnlib import EasyDict, UserError, append_line, format_time
+from metrics import standard  # noqa: F401 (registers its metrics)
 from metrics.detectors import DetectorMissing
 from metrics.options import MetricOptions
+from metrics.registry import arguments, find, is_valid_metric, list_valid_metrics, load_plugins
 from torch_utils import distributed
 
-MetricFunction = Callable[..., dict[str, float]]
-
-
-class _Metric(NamedTuple):
-    pattern: re.Pattern
-    function: MetricFunction
-    names: tuple[str, ...]
-
-
-_registry: list[_Metric] = []
-
-
-def register_metric(
-    function: MetricFunction | None = None, *, pattern: str | None = None, names: Sequence[str] = ()
-) -> Any:
-    """Decorator that makes a function a metric.
-
-    Bare, the metric has the function's name, and the function is called as ``function(opts)`` with a `MetricOptions`.
-    With ``pattern``, a regular expression that must match the whole name, the function stands for a family of names
-    and is called as ``function(opts, *groups)``: the groups of the match, as int where they are digits, None where
-    they did not take part. It returns results by name as floats; on all processes but the first they are ignored.
-
-    Args:
-        pattern: names of the family, such as ``r"fid(\\d+)k"``.
-        names: members of the family that lists of metrics show.
-
-    A later registration of the same name or pattern replaces the earlier one.
-    """
-
-    def register(function: MetricFunction) -> MetricFunction:
-        text = pattern if pattern is not None else re.escape(function.__name__)
-        _registry[:] = [metric for metric in _registry if metric.pattern.pattern != text]
-        shown = tuple(names) or (() if pattern is not None else (function.__name__,))
-        _registry.append(_Metric(re.compile(text), function, shown))
-        return function
-
-    return register if function is None else register(function)
-
-
-def is_valid_metric(metric: str) -> bool:
-    """Whether a metric of that name can be computed."""
-    _load_framework()
-    return _find(metric) is not None
-
-
-def list_valid_metrics() -> list[str]:
-    """Names of metrics; of families only their usual members."""
-    _load_framework()
-    return [name for metric in _registry for name in metric.names]
-
-
-def describe_metrics() -> list[tuple[str, str]]:
-    """Usual names of every metric, joined by commas, and the first line of what its function says about it."""
-    _load_framework()
-    texts = [(metric.function.__doc__ or "").strip().split("\n")[0].rstrip(".") for metric in _registry]
-    return [(", ".join(metric.names), text) for metric, text in zip(_registry, texts, strict=True) if metric.names]
-
-
-def load_plugins(module_names: Iterable[str]) -> None:
-    """Import modules that register further metrics.
-
-    Raises:
-        UserError: there is no such module.
-    """
-    _load_framework()
-    for name in module_names:
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise
-            raise UserError(f"There is no module {name!r} with metrics: check the name.") from error
+__all__ = ["calc_metric", "evaluate", "is_valid_metric", "list_valid_metrics", "report_metric"]
 
 
 def calc_metric(
@@ -118,8 +47,7 @@ def calc_metric(
         DetectorMissing: the metric needs a feature network that is not there.
         UserError: no metric of that name, or data and network do not fit.
     """
-    _load_framework()
-    found = _find(metric)
+    found = find(metric)
     if found is None:
         raise UserError(f"There is no metric {metric!r}. Choose from: {', '.join(list_valid_metrics())}.")
     if device is None:
@@ -136,7 +64,7 @@ def calc_metric(
         opts.G = copy.deepcopy(G).eval().requires_grad_(False).to(opts.device)
     start = time.monotonic()
     with torch.no_grad(), _full_precision():
-        results = found.function(opts, *_arguments(found, metric))
+        results = found.function(opts, *arguments(found, metric))
     results = {name: float(value) for name, value in (results or {}).items()}
     if num_gpus > 1:
         results = distributed.broadcast(results)
@@ -200,19 +128,6 @@ def evaluate(
         if rank == 0:
             report_metric(result, run_dir, snapshot_pkl)
     return results, missing
-
-
-def _load_framework() -> None:
-    importlib.import_module("metrics.standard")
-
-
-def _find(name: str) -> _Metric | None:
-    return next((metric for metric in reversed(_registry) if metric.pattern.fullmatch(name)), None)
-
-
-def _arguments(metric: _Metric, name: str) -> list[Any]:
-    groups = metric.pattern.fullmatch(name).groups()
-    return [int(group) if group is not None and group.isdecimal() else group for group in groups]
 
 
 @contextlib.contextmanager

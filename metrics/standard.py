@@ -8,10 +8,10 @@ where the data set has those.
 from metrics.frechet import compute_fid
 from metrics.inception_score import compute_is
 from metrics.kernel import compute_kid
-from metrics.metric_main import register_metric
 from metrics.metric_utils import MetricOptions
 from metrics.path_length import compute_ppl
 from metrics.precision_recall import compute_pr
+from metrics.registry import register_metric
 from metrics.sliced_wasserstein import compute_swd
 from metrics.structural_similarity import compute_msssim
 

@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 
 from dnnlib import open_url
+from semantic.mask_files import decode_indices, mask_name
 from semantic.regions import Regions
-from semantic.sources.indices import decode_indices
 from training.archive import DataError, parse_json
 from training.dataset import METADATA, ImageFolderDataset
-
-MASKS = "masks/"
 
 
 class MaskedImageDataset(ImageFolderDataset):
@@ -93,11 +91,6 @@ class MaskedImageDataset(ImageFolderDataset):
                 f"dataset_tool.py --mask-map."
             )
         return mask
-
-
-def mask_name(image_name: str) -> str:
-    """Where an archive keeps the mask of an image: the same name under ``masks/``, always PNG."""
-    return MASKS + os.path.splitext(image_name)[0] + ".png"
 
 
 def load_regions(regions: Regions | Mapping[str, Any] | str | os.PathLike) -> Regions:

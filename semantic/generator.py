@@ -7,10 +7,10 @@ import torch
 
 from dnnlib import UserError
 from semantic.fusion import coarse_mask, feature_weights
-from semantic.local import LocalGenerators, pixel_grid
+from semantic.local.generators import LocalGenerators, pixel_grid
+from semantic.region_transfer import RegionTakeover
 from semantic.regions import BASE_LAYERS, Regions
 from semantic.render import RenderNetwork, channel_table
-from semantic.takeover import RegionTakeover
 from torch_utils import persistence
 from training.networks import MappingNetwork
 

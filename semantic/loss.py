@@ -6,9 +6,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from semantic.locality import EDITS, Locality
-from semantic.prior import RegionPrior, mean_outlines, mean_shares, mean_squares
-from semantic.regions import Regions, one_hot
+from semantic.masks import one_hot
+from semantic.regions import Regions
+from semantic.terms.locality import EDITS, Locality
+from semantic.terms.prior import RegionPrior, mean_outlines, mean_shares, mean_squares
 from torch_utils import training_stats
 from training.loss import Samples, StyleGAN2Loss
 

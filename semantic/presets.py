@@ -1,10 +1,13 @@
 """Configurations of the compositional GAN, as a table over resolutions."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from dnnlib import EasyDict, UserError
+from semantic.dataset import MaskedImageDataset
 from semantic.regions import Regions
 from training.presets import optimizer_options
 
@@ -145,26 +148,52 @@ def semantic_options(resolution: int, regions: Regions, precision: str, recipe: 
     )
 
 
-def adaptation_options(source: Mapping[str, Any], path: str, precision: str, freeze_local: bool) -> EasyDict:
-    """Options for adapting a trained pair to images alone.
+def override_regions(path: str, text: str | None, transparent: str | None) -> dict[str, Any]:
+    """The regions of an archive with what the user wants to be different, as `Regions.to_dict` gives them.
 
     Args:
-        source: networks as `legacy.load_network` gives them.
-        path: where they came from, for messages.
-        precision: 'fp32', 'fp16' or 'bf16'.
-        freeze_local: keep mapping and local generators: masks stay, geometry cannot change.
+        path: the archive.
+        text: regions as JSON, or the path of a file with it; None keeps the archive's names and colours.
+        transparent: names of the regions that others show through; None keeps those.
 
     Raises:
-        UserError: the network has no regions.
+        UserError: it cannot be read, or does not describe regions.
     """
-    G = source["G_ema"]
-    if not hasattr(G, "regions"):
-        raise UserError(f"--cfg=semantic-adapt starts from a network with regions, but {path} has none.")
-    options = semantic_options(G.img_resolution, G.regions, precision)
-    options.loss_kwargs.update(class_name="semantic.adaptation.AdaptationLoss", mask_weight=10)
-    for name in ("r1_gamma_mask", "locality_weight", "segmentation_weight", "prior_weight", "prior_outlines"):
-        del options.loss_kwargs[name]
-    del options.D_kwargs["segmentation"]
-    options.update(total_kimg=32, G_reg_interval=4)
-    options.G_frozen = ["mapping.", "synthesis.local."] if freeze_local else []
-    return options
+    if text is None:
+        regions = MaskedImageDataset(path).regions
+    else:
+        source = text
+        if not text.lstrip().startswith("{"):
+            try:
+                text = Path(source).read_text(encoding="utf-8")
+            except OSError as error:
+                raise UserError(f"Cannot read --regions={source}: {error.strerror}.") from error
+            except UnicodeDecodeError as error:
+                raise UserError(f"--regions={source} is not a text file.") from error
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"--regions={source} is not JSON: {error}.") from error
+        regions = Regions.from_dict(data.get("regions", data) if isinstance(data, dict) else data, where="--regions")
+    seen_through = regions.select(transparent) if transparent is not None else regions.transparent
+    return Regions(regions.names, regions.colors, seen_through).to_dict()
+
+
+def limit_octaves(kwargs: dict[str, Any], octaves: int, resolution: int, source: Mapping[str, Any] | None) -> None:
+    """Let local generators have so many frequencies.
+
+    Args:
+        kwargs: of the synthesis network, changed in place.
+        octaves: what the user asks for.
+        resolution: of the data.
+        source: networks to start from, as `legacy.load_network` gives them, or None.
+
+    Raises:
+        UserError: more than there are at the resolution, or than the network to start from has learned.
+    """
+    most, where = resolution.bit_length() - 1, f"at {resolution}²"
+    if source is not None and hasattr(source["G_ema"], "regions"):
+        most, where = source["G_ema"].synthesis.local.position.octaves, "in the network of --resume"
+    if octaves > most:
+        raise UserError(f"--octaves={octaves}: there are {most} frequencies {where}, choose at most as many.")
+    kwargs["octaves"] = octaves

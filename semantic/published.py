@@ -11,7 +11,7 @@ from dnnlib import EasyDict, UserError
 from semantic.discriminator import DualBranchDiscriminator
 from semantic.generator import Generator
 from semantic.regions import CELEBAMASK, Regions
-from torch_utils import safe_pickle
+from torch_utils.network_files import machine
 
 W_AVG_SAMPLES = 10_000
 W_AVG_SEED = 0
@@ -31,7 +31,7 @@ def load(file: BinaryIO, name: str = "the checkpoint") -> EasyDict:
     Raises:
         UserError: not such a checkpoint, or its state does not fit its arguments.
     """
-    data = safe_pickle.load_torch(file, name)
+    data = machine.load_torch(file, name)
     known = isinstance(data, Mapping) and isinstance(data.get("args"), (argparse.Namespace, Mapping))
     if not known or "g_ema" not in data:
         raise UserError(f"{name} is not a SemanticStyleGAN checkpoint: it has no 'g_ema' and 'args'.")

@@ -4,15 +4,12 @@ import colorsys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from dnnlib import UserError
 
 BASE_LAYERS = 2
 MAX_REGIONS = 255  # masks are stored as 8-bit indices
-MIN_AREA = 1e-3
-"""Share of the picture from which on a region is there: 4 pixels at 64², 66 at 256²."""
 
 
 class Regions:
@@ -167,17 +164,6 @@ def distinct_colors(count: int) -> list[tuple[int, int, int]]:
         rgb = colorsys.hsv_to_rgb(i * 0.61803398875 % 1.0, (0.85, 0.55, 0.7)[i % 3], (0.95, 0.9, 0.65)[i % 3])
         colors.append(tuple(round(255 * v) for v in rgb))
     return colors
-
-
-def one_hot(indices: torch.Tensor, num_regions: int) -> torch.Tensor:
-    """Mask planes in [-1, 1] from class indices: uint8 [N, H, W] -> float32 [N, K, H, W], 2·onehot - 1."""
-    classes = torch.arange(num_regions, device=indices.device, dtype=indices.dtype).view(1, -1, 1, 1)
-    return (indices.unsqueeze(1) == classes).float().mul_(2).sub_(1)
-
-
-def mask_to_indices(mask: torch.Tensor) -> np.ndarray:
-    """Mask planes [N, K, H, W] -> uint8 [N, H, W] of the largest plane."""
-    return mask.argmax(dim=1).to(torch.uint8).cpu().numpy()
 
 
 CELEBAMASK = Regions(

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 import calc_metrics
 import legacy
 from dnnlib import write_json
+from legacy import find_network
 from metrics import detectors
 from semantic import generator as compositional
-from semantic.console import find_network
 from semantic.procedural import ProceduralFaces
 from training.networks import Generator
 

@@ -14,8 +14,9 @@ from click.testing import CliRunner
 import generate
 import legacy
 from dnnlib import UserError
-from semantic import console, editing, sheets
 from semantic.dataset import MaskedImageDataset
+from semantic.editing import latents
+from semantic.pictures import sheets
 from semantic.regions import Regions
 from training.images import to_uint8
 
@@ -191,7 +192,7 @@ def test_whole_regions_are_mixed_with_their_base_codes(semantic_run, tmp_path, m
     _, _, mixes, columns, _ = drawn[0]
     assert columns[0].title == "whole hair"
     G = legacy.load_network(snapshot)["G_ema"]
-    codes = G.mapping(editing.seed_latents([1, 5], G.z_dim), None, truncation_psi=0.7)
+    codes = G.mapping(latents.seed_latents([1, 5], G.z_dim), None, truncation_psi=0.7)
     expanded, donor = G.synthesis.expand(codes).split(1)
     layers = expanded.shape[1] // 3
     expanded = torch.cat([expanded[:, : 2 * layers], donor[:, 2 * layers :]], dim=1)  # hair is region 2
@@ -334,24 +335,24 @@ def test_latents_of_another_network_are_refused(run, tmp_path):
 def test_expanded_latents_are_for_plain_pictures(run, tmp_path):
     path = tmp_path / "w.npz"
     np.savez(path, w=np.zeros([1, 30, W_DIM], np.float32))
-    assert editing.read_latents(path, Network()).shape == (1, 30, W_DIM)
+    assert latents.read_latents(path, Network()).shape == (1, 30, W_DIM)
     assert "need W+ latents" in run("--mix-regions", f"--projected-w={path}").output
 
 
 def test_newest_snapshot_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(console, "BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr(legacy, "BUNDLED", tmp_path / "bundled")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"train\.py"):
-        console.find_network()
+        legacy.find_network()
     for run_name, kimg, age in [("00000-a", "000400", 50), ("00001-b", "000020", 10), ("00001-b", "000000", 20)]:
         path = tmp_path / "training-runs" / run_name / f"network-snapshot-{kimg}.pkl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         os.utime(path, (1e9 - age, 1e9 - age))
-    assert console.find_network().parts[-2:] == ("00001-b", "network-snapshot-000020.pkl")
+    assert legacy.find_network().parts[-2:] == ("00001-b", "network-snapshot-000020.pkl")
     (tmp_path / "bundled").mkdir()
     (tmp_path / "bundled" / "faces.pkl").touch()
-    assert console.find_network().name == "faces.pkl"
+    assert legacy.find_network().name == "faces.pkl"
 
 
 def test_a_run_directory_stands_for_its_newest_snapshot(tmp_path, monkeypatch):

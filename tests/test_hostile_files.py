@@ -20,9 +20,9 @@ import torch
 
 import legacy
 from dnnlib import EasyDict, UserError
-from torch_utils import safe_pickle
+from torch_utils.network_files import machine
 from torch_utils.persistence import _reconstruct_persistent_obj
-from training import exchange
+from training import formats
 from training.networks import Discriminator, Generator
 
 ALARMS = {"os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pickle.find_class", "ctypes.dlopen"}
@@ -92,15 +92,15 @@ def honest(tmp_path_factory):
     G = Generator(4, 0, 4, 8, 3, mapping_kwargs={"num_layers": 1}, synthesis_kwargs=small)
     data = dict(G=G, D=Discriminator(0, 8, 3, **small), G_ema=G)
     legacy.save_network(data, folder / "net.pkl")
-    exchange.save_safetensors(data, folder / "net.safetensors")
+    formats.save_safetensors(data, folder / "net.safetensors")
     return (folder / "net.pkl").read_bytes(), (folder / "net.safetensors").read_bytes()
 
 
 def altered(honest, change, source=""):
     """The honest pickle after `change(records)`, where records maps G, D and G_ema to their `Record`s."""
-    records = safe_pickle.load_records(io.BytesIO(honest[0]))
+    records = machine.load_records(io.BytesIO(honest[0]))
     change(records)
-    record_type = safe_pickle.Record
+    record_type = machine.Record
     return dumps({k: raw(v, source) if isinstance(v, record_type) else v for k, v in records.items()})
 
 
@@ -212,7 +212,7 @@ ADVERSARIES = {
     "unknown class": lambda h, touch: dumps({"G_ema": persistent({}, "Evil", None, f"open({touch!r}, 'w')")}),
     "class in os": lambda h, touch: dumps({"G_ema": persistent({"_init_args": (touch,)}, "mkdir", "os")}),
     "function behind a package": lambda h, touch: dumps(
-        {"G_ema": persistent({"_init_args": (touch,), "_init_kwargs": {}}, "os.mkdir", "training.exchange")}
+        {"G_ema": persistent({"_init_args": (touch,), "_init_kwargs": {}}, "os.mkdir", "training.formats")}
     ),
     "newer version": lambda h, touch: dumps({"G_ema": persistent({}, version=7)}),
     "no constructor arguments": lambda h, touch: altered(h, lambda r: r["G_ema"].state.pop("_init_args")),

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import legacy
 from dnnlib import UserError
 from tests.helpers import assert_close, shared_file
-from torch_utils import rebuild
+from torch_utils.network_files import rebuild
 from training.augment import AugmentPipe
 from training.networks import Discriminator, Generator
 
@@ -140,7 +140,7 @@ def test_networks_that_share_tensors_convert(tmp_path):
     pytest.importorskip("safetensors")
     data = networks()
     data["G"] = data["G_ema"]
-    legacy.exchange.save_safetensors(data, tmp_path / "net.safetensors")
+    legacy.formats.save_safetensors(data, tmp_path / "net.safetensors")
     assert_same(legacy.load_network(tmp_path / "net.safetensors"), data)
 
 
@@ -149,7 +149,7 @@ def test_stylegan2_ada_pickle_converts_without_a_changed_bit(tmp_path):
     data = legacy.load_network(shared_file("fixtures", "stylegan2_ada_small.pkl"))
     assert type(data.augment_pipe) is AugmentPipe
     assert data.training_set_kwargs.resolution == 32
-    legacy.exchange.save_safetensors(data, tmp_path / "net.safetensors")
+    legacy.formats.save_safetensors(data, tmp_path / "net.safetensors")
     legacy.save_network(legacy.load_network(tmp_path / "net.safetensors"), tmp_path / "net.pkl")
     assert_same(legacy.load_network(tmp_path / "net.pkl"), data)
 
@@ -160,7 +160,7 @@ def test_published_semantic_checkpoint_converts(tmp_path):
 
     data = legacy.load_network(shared_file("fixtures", "semantic_stylegan_small.pt"))
     numbers = np.load(shared_file("fixtures", "semantic_stylegan_small_io.npz"))
-    legacy.exchange.save_safetensors(data, tmp_path / "net.safetensors")
+    legacy.formats.save_safetensors(data, tmp_path / "net.safetensors")
     legacy.save_network(legacy.load_network(tmp_path / "net.safetensors"), tmp_path / "net.pkl")
     found = legacy.load_network(tmp_path / "net.pkl")
     assert_same(found, data)
@@ -178,7 +178,7 @@ def test_onnx_computes_the_same(tmp_path):
     import onnxruntime
 
     G = networks()["G_ema"].eval()
-    legacy.exchange.save_onnx(G, tmp_path / "net.onnx")
+    legacy.formats.save_onnx(G, tmp_path / "net.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
     z = torch.randn(1, 4)
     image, _ = session.run(None, {"z": z.numpy(), "truncation_psi": np.array(0.5, np.float32)})
@@ -188,10 +188,10 @@ def test_onnx_computes_the_same(tmp_path):
 def test_missing_extras_are_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "safetensors.torch", None)
     with pytest.raises(UserError, match=r"semantic-stylegan\[safetensors\]"):
-        legacy.exchange.save_safetensors(networks(), tmp_path / "net.safetensors")
+        legacy.formats.save_safetensors(networks(), tmp_path / "net.safetensors")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"semantic-stylegan\[onnx\]"):
-        legacy.exchange.save_onnx(networks()["G_ema"], tmp_path / "net.onnx")
+        legacy.formats.save_onnx(networks()["G_ema"], tmp_path / "net.onnx")
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,9 @@ class Writer:
 
 def test_tensorboard_gets_the_same_figures(archive, tmp_path, monkeypatch):
     writers = []
-    monkeypatch.setattr("training.progress._tensorboard", lambda folder: writers.append(Writer(folder)) or writers[0])
+    monkeypatch.setattr(
+        "training.run.progress._tensorboard", lambda folder: writers.append(Writer(folder)) or writers[0]
+    )
     assert run(tmp_path, "--cfg=auto", *SMALL, f"--data={archive}", steps=1).exit_code == 0
     (line,) = statistics(only_run(tmp_path))
     del line["timestamp"]

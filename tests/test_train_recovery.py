@@ -278,7 +278,9 @@ def test_data_that_vanish_are_told_and_everything_is_saved(whole_run, short_run,
     assert_same(short_run, whole_run)
 
 
-@pytest.mark.parametrize("what", ["training.snapshots.torch.save", "torch_utils.safe_pickle.dump", "os.fsync"])
+@pytest.mark.parametrize(
+    "what", ["training.run.snapshots.torch.save", "torch_utils.network_files.machine.dump", "os.fsync"]
+)
 def test_a_full_disk_ends_in_a_line_and_keeps_the_last_state(short_run, monkeypatch, what):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -320,12 +322,12 @@ def test_replicas_that_drift_stop_the_run(monkeypatch):
 
 def test_metrics_of_a_plugin_are_computed_once_for_each_snapshot(archive, tmp_path, monkeypatch):
     """A run that died right after a snapshot computes what is missing, and takes the rest from the file."""
-    from metrics import metric_main
+    from metrics import metric_main, registry
 
     values = iter([7.0, 8.0, 9.0, 10.0, 11.0])
     metric_main.list_valid_metrics()  # the framework's own are registered now, not in the list that goes away
-    monkeypatch.setattr(metric_main, "_registry", list(metric_main._registry))
-    metric_main.register_metric(lambda opts: {"test_metric": next(values)}, pattern="test_metric")
+    monkeypatch.setattr(registry, "REGISTRY", list(registry.REGISTRY))
+    registry.register_metric(lambda opts: {"test_metric": next(values)}, pattern="test_metric")
     options = (*PLAIN, f"--data={archive}", "--metrics=test_metric")
     assert run(tmp_path, *options, steps=4).exit_code == 0
     run_dir = only_run(tmp_path)

@@ -12,9 +12,9 @@ import click
 
 from dnnlib import EasyDict, Logger, UserError, write_json
 from torch_utils import distributed
-from training.options import CHANGEABLE, loader_options, new_run, num_processes, resolve_device
-from training.recovery import train_safely
-from training.run_dir import (
+from torch_utils.devices import resolve_device
+from training.configurations import CHANGEABLE, loader_options, new_run, num_processes
+from training.run.folder import (
     check_options,
     discard_start,
     find_runs,
@@ -24,7 +24,8 @@ from training.run_dir import (
     rewind,
     trusting_options,
 )
-from training.snapshots import find_states, load_state, newest_state
+from training.run.recovery import train_safely
+from training.run.snapshots import find_states, load_state, newest_state
 from training.training_loop import training_loop
 
 EXIT_INTERRUPTED = 75

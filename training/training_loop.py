@@ -14,15 +14,15 @@ from torch_utils import distributed
 from torch_utils.interrupt import StopRequest
 from training.augment_control import AugmentController
 from training.batches import Batches
-from training.evaluation import report_metrics
-from training.memory import Trial, explained, find_share
 from training.phases import build_phases
-from training.progress import Progress
-from training.recovery import Recovery
-from training.run_dir import log_sizes, trusting_options
+from training.run.evaluation import report_metrics
+from training.run.folder import log_sizes, trusting_options
+from training.run.memory import Trial, explained, find_share
+from training.run.progress import Progress
+from training.run.recovery import Recovery
+from training.run.snapshots import Previews, load_state, remove_old_states, save_networks, save_state, snapshot_name
 from training.sampler import derive_seed
-from training.snapshots import Previews, load_state, remove_old_states, save_networks, save_state, snapshot_name
-from training.transfer import copy_networks
+from training.warm_start import copy_networks
 
 
 def training_loop(
@@ -101,7 +101,7 @@ def training_loop(
 
     Raises:
         UserError: data, networks and options do not fit together, or something that the run needs is gone.
-        RollBack: values were not finite for too long, see `training.recovery`.
+        RollBack: values were not finite for too long, see `training.run.recovery`.
     """
     rank = distributed.get_rank()
     device = torch.device("cuda", distributed.get_local_rank()) if device == "cuda" else torch.device(device)

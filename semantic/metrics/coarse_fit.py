@@ -2,8 +2,8 @@
 
 import torch
 
-from metrics.metric_main import register_metric
 from metrics.metric_utils import FeatureStats, MetricOptions
+from metrics.registry import register_metric
 from semantic.metrics.common import (
     count_of,
     count_pattern,

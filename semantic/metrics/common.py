@@ -11,7 +11,8 @@ import torch
 from dnnlib import UserError
 from metrics.metric_utils import MetricOptions, label_sampler, my_batches, open_dataset, seeded
 from metrics.samples import derive_seed
-from semantic.regions import MIN_AREA, Regions
+from semantic.masks import MIN_AREA
+from semantic.regions import Regions
 
 
 def count_pattern(name: str) -> str:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from dnnlib import UserError
-from metrics.metric_main import register_metric
 from metrics.metric_utils import FeatureStats, MetricOptions, cached_arrays, iterate_dataset, iterate_generator
+from metrics.registry import register_metric
 from semantic.metrics.common import (
     count_of,
     count_pattern,

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from scipy.stats import wasserstein_distance
 
-from metrics.metric_main import register_metric
 from metrics.metric_utils import FeatureStats, MetricOptions, cached_arrays, iterate_dataset, iterate_generator
+from metrics.registry import register_metric
+from semantic.masks import MIN_AREA
 from semantic.metrics.common import count_of, count_pattern, masked_data, prefixed, with_mean
-from semantic.regions import MIN_AREA
 
 GROUPS = ("presence", "area", "position", "adjacency")
 

@@ -4,7 +4,6 @@ import numpy as np
 import torch
 
 from metrics.frechet import frechet_distance
-from metrics.metric_main import register_metric
 from metrics.metric_utils import (
     INCEPTION,
     FeatureStats,
@@ -14,8 +13,9 @@ from metrics.metric_utils import (
     iterate_generator,
     load_detector,
 )
+from metrics.registry import register_metric
+from semantic.masks import MIN_AREA
 from semantic.metrics.common import count_of, count_pattern, masked_data, prefixed, with_mean
-from semantic.regions import MIN_AREA
 
 SIDE = 128
 """Crops are brought to this side."""

@@ -4,9 +4,10 @@ import numpy as np
 import torch
 
 from metrics.laplacian import laplacian_pyramid, pyramid_levels, pyramid_reach
-from metrics.metric_main import register_metric
 from metrics.metric_utils import FeatureStats, MetricOptions
-from semantic.editing import change_outside, mix_regions
+from metrics.registry import register_metric
+from semantic.editing.codes import mix_regions
+from semantic.masks import MIN_AREA, change_outside
 from semantic.metrics.common import (
     LatentBatch,
     count_of,
@@ -17,7 +18,6 @@ from semantic.metrics.common import (
     render,
     with_mean,
 )
-from semantic.regions import MIN_AREA
 
 PARTS = ("shape", "texture", "baseline")
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from dnnlib import open_url
+from semantic.mask_files import NO_CLASS, image_indices
 from semantic.regions import Regions
-from semantic.sources.indices import NO_CLASS, image_indices
 from semantic.sources.mask_map import MaskMap
 from semantic.sources.palette import Palette, read_palette
 from training.archive import DataError, decode_image, parse_json

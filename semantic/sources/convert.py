@@ -16,11 +16,10 @@ import numpy as np
 from tqdm import tqdm
 
 from dnnlib import UserError
-from semantic.dataset import mask_name
+from semantic.mask_files import class_areas, mask_name
 from semantic.regions import Regions
 from semantic.sources.base import Source
 from semantic.sources.geometry import Geometry
-from semantic.sources.indices import class_areas
 from training.archive import DataError, check_dest, create_archive, encode_png, image_name
 from training.dataset import METADATA
 

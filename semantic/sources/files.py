@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from semantic.dataset import MASKS, mask_name
+from semantic.mask_files import MASKS, mask_name
 from semantic.regions import Regions
 from semantic.sources.base import Sample, Source, read_image
 from semantic.sources.coding import MaskCoding, make_coding, read_json

@@ -7,8 +7,8 @@ import PIL.Image
 import scipy.sparse
 
 from dnnlib import UserError
+from semantic.mask_files import class_areas
 from semantic.sources.base import Sample
-from semantic.sources.indices import class_areas
 from training.archive import DataError
 
 FILTERS = {"box": PIL.Image.Resampling.BOX, "lanczos": PIL.Image.Resampling.LANCZOS}

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from semantic.mask_files import NO_CLASS
 from semantic.regions import Regions
-from semantic.sources.indices import NO_CLASS
 from training.archive import DataError
 
 EXPECTED = '{"classes": {"background": [...], "skin": [...]}, "transparent": [...]} with class names or numbers'

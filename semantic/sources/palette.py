@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from semantic.mask_files import NO_CLASS
 from semantic.regions import Regions
-from semantic.sources.indices import NO_CLASS
 from training.archive import DataError
 
 REACH = 3  # antialiasing spreads an edge over this many pixels to each side

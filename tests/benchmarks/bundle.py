@@ -10,7 +10,7 @@ import click
 
 import legacy
 from dnnlib import UserError, write_json
-from semantic.console import BUNDLED
+from legacy import BUNDLED
 
 LIMIT = 20 * 2**20
 

@@ -12,9 +12,9 @@ import click
 import numpy as np
 import torch
 
+from semantic.masks import MIN_AREA
 from semantic.metrics.region_leak import outside_share
 from semantic.procedural import ProceduralFaces, draw_portrait
-from semantic.regions import MIN_AREA
 
 EDITS = {
     "texture": {

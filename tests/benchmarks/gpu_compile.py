@@ -68,7 +68,7 @@ def compiling(capability: int) -> Iterator[list[Kernel]]:
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
 
-    from semantic import fusion_triton, local_ops, local_triton
+    from semantic.local import ops, triton_fusion, triton_layers
 
     launch, found = JITFunction.run, []
 
@@ -82,9 +82,9 @@ def compiling(capability: int) -> Iterator[list[Kernel]]:
         for owner, name, value in (
             (JITFunction, "run", compile_only),
             (triton_support, "runs_on", lambda x: True),
-            (local_ops, "_has_tensor_cores", lambda device: True),
-            (local_triton, "is_hopper", hopper),
-            (fusion_triton, "is_hopper", hopper),
+            (ops, "_has_tensor_cores", lambda device: True),
+            (triton_layers, "is_hopper", hopper),
+            (triton_fusion, "is_hopper", hopper),
         ):
             patches.enter_context(mock.patch.object(owner, name, value))
         driver.set_active(NoGPU(capability))
@@ -115,17 +115,17 @@ def describe(name: str, compiled, seconds: float) -> Kernel:
 
 def compile_local(capability: int, dtype: torch.dtype) -> list[Kernel]:
     """Layers and fusion, with derivatives."""
-    from semantic import fusion_triton, local_triton
+    from semantic.local import triton_fusion, triton_layers
 
-    precision = local_triton.Precision(dtype, "tf32x3", dtype != torch.float32)
+    precision = triton_layers.Precision(dtype, "tf32x3", dtype != torch.float32)
     shapes = [CHANNELS, PIXELS], [LAYERS, BATCH, REGIONS, CHANNELS, CHANNELS], [LAYERS, REGIONS, CHANNELS]
     layers = leaves(*shapes, [REGIONS, CHANNELS], [REGIONS])
     shapes = [BATCH, REGIONS, CHANNELS, PIXELS], [BATCH, REGIONS, PIXELS]
     fusion = leaves(*shapes, [REGIONS, FEATURES, CHANNELS], [REGIONS, FEATURES])
     with compiling(capability) as found:
-        results = local_triton._Layers.apply(*layers, 6, False, precision)
+        results = triton_layers._Layers.apply(*layers, 6, False, precision)
         torch.autograd.grad(results, layers, [torch.zeros_like(r) for r in results])
-        fused = fusion_triton._Fusion.apply(*fusion, precision)
+        fused = triton_fusion._Fusion.apply(*fusion, precision)
         torch.autograd.grad(fused, fusion, torch.zeros_like(fused))
     for kernel, part in zip(found, ["layers", "layers", "fusion", "fusion", "fusion"], strict=True):
         kernel.name = f"{part}, {kernel.name.removesuffix('_kernel')}"

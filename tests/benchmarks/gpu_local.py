@@ -13,9 +13,9 @@ import torch
 from tqdm import tqdm
 
 from dnnlib import atomic_open
-from semantic import local_ops
 from semantic.fusion import coarse_mask, feature_weights
-from semantic.local import LocalGenerators, pixel_grid
+from semantic.local import ops
+from semantic.local.generators import LocalGenerators, pixel_grid
 from semantic.regions import Regions
 from tests.benchmarks.__main__ import machine, numbers
 from tests.benchmarks.measure import Clock, Row, markdown
@@ -74,7 +74,7 @@ def precision(name: str) -> Iterator[None]:
 
 def plain_batched():
     """No kernels within."""
-    return mock.patch.object(local_ops, "_fastest_form", return_value="plain")
+    return mock.patch.object(ops, "_fastest_form", return_value="plain")
 
 
 def checks() -> Iterator[str]:
@@ -128,11 +128,11 @@ def parts(clock: Clock, batch: int) -> Iterator[Row]:
         inputs = model.local.position(model.grid).detach().requires_grad_()
         heads = torch.randn(K, C, device="cuda"), torch.randn(K, device="cuda")
         shares = torch.rand(batch, K, 4096, device="cuda").requires_grad_()
-        hidden, _ = local_ops.run_layers(inputs, weights, model.local.bias, *heads, 6)
+        hidden, _ = ops.run_layers(inputs, weights, model.local.bias, *heads, 6)
         hidden = hidden.detach().requires_grad_()
         functions = {
-            "layers": lambda: local_ops.run_layers(inputs, weights, model.local.bias, *heads, 6)[0],
-            "fusion": lambda: local_ops.fuse(hidden, shares, model.local.feature_weight, model.local.feature_bias),
+            "layers": lambda: ops.run_layers(inputs, weights, model.local.bias, *heads, 6)[0],
+            "fusion": lambda: ops.fuse(hidden, shares, model.local.feature_weight, model.local.feature_bias),
         }
         for name, function in functions.items():
             result = function()

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from dnnlib import UserError, atomic_open, write_json
-from training.snapshots import NETWORK_PATTERN
+from training.run.snapshots import NETWORK_PATTERN
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from semantic.discriminator import DualBranchDiscriminator
 from semantic.generator import Generator, SynthesisNetwork, SynthesisOutput
-from semantic.local import LocalGenerators
+from semantic.local.generators import LocalGenerators
 from semantic.render import RenderConv, RenderHead
 
 LOW_PASS = (1, 3, 3, 1)

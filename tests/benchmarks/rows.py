@@ -240,7 +240,7 @@ def commands(setting: Setting) -> Iterator[Row]:
     """Whole commands, start-up included; no reference."""
     yield Row("train.py --help", None, min(setting.clock.once(lambda: command("train.py", "--help")) for _ in range(3)))
     with tempfile.TemporaryDirectory() as folder:
-        from training.snapshots import save_networks
+        from training.run.snapshots import save_networks
 
         G, _, _ = setting.networks(13)
         path = os.path.join(folder, "network.pkl")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dnnlib import UserError
-from metrics import metric_main
+from metrics import metric_main, registry
 
 
 class Flat(torch.nn.Module):
@@ -17,9 +17,8 @@ class Flat(torch.nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def registry(monkeypatch):
-    metric_main.list_valid_metrics()
-    monkeypatch.setattr(metric_main, "_registry", list(metric_main._registry))
+def own_registry(monkeypatch):
+    monkeypatch.setattr(registry, "REGISTRY", list(registry.REGISTRY))
 
 
 def test_upstream_names_are_there_and_counts_scale():
@@ -34,11 +33,11 @@ def test_upstream_names_are_there_and_counts_scale():
 
 
 def test_a_registered_function_gets_options_and_the_numbers_of_its_name():
-    @metric_main.register_metric
+    @registry.register_metric
     def area(opts):
         return {"area": opts.G.img_resolution**2}
 
-    @metric_main.register_metric(pattern=r"leak(\d+)k(?:_(\w+))?", names=["leak5k"])
+    @registry.register_metric(pattern=r"leak(\d+)k(?:_(\w+))?", names=["leak5k"])
     def leak(opts, thousands, part):
         assert (opts.metric, part) == (f"leak{thousands}k", None)
         return {opts.metric: thousands}
@@ -52,26 +51,26 @@ def test_a_registered_function_gets_options_and_the_numbers_of_its_name():
 
 def test_plugins_are_found_by_module_name(tmp_path, monkeypatch):
     (tmp_path / "plugged_metrics.py").write_text(
-        "from metrics.metric_main import register_metric\n\n@register_metric\ndef plugged(opts):\n    return {'x': 1}\n"
+        "from metrics.registry import register_metric\n\n@register_metric\ndef plugged(opts):\n    return {'x': 1}\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert not metric_main.is_valid_metric("plugged")
-    metric_main.load_plugins(["plugged_metrics"])
+    registry.load_plugins(["plugged_metrics"])
     assert metric_main.is_valid_metric("plugged")
     with pytest.raises(UserError, match="no module 'not_there'"):
-        metric_main.load_plugins(["not_there"])
+        registry.load_plugins(["not_there"])
 
 
 def test_evaluate_loads_plugins_itself(tmp_path, monkeypatch, capsys):
     (tmp_path / "late_metrics.py").write_text(
-        "from metrics.metric_main import register_metric\n\n"
+        "from metrics.registry import register_metric\n\n"
         "@register_metric\ndef late(opts):\n    'Comes late.\\n\\nMore.'\n    return {'late': 1}\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     results, missing = metric_main.evaluate(["late"], plugins=["late_metrics"])
     assert (results[0].results, missing) == ({"late": 1}, [])
     assert json.loads(capsys.readouterr().out)["metric"] == "late"
-    assert ("late", "Comes late") in metric_main.describe_metrics()
+    assert ("late", "Comes late") in registry.describe_metrics()
 
 
 def test_unknown_names_and_missing_data_end_in_one_line():

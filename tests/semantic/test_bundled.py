@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import legacy
-from semantic.console import BUNDLED, find_network
-from semantic.editing import mix_regions, seed_latents
+from legacy import BUNDLED, find_network
+from semantic.editing.codes import mix_regions
+from semantic.editing.latents import seed_latents
 from semantic.regions import CELEBAMASK
 
 

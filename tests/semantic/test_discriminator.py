@@ -12,7 +12,7 @@ from dnnlib import UserError
 from semantic import published
 from semantic.discriminator import DualBranchDiscriminator
 from tests.helpers import assert_close
-from tests.semantic.test_local import plain_lrelu
+from tests.semantic.local.test_generators import plain_lrelu
 from tests.semantic.test_render import plain_low_pass
 
 WIDTHS = {4: 6, 8: 5, 16: 3, 32: 4, 64: 2}

@@ -5,7 +5,7 @@ import torch
 
 from semantic.fusion import coarse_mask, feature_weights
 from tests.helpers import assert_close
-from tests.semantic.test_local import random_tensor
+from tests.semantic.local.test_generators import random_tensor
 
 
 def plain_mask(depth, keep_regions=None):

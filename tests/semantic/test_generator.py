@@ -12,8 +12,8 @@ from semantic.loss import SemanticLoss
 from semantic.presets import semantic_options
 from semantic.regions import CELEBAMASK, Regions
 from tests.helpers import assert_close
+from tests.semantic.local.test_generators import plain_expand, plain_local, plain_lrelu, random_tensor, randomize
 from tests.semantic.test_fusion import plain_mask, plain_weights
-from tests.semantic.test_local import plain_expand, plain_local, plain_lrelu, random_tensor, randomize
 from tests.semantic.test_regions import region_names
 from tests.semantic.test_render import part, plain_render
 

@@ -13,7 +13,7 @@ from semantic.presets import semantic_options
 from semantic.regions import Regions
 from tests.helpers import assert_close
 from tests.runs import SEMANTIC, run
-from training.transfer import copy_networks
+from training.warm_start import copy_networks
 
 
 @pytest.mark.parametrize("resolution", [32, 256])

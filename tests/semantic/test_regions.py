@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from dnnlib import UserError
-from semantic.regions import Regions, distinct_colors, mask_to_indices, one_hot
+from semantic.masks import mask_to_indices, one_hot
+from semantic.regions import Regions, distinct_colors
 
 
 def region_names(count):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from dnnlib import UserError
 from semantic.render import RenderConv, RenderHead, RenderNetwork, channel_table
 from tests.helpers import assert_close
-from tests.semantic.test_local import plain_conv1x1, plain_lrelu, random_tensor, randomize
+from tests.semantic.local.test_generators import plain_conv1x1, plain_lrelu, random_tensor, randomize
 
 
 def plain_low_pass(x, before, after, gain=1):

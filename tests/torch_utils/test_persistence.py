@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dnnlib import EasyDict, UserError
-from torch_utils import persistence, safe_pickle
+from torch_utils import persistence
+from torch_utils.network_files import machine
 from torch_utils.persistence import is_persistent, persistent_class
 
 
@@ -100,7 +101,7 @@ def test_pickle_has_the_published_layout():
 
 def test_source_text_is_written_once():
     buffer = io.BytesIO()
-    safe_pickle.dump([Outer(1), Outer(2)], buffer)
+    machine.dump([Outer(1), Outer(2)], buffer)
     assert buffer.getvalue().count(b"class Undecor" + b"ated(Outer)") == 1
 
 

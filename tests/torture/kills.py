@@ -20,7 +20,7 @@ import psutil
 import torch
 
 import legacy
-from torch_utils.rebuild import named_tensors
+from torch_utils.network_files.rebuild import named_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPLETE = re.compile(r"Error: .* has reached its [\d.]+ kimg")

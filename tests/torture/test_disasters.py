@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import legacy
-from training.snapshots import find_states, load_state
+from training.run.snapshots import find_states, load_state
 
 SMALL = ["--cfg=auto", "--batch=4", "--cbase=32", "--device=cpu", "--workers=0", "--snap=1", "--tick=0.004"]
 AGAIN = ["--resume=latest", "--device=cpu", "--workers=0"]

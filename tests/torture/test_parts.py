@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from dnnlib import UserError
-from semantic import editing
+from semantic import mask_files
+from semantic.editing import latents
 from semantic.regions import Regions
-from semantic.sources import indices, palette
+from semantic.sources import palette
 from training import archive
 
 
@@ -38,8 +39,8 @@ def test_colours_decoded_in_parts_give_the_same_classes(monkeypatch):
 
 def test_areas_counted_in_parts(monkeypatch):
     mask = np.random.default_rng(0).integers(0, 256, [37, 11], np.uint8)
-    monkeypatch.setattr(indices, "COUNTED_AT_ONCE", 23)
-    assert (indices.class_areas(mask) == np.bincount(mask.ravel(), minlength=256)).all()
+    monkeypatch.setattr(mask_files, "COUNTED_AT_ONCE", 23)
+    assert (mask_files.class_areas(mask) == np.bincount(mask.ravel(), minlength=256)).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.int64, ">f4"])
@@ -49,6 +50,6 @@ def test_codes_of_every_kind_of_numbers_are_read(tmp_path, dtype, order, save):
     codes = np.asarray(np.arange(24).reshape(1, 4, 6), dtype, order=order)
     save(tmp_path / "w.npz", w=codes)
     with open(tmp_path / "w.npz", "rb") as file:
-        found = editing._array_of(file, "w")
+        found = latents._array_of(file, "w")
     assert found.dtype == np.float32
     assert (found == codes).all()

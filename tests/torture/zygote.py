@@ -45,7 +45,7 @@ def apply(place: str, count: int) -> None:
 
     from dnnlib import atomic_open
     from dnnlib.files import LineFile
-    from torch_utils import safe_pickle
+    from torch_utils.network_files import machine
     from training import training_loop
 
     def half_pickle(data: Any, file: Any) -> None:
@@ -68,10 +68,10 @@ def apply(place: str, count: int) -> None:
         os.write(self._handle, data[: len(data) // 2])
         die()
 
-    dump = safe_pickle.dump
+    dump = machine.dump
     owner, name, last = {
         "half a state": (training_loop, "save_state", half_state),
-        "half a network": (safe_pickle, "dump", half_pickle),
+        "half a network": (machine, "dump", half_pickle),
         "before a rename": (os, "replace", lambda *_: die()),
         "before a state": (training_loop, "save_state", lambda *_: die()),
         "before old states go": (training_loop, "remove_old_states", lambda *_: die()),

@@ -11,7 +11,7 @@ from dnnlib import UserError
 from semantic.discriminator import DualBranchDiscriminator
 from semantic.generator import Generator
 from tests.runs import SEMANTIC, make_archive, only_run, run
-from training import transfer, widening
+from training import warm_start, widening
 
 REGIONS = {"names": ["background", "eye", "hair"]}
 
@@ -52,7 +52,7 @@ def stylegan2_pair(channel_base, architecture="resnet", channel_max=16, c_dim=0,
 def test_a_wider_semantic_pair_computes_the_same():
     G, D = semantic_pair({8: 6, 16: 4, 32: 2})
     wide_G, wide_D = semantic_pair({8: 8, 16: 7, 32: 6})
-    said = transfer.copy_networks({"G": G, "D": D, "G_ema": G}, {"G": wide_G, "D": wide_D})
+    said = warm_start.copy_networks({"G": G, "D": D, "G_ema": G}, {"G": wide_G, "D": wide_D})
     assert said == "Wider than the network to resume: G, D. What G makes is the same at first."
     z = torch.randn(4, 4)
     for theirs, ours in zip(G(z, None, return_mask=True, noise_mode="const"),
@@ -70,7 +70,7 @@ def test_a_wider_stylegan2_computes_the_same(architecture, c_dim):
     G, D = stylegan2_pair(64, architecture, 32, c_dim)
     wide_G, wide_D = stylegan2_pair(96, architecture, 32, c_dim, cmap_dim=D.b4.cmap_dim)
     assert wide_D.b4.conv.weight.shape[0] > D.b4.conv.weight.shape[0]
-    transfer.copy_networks({"G": G, "D": D, "G_ema": G}, {"G": wide_G, "D": wide_D})
+    warm_start.copy_networks({"G": G, "D": D, "G_ema": G}, {"G": wide_G, "D": wide_D})
     z, image, c = torch.randn(4, 4), torch.randn(4, 3, 32, 32), torch.eye(4)[:, :c_dim]
     torch.testing.assert_close(wide_G(z, c, noise_mode="const"), G(z, c, noise_mode="const"), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(wide_D(image, c), D(image, c), rtol=1e-4, atol=1e-4)
@@ -82,7 +82,7 @@ def test_what_is_no_width_of_rendering_is_refused_in_one_line(option):
     sizes[option] = {"local_layers": 6, "coarse_channels": 8, "local_channels": 4}[option]
     other = Generator(*G.init_args[:-1], {**G.init_args[-1], **sizes})
     with pytest.raises(UserError, match=r"has shape .* there and .* here"):
-        transfer.copy_networks({"G_ema": G}, {"G": other})
+        warm_start.copy_networks({"G_ema": G}, {"G": other})
 
 
 def test_other_regions_come_first():
@@ -90,13 +90,13 @@ def test_other_regions_come_first():
     sizes = {**G.init_args[-1], "channels": {8: 8, 16: 7, 32: 6}}
     arguments = [*G.init_args[:5], {"names": ["background", "hair"]}, G.init_args[6], sizes]
     with pytest.raises(UserError, match=r"Take the regions over first"):
-        transfer.copy_networks({"G_ema": G}, {"G": Generator(*arguments)})
+        warm_start.copy_networks({"G_ema": G}, {"G": Generator(*arguments)})
 
 
 def test_new_channels_learn():
     G, _ = semantic_pair({8: 6, 16: 4, 32: 2})
     wide, _ = semantic_pair({8: 8, 16: 7, 32: 6})
-    transfer.copy_networks({"G_ema": G}, {"G": wide})
+    warm_start.copy_networks({"G_ema": G}, {"G": wide})
     wide.requires_grad_(True)
     wide(torch.randn(2, 4), None, noise_mode="const").square().mean().backward()
     head = wide.synthesis.render.b32.to_rgb.weight
@@ -109,7 +109,7 @@ def test_a_narrower_network_is_refused_in_one_line():
     narrow, _ = semantic_pair({8: 6, 16: 4, 32: 2})
     before = copy.deepcopy(narrow.state_dict())
     with pytest.raises(UserError, match=r"has shape .* there and .* here.*narrower"):
-        transfer.copy_networks({"G_ema": G}, {"G": narrow})
+        warm_start.copy_networks({"G_ema": G}, {"G": narrow})
     assert all(torch.equal(tensor, before[key]) for key, tensor in narrow.state_dict().items() if "render" in key)
 
 

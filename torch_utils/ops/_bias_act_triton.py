@@ -14,6 +14,7 @@ import triton.language as tl
 
 from torch_utils.ops import triton_support
 from torch_utils.ops._activations_triton import first_derivative, second_derivative, value
+from torch_utils.ops._bias_act_plain import along, plain_bias_act
 
 _WARPS = 4
 _TILE_BYTES = 4096  # 32 for each thread
@@ -94,7 +95,7 @@ class _Slope(torch.autograd.Function):
         if cotangent is None and bias_cotangent is None:
             return None, None, None, None, None
         if bias_cotangent is not None:
-            spread = _along(bias_cotangent.to(grad.dtype), grad, settings.dim)
+            spread = along(bias_cotangent.to(grad.dtype), grad, settings.dim)
             cotangent = spread.expand_as(grad) if cotangent is None else cotangent + spread
         if settings.known != "input":
             return _Slope.apply(cotangent, known, None, None, settings)[0], None, None, None, None
@@ -116,13 +117,11 @@ def _curvature(cotangent, grad, x, b, settings: Settings):
 
 def _plain_second_order(cotangent, grad, x, b, settings: Settings):
     """The same in plain PyTorch, for the rare caller that differentiates once more."""
-    from torch_utils.ops.bias_act import bias_act as operator
-
     # Views, since the gradient may itself depend on the input, and that is not to be differentiated here.
     known = [tensor for tensor in (grad, x, b) if tensor is not None]
     known = [tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_() for tensor in known]
     grad, x, b = [*known, None][:3]
-    y = operator(x, b, **settings._asdict(), impl="ref")
+    y = plain_bias_act(x, b, **settings._asdict())
     (slope,) = torch.autograd.grad(y, x, grad, create_graph=True)
     return [*torch.autograd.grad(slope, known, cotangent, create_graph=True, allow_unused=True), None][:3]
 
@@ -205,10 +204,6 @@ def _like(x: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
     """`x`, or a copy where its elements are not in the order of those of `dense`."""
     same = all(a == b or n == 1 for a, b, n in zip(x.stride(), dense.stride(), x.shape, strict=True))
     return x if same else torch.empty_like(dense).copy_(x)
-
-
-def _along(b: torch.Tensor, x: torch.Tensor, dim: int) -> torch.Tensor:
-    return b.reshape([-1 if axis == dim % x.ndim else 1 for axis in range(x.ndim)])
 
 
 def _vector(b: torch.Tensor | None) -> torch.Tensor | None:

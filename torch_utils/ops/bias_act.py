@@ -1,37 +1,10 @@
 """Bias, activation, gain and clamp as one operator."""
 
-import math
-
 import torch
-import torch.nn.functional as F
 
-from dnnlib import EasyDict
 from torch_utils.ops import triton_support
 from torch_utils.ops._arguments import check_impl
-
-_SQRT2 = math.sqrt(2)
-
-# `func(x, alpha)` is the bare activation, `def_alpha` its shape parameter where it has one. `def_gain` multiplies
-# the result and keeps the scale of a normally distributed signal about constant.
-activation_funcs = EasyDict(
-    linear=EasyDict(func=lambda x, alpha: x, def_alpha=0.0, def_gain=1.0),
-    relu=EasyDict(func=lambda x, alpha: F.relu(x), def_alpha=0.0, def_gain=_SQRT2),
-    lrelu=EasyDict(func=lambda x, alpha: F.leaky_relu(x, alpha), def_alpha=0.2, def_gain=_SQRT2),
-    tanh=EasyDict(func=lambda x, alpha: torch.tanh(x), def_alpha=0.0, def_gain=1.0),
-    sigmoid=EasyDict(func=lambda x, alpha: torch.sigmoid(x), def_alpha=0.0, def_gain=1.0),
-    elu=EasyDict(func=lambda x, alpha: F.elu(x), def_alpha=0.0, def_gain=1.0),
-    selu=EasyDict(func=lambda x, alpha: F.selu(x), def_alpha=0.0, def_gain=1.0),
-    softplus=EasyDict(func=lambda x, alpha: F.softplus(x), def_alpha=0.0, def_gain=1.0),
-    swish=EasyDict(func=lambda x, alpha: F.silu(x), def_alpha=0.0, def_gain=_SQRT2),
-)
-
-# For these, gain * act(x) = act(gain * x) where gain and alpha are not negative, so bias and gain take one pass
-# over memory; the activation then overwrites that pass's result, which autograd allows for all three.
-_HOMOGENEOUS_IN_PLACE = {
-    "linear": lambda x, alpha: x,
-    "relu": lambda x, alpha: F.relu_(x),
-    "lrelu": lambda x, alpha: F.leaky_relu_(x, alpha),
-}
+from torch_utils.ops._bias_act_plain import activation_funcs, plain_bias_act
 
 
 def bias_act(
@@ -78,14 +51,7 @@ def bias_act(
 
         return kernels.bias_act(x, b, kernels.Settings(act, alpha, gain, clamp, dim))
 
-    b = None if b is None else _along(b, x, dim)
-    changed = b is not None or gain != 1
-    if changed and act in _HOMOGENEOUS_IN_PLACE and gain >= 0 and alpha >= 0:
-        y = _HOMOGENEOUS_IN_PLACE[act](_scaled_sum(x, b, gain), alpha)
-    else:
-        y = spec.func(x if b is None else x + b, alpha)
-        y = y if gain == 1 else y * gain
-    return y if clamp is None else y.clamp(-clamp, clamp)
+    return plain_bias_act(x, b, dim, act, alpha, gain, clamp)
 
 
 def _check_bias(b: torch.Tensor, x: torch.Tensor, dim: int) -> None:
@@ -95,17 +61,3 @@ def _check_bias(b: torch.Tensor, x: torch.Tensor, dim: int) -> None:
         raise ValueError(f"b must have shape [{x.shape[dim]}] to fit dimension {dim} of x, not {list(b.shape)}")
     if b.device != x.device:
         raise ValueError(f"b must be on the device of x, {x.device}, not on {b.device}")
-
-
-def _along(b: torch.Tensor, x: torch.Tensor, dim: int) -> torch.Tensor:
-    """The bias in the data type of `x`, shaped to broadcast along its dimension `dim`."""
-    shape = [1] * x.ndim
-    shape[dim] = -1
-    return b.to(x.dtype).reshape(shape)
-
-
-def _scaled_sum(x: torch.Tensor, b: torch.Tensor | None, gain: float) -> torch.Tensor:
-    """gain * (x + b) as a new tensor, in one pass."""
-    if b is None:
-        return x * gain
-    return x + b if gain == 1 else torch.add(b * gain, x, alpha=gain)

@@ -10,8 +10,9 @@ import torch
 
 from metrics.metric_utils import MetricOptions
 from semantic.generator import SynthesisOutput
+from semantic.masks import one_hot
 from semantic.procedural import ProceduralFaces
-from semantic.regions import CELEBAMASK, Regions, one_hot
+from semantic.regions import CELEBAMASK, Regions
 
 SIDE = 64
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from metrics.metric_main import calc_metric, load_plugins
+from semantic.masks import one_hot
 from semantic.metrics.coarse_fit import coarse_counts
 from semantic.metrics.common import region_ious
-from semantic.regions import one_hot
 from tests.semantic.metrics.hand_made import Squares
 
 load_plugins(["semantic.metrics"])

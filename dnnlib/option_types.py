@@ -1,0 +1,58 @@
+"""Types of command-line options."""
+
+import math
+import re
+from typing import Any
+
+import click
+
+MAX_SEEDS = 1_000_000
+
+
+class SeedList(click.ParamType):
+    """Seeds as ``0-7``, ``1,3,5`` or a mixture of both."""
+
+    name = "seeds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        if isinstance(value, list):
+            return value
+        seeds: list[int] = []
+        for part in filter(None, (p.strip() for p in value.split(","))):
+            match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+            if match is None:
+                self.fail(f"{part!r} is not a seed or a range of seeds: write 0-7 or 1,3,5.", param, ctx)
+            first, last = int(match[1]), int(match[2] or match[1])
+            if last < first or last >= 2**32:
+                self.fail(f"{part!r} is not a range from a smaller to a larger seed below 2^32.", param, ctx)
+            if last - first >= MAX_SEEDS - len(seeds):
+                self.fail(f"{value[:100]!r} names more than {MAX_SEEDS} seeds.", param, ctx)
+            seeds += range(first, last + 1)
+        if not seeds:
+            self.fail("there is no seed in it: write 0-7 or 1,3,5.", param, ctx)
+        return seeds
+
+
+class Number(click.FloatRange):
+    """A float in a range, neither infinite nor NaN."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+class Share(click.IntRange):
+    """A number from 1, or 'auto', which becomes 0."""
+
+    name = "INT|auto"
+
+    def __init__(self) -> None:
+        super().__init__(min=1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        return 0 if value in ("auto", 0) else super().convert(value, param, ctx)
+
+    def _describe_range(self) -> str:
+        return ""

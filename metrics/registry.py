@@ -1,0 +1,86 @@
+"""The metrics by name."""
+
+import importlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from dnnlib import UserError
+
+MetricFunction = Callable[..., dict[str, float]]
+
+
+class Metric(NamedTuple):
+    pattern: re.Pattern
+    function: MetricFunction
+    names: tuple[str, ...]
+
+
+REGISTRY: list[Metric] = []
+
+
+def register_metric(
+    function: MetricFunction | None = None, *, pattern: str | None = None, names: Sequence[str] = ()
+) -> Any:
+    """Decorator that makes a function a metric.
+
+    Bare, the metric has the function's name, and the function is called as ``function(opts)`` with a `MetricOptions`.
+    With ``pattern``, a regular expression that must match the whole name, the function stands for a family of names
+    and is called as ``function(opts, *groups)``: the groups of the match, as int where they are digits, None where
+    they did not take part. It returns results by name as floats; on all processes but the first they are ignored.
+
+    Args:
+        pattern: names of the family, such as ``r"fid(\\d+)k"``.
+        names: members of the family that lists of metrics show.
+
+    A later registration of the same name or pattern replaces the earlier one.
+    """
+
+    def register(function: MetricFunction) -> MetricFunction:
+        text = pattern if pattern is not None else re.escape(function.__name__)
+        REGISTRY[:] = [metric for metric in REGISTRY if metric.pattern.pattern != text]
+        shown = tuple(names) or (() if pattern is not None else (function.__name__,))
+        REGISTRY.append(Metric(re.compile(text), function, shown))
+        return function
+
+    return register if function is None else register(function)
+
+
+def is_valid_metric(metric: str) -> bool:
+    """Whether a metric of that name can be computed."""
+    return find(metric) is not None
+
+
+def list_valid_metrics() -> list[str]:
+    """Names of metrics; of families only their usual members."""
+    return [name for metric in REGISTRY for name in metric.names]
+
+
+def describe_metrics() -> list[tuple[str, str]]:
+    """Usual names of every metric, joined by commas, and the first line of what its function says about it."""
+    texts = [(metric.function.__doc__ or "").strip().split("\n")[0].rstrip(".") for metric in REGISTRY]
+    return [(", ".join(metric.names), text) for metric, text in zip(REGISTRY, texts, strict=True) if metric.names]
+
+
+def load_plugins(module_names: Iterable[str]) -> None:
+    """Import modules that register further metrics.
+
+    Raises:
+        UserError: there is no such module.
+    """
+    for name in module_names:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise
+            raise UserError(f"There is no module {name!r} with metrics: check the name.") from error
+
+
+def find(name: str) -> Metric | None:
+    return next((metric for metric in reversed(REGISTRY) if metric.pattern.fullmatch(name)), None)
+
+
+def arguments(metric: Metric, name: str) -> list[Any]:
+    groups = metric.pattern.fullmatch(name).groups()
+    return [int(group) if group is not None and group.isdecimal() else group for group in groups]

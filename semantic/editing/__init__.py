@@ -1,0 +1,1 @@
+"""Edits of images through the codes and coordinates of their regions."""

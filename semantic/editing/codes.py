@@ -1,0 +1,148 @@
+"""Edits of W+ codes: mixing regions, loops through codes, building an image up region by region.
+
+Everything here is a pure function of tensors. Codes are W+ latents [N, b+2K, D]. The expanded latents [N, K·L, D]
+have no slots of their own for a region's shape and texture; of them regions can be taken as a whole only.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+
+from dnnlib import UserError
+from semantic.regions import Regions
+
+PARTS = ("shape", "texture", "both", "whole")
+"""What of a region an edit takes: its shape code, its texture code, both, or all that its local generator sees."""
+
+
+def region_slots(regions: Regions, which: Iterable[int | str], part: str = "both") -> list[int]:
+    """W+ slots that hold the `part` ('shape', 'texture' or 'both') of the regions in `which`.
+
+    Raises:
+        UserError: an unknown part or region.
+    """
+    if part not in PARTS[:3]:
+        raise UserError(f"There is no part {part!r} of a region: choose shape, texture or both.")
+    kept = ("shape", "texture") if part == "both" else (part,)
+    return [regions.slots(region)[name] for region in which for name in kept]
+
+
+def mix_regions(
+    ws: torch.Tensor, donor_ws: torch.Tensor, regions: Regions, which: Iterable[int | str], part: str = "both"
+) -> torch.Tensor:
+    """Take the codes of some regions from a donor; all other regions stay, and but for 'whole' the base codes.
+
+    With 'whole' the local generators of these regions see what they see in the donor, base codes included, and all
+    others what they see in the source: whether there is a hat, say, may depend on base codes. That takes expanded
+    latents, in which each region has base codes of its own.
+
+    Args:
+        ws: [N, b+2K, D]; for 'whole' expanded, [N, K·L, D], see `SynthesisNetwork.expand`.
+        donor_ws: of the same shape, or one that broadcasts to it or against it, such as [1, b+2K, D].
+        regions: the regions of the network.
+        which: indices or names of the regions to take.
+        part: 'shape', 'texture', 'both' or 'whole'.
+
+    Returns:
+        A new tensor of the shape that both broadcast to.
+
+    Raises:
+        UserError: an unknown region or part, or codes that are not such latents of these regions.
+    """
+    if part not in PARTS:
+        raise UserError(f"There is no part {part!r} of a region: choose {', '.join(PARTS[:-1])} or {PARTS[-1]}.")
+    check = check_expanded if part == "whole" else check_ws
+    check(ws, regions)
+    check(donor_ws, regions)
+    slots = expanded_slots(ws, regions, which) if part == "whole" else region_slots(regions, which, part)
+    ws, donor_ws = torch.broadcast_tensors(ws, donor_ws)
+    mixed = ws.clone()
+    mixed[:, slots] = donor_ws[:, slots].to(mixed)
+    return mixed
+
+
+def expanded_slots(ws: torch.Tensor, regions: Regions, which: Iterable[int | str]) -> list[int]:
+    """Slots of the regions in `which` in expanded latents [N, K·L, D]."""
+    layers = ws.shape[1] // len(regions)
+    return [regions.index(region) * layers + layer for region in which for layer in range(layers)]
+
+
+def loop_codes(keys: torch.Tensor, frames: int) -> torch.Tensor:
+    """A smooth closed path through codes: the periodic cubic spline, the same time from each key to the next.
+
+    Args:
+        keys: [M, ...], one key or more.
+        frames: F, number of points along the path.
+
+    Returns:
+        [F, ...] on the device and in the type of `keys`. Frame 0 is key 0, frame i·F/M is key i, and the frame after
+        the last would be the first again.
+    """
+    from scipy.interpolate import CubicSpline  # takes a second to import, and only loops need it
+
+    count = keys.shape[0]
+    if count == 1:
+        return keys.expand(frames, *keys.shape[1:]).clone()
+    values = keys.detach().cpu().double().numpy()
+    spline = CubicSpline(np.arange(count + 1), np.concatenate([values, values[:1]]), bc_type="periodic")
+    return torch.from_numpy(spline(np.arange(frames) * (count / frames))).to(keys)
+
+
+def loop_regions(
+    ws: torch.Tensor,
+    donor_ws: torch.Tensor,
+    regions: Regions,
+    which: Iterable[int | str],
+    frames: int,
+    part: str = "both",
+) -> torch.Tensor:
+    """Let the codes of some regions run in a loop from their own through those of donors; the rest stays.
+
+    Args:
+        ws: codes that start and end the loop, [N, b+2K, D]; for 'whole' expanded.
+        donor_ws: [M, b+2K, D], visited in order; of the same kind.
+        frames: F.
+
+    Returns:
+        [F, N, b+2K, D]; frame 0 equals `ws`.
+
+    Raises:
+        UserError: as `mix_regions`.
+    """
+    stops = [ws] + [mix_regions(ws, donor.unsqueeze(0), regions, which, part) for donor in donor_ws]
+    return loop_codes(torch.stack(stops), frames)
+
+
+def build_up(order: Sequence[int], num_regions: int) -> torch.Tensor:
+    """Region masks for `keep_regions` that add one region after the other: float32 [len(order), K] of 0 and 1."""
+    keep = torch.zeros(len(order), num_regions)
+    for step, region in enumerate(order):
+        keep[step:, region] = 1
+    return keep
+
+
+def check_ws(ws: torch.Tensor, regions: Regions) -> None:
+    """Refuse codes that are not W+ latents of these regions.
+
+    Raises:
+        UserError: another number of codes, for instance that of expanded latents.
+    """
+    if ws.ndim != 3 or ws.shape[1] != regions.num_ws:
+        raise UserError(
+            f"Edits of regions need W+ latents [N, {regions.num_ws}, D] for these {len(regions)} regions, "
+            f"but the latents have the shape {list(ws.shape)}."
+        )
+
+
+def check_expanded(ws: torch.Tensor, regions: Regions) -> None:
+    """Refuse codes that are not expanded latents of these regions.
+
+    Raises:
+        UserError: another number of codes, for instance that of W+.
+    """
+    if ws.ndim != 3 or ws.shape[1] % len(regions) or ws.shape[1] == regions.num_ws:
+        raise UserError(
+            f"Whole regions are taken of expanded latents [N, K·L, D] of these {len(regions)} regions, "
+            f"but the latents have the shape {list(ws.shape)}: see G.synthesis.expand."
+        )

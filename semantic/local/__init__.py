@@ -1,0 +1,1 @@
+"""The K local generators and their products on different devices."""

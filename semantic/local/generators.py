@@ -1,0 +1,170 @@
+"""The K local generators, run as one batched product over regions (Shi et al. 2022, section 3.1)."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from semantic.local import ops
+from semantic.regions import Regions
+
+DEMODULATION_EPS = 1e-8
+LRELU_GAIN = np.sqrt(2)
+
+
+def pixel_grid(size: int) -> torch.Tensor:
+    """Coordinates of a square grid: float32 [2, size, size], x first, from -1 to 1 with both ends included."""
+    axis = torch.linspace(-1, 1, size)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([x, y])
+
+
+class FourierFeatures(torch.nn.Module):
+    """Sine and cosine features of coordinates, mapped linearly to the width of the local generators.
+
+    Features of (x, y): x, y themselves, then sin(f·x), sin(f·y), cos(f·x), cos(f·y) for every f = 1, 2, 4, .. R/2.
+    The map is an equalized 1×1 convolution without bias, shared by all regions.
+
+    Args:
+        channels: C, the width of the output.
+        img_resolution: R; it decides how many frequencies there are.
+        octaves: how many of the frequencies are used, from the lowest on; all by default. The highest, f = R/2, has a
+            period of three pixels of a grid of R/2, in which small networks draw lattices.
+    """
+
+    def __init__(self, channels: int, img_resolution: int, octaves: int | None = None):
+        super().__init__()
+        num_octaves = img_resolution.bit_length() - 1
+        self.octaves = num_octaves if octaves is None else min(octaves, num_octaves)
+        self.register_buffer("frequencies", 2.0 ** torch.arange(num_octaves), persistent=False)
+        self.weight = torch.nn.Parameter(torch.randn(channels, 2 + 4 * num_octaves))
+
+    def forward(self, coords: torch.Tensor) -> torch.Tensor:
+        """Features of coordinates: [..., 2, H, W] -> [..., C, H·W]."""
+        xy = coords.flatten(-2)
+        angles = self.frequencies[: self.octaves].view(-1, 1, 1) * xy.unsqueeze(-3)
+        waves = torch.cat([angles.sin(), angles.cos()], dim=-2).flatten(-3, -2)
+        weight = self.weight[:, : 2 + 4 * self.octaves] / np.sqrt(self.weight.shape[1])
+        return weight @ torch.cat([xy, waves], dim=-2)
+
+
+class LocalGenerators(torch.nn.Module):
+    """One small generator for each region; the region is a tensor dimension throughout.
+
+    Every generator is a stack of L style-modulated 1×1 convolutions with demodulation, bias and leaky ReLU. A head
+    after layer p-1 gives the pseudo-depth, a head after the last layer the features. Since the feature head is
+    linear, it is applied to the *weighted* hidden maps in `fuse`, and K maps of F channels never exist.
+
+    Args:
+        regions: the K regions; its `layer_slots` say which code feeds which layer.
+        w_dim: D, width of the codes.
+        img_resolution: R, decides the Fourier features.
+        channels: C, width of the hidden layers.
+        out_channels: F, width of the fused features.
+        num_layers: L.
+        depth_layers: p, how many layers come before the pseudo-depth.
+        detach_texture: texture layers see detached features, so that their gradients do not reach the shape layers.
+        octaves: see `FourierFeatures`.
+    """
+
+    def __init__(
+        self,
+        regions: Regions,
+        w_dim: int,
+        img_resolution: int,
+        channels: int,
+        out_channels: int,
+        num_layers: int,
+        depth_layers: int,
+        detach_texture: bool = False,
+        octaves: int | None = None,
+    ):
+        super().__init__()
+        K, L, C = len(regions), num_layers, channels
+        self.depth_layers = depth_layers
+        self.detach_texture = detach_texture
+        self.position = FourierFeatures(C, img_resolution, octaves)
+        self.register_buffer("layer_slots", regions.layer_slots(L, depth_layers), persistent=False)
+        self.affine_weight = torch.nn.Parameter(torch.randn(L, K, C, w_dim))
+        self.affine_bias = torch.nn.Parameter(torch.ones(L, K, C))
+        self.weight = torch.nn.Parameter(torch.randn(L, K, C, C))
+        self.bias = torch.nn.Parameter(torch.zeros(L, K, C))
+        self.depth_weight = torch.nn.Parameter(torch.randn(K - 1, C))
+        self.depth_gain = torch.nn.Parameter(torch.ones(K - 1, C))
+        self.depth_bias = torch.nn.Parameter(torch.zeros(K - 1))
+        self.feature_weight = torch.nn.Parameter(torch.randn(K, out_channels, C))
+        self.feature_gain = torch.nn.Parameter(torch.ones(K, C))
+        self.feature_bias = torch.nn.Parameter(torch.zeros(K, out_channels))
+
+    @property
+    def num_expanded(self) -> int:
+        """Number of codes of a fully expanded latent, K·L."""
+        return self.layer_slots.numel()
+
+    def region_axes(self) -> dict[str, int]:
+        """Names of the parameters that hold something for each region, and the axis along which regions are."""
+        layers = dict.fromkeys(("affine_weight", "affine_bias", "weight", "bias"), 1)
+        heads = ("depth_weight", "depth_gain", "depth_bias", "feature_weight", "feature_gain", "feature_bias")
+        return layers | dict.fromkeys(heads, 0)
+
+    def expand(self, ws: torch.Tensor) -> torch.Tensor:
+        """One code a layer a region: W+ [N, b+2K, D] -> [N, K·L, D], region-major."""
+        return ws[:, self.layer_slots.flatten()]
+
+    def forward(
+        self, ws: torch.Tensor, coords: torch.Tensor, fixed_shapes: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run all generators.
+
+        Args:
+            ws: expanded latents [N, K·L, D].
+            coords: [2, H, W] for all, [K, 2, H, W] a region, or [N, K, 2, H, W] a sample and region.
+            fixed_shapes: gradients reach texture layers alone; shape layers and depths are constants.
+
+        Returns:
+            Last hidden maps [N, K, C, H·W] and pseudo-depths [N, K, H·W] (zero for the background).
+        """
+        weights = self._modulated_weights(self._styles(ws))
+        biases = self.bias * LRELU_GAIN
+        head = F.pad(self.depth_weight * self.depth_gain / np.sqrt(self.depth_weight.shape[1]), (0, 0, 1, 0))
+        head_bias = F.pad(self.depth_bias, (1, 0))  # the background's depth is zero
+        inputs, p = self.position(coords), self.depth_layers
+        if not fixed_shapes:
+            return ops.run_layers(inputs, weights, biases, head, head_bias, p, self.detach_texture)
+        with torch.no_grad():
+            hidden, depth = ops.run_layers(inputs, weights[:p], biases[:p], head, head_bias, p)
+        texture_layers = len(weights) - p
+        if texture_layers > 0:
+            unused = (head.detach(), head_bias.detach())
+            hidden, _ = ops.run_layers(hidden, weights[p:], biases[p:], *unused, texture_layers)
+        return hidden, depth
+
+    def fuse(self, hidden: torch.Tensor, region_weights: torch.Tensor) -> torch.Tensor:
+        """Weighted sum of the regions' feature maps, f = sum_k a_k (W_k h_k + bias_k), as one product.
+
+        Args:
+            hidden: h, [N, K, C, P].
+            region_weights: a, [N, K, P].
+
+        Returns:
+            [N, F, P].
+        """
+        gain = self.feature_gain / np.sqrt(self.feature_gain.shape[1])
+        return ops.fuse(hidden, region_weights, self.feature_weight * gain.unsqueeze(1), self.feature_bias)
+
+    def _styles(self, ws: torch.Tensor) -> torch.Tensor:
+        """Affine maps of all layers and regions as one batched product: [N, K·L, D] -> [L, N, K, C]."""
+        L, K, C = self.bias.shape
+        codes = ws.unflatten(1, (K, L)).permute(2, 1, 0, 3).reshape(L * K, -1, ws.shape[2])
+        weight = self.affine_weight.flatten(0, 1).transpose(1, 2)
+        bias = self.affine_bias.reshape(L * K, 1, C)
+        styles = torch.baddbmm(bias, codes, weight, alpha=1 / np.sqrt(ws.shape[2]))
+        return styles.unflatten(0, (L, K)).transpose(1, 2).contiguous()  # so that the weights of samples lie together
+
+    def _modulated_weights(self, styles: torch.Tensor) -> torch.Tensor:
+        """Modulate, demodulate and scale by the gain of the activation: styles [L, N, K, C] -> [L, N, K, C, C].
+
+        The leaky ReLU is positively homogeneous, so its gain can be paid here once instead of at every pixel.
+        """
+        weights = (self.weight / np.sqrt(styles.shape[-1])).unsqueeze(1) * styles.unsqueeze(-2)
+        demodulation = (weights.square().sum(dim=-1, keepdim=True) + DEMODULATION_EPS).rsqrt()
+        return weights * (demodulation * LRELU_GAIN)

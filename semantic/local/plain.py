@@ -1,0 +1,95 @@
+"""The two large products of the local generators in differentiable PyTorch, which defines them.
+
+`semantic.local.ops` chooses a form that computes the same faster. A faster form has a first derivative of its own;
+where a graph of the derivative is asked for, as path length regularization does, the plain form is differentiated.
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+LRELU_SLOPE = 0.2
+
+
+def plain_layers(
+    inputs: torch.Tensor,
+    weights: torch.Tensor,
+    biases: torch.Tensor,
+    depth_weight: torch.Tensor,
+    depth_bias: torch.Tensor,
+    depth_layers: int,
+    detach_texture: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`run_layers` in differentiable PyTorch."""
+    _, N, K, C, _ = weights.shape
+    hidden = inputs.expand(N, K, -1, -1).reshape(N * K, C, -1)
+    depth = None
+    for layer, (weight, bias) in enumerate(zip(weights.unbind(), biases.unbind(), strict=True), start=1):
+        hidden = torch.baddbmm(bias.expand(N, K, C).reshape(N * K, C, 1), weight.flatten(0, 1), hidden)
+        # In place is safe for the derivatives, and on a tensor that is no view it costs no copy.
+        hidden = F.leaky_relu(hidden, LRELU_SLOPE, inplace=True)
+        if layer == depth_layers:
+            depth = (depth_weight.unsqueeze(1) @ hidden.unflatten(0, (N, K))).squeeze(2) + depth_bias.unsqueeze(1)
+            hidden = hidden.detach() if detach_texture and layer < len(weights) else hidden
+    return hidden.unflatten(0, (N, K)), depth
+
+
+def plain_fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """`fuse` in differentiable PyTorch."""
+    shares = shares.to(hidden.dtype)
+    weighted = (hidden * shares.unsqueeze(2)).flatten(1, 2)
+    return weight.transpose(0, 1).flatten(1) @ weighted + bias.t() @ shares
+
+
+def fusion_matrix(weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """[W_0 .. W_K-1, b_0 .. b_K-1]: [F, K·C + K]."""
+    return torch.cat([weight.transpose(0, 1).flatten(1), bias.t()], dim=1)
+
+
+def second_derivatives_of(plain: Callable) -> Callable:
+    """Decorator of a faster form's `backward`: where a graph of it is asked for, the plain form is differentiated.
+
+    The form saves its tensors first of all, in their order; `ctx.options` is what follows them.
+    """
+
+    def decorate(backward):
+        @functools.wraps(backward)
+        def choose(ctx, *gradients):
+            if not torch.is_grad_enabled():
+                return backward(ctx, *gradients)
+            count = len(ctx.needs_input_grad) - len(ctx.options)
+            arguments, wanted = ctx.saved_tensors[:count], ctx.needs_input_grad[:count]
+            return *differentiate_plain(plain, arguments, ctx.options, gradients, wanted), *[None] * len(ctx.options)
+
+        return choose
+
+    return decorate
+
+
+def differentiate_plain(plain, arguments, options, gradients, wanted) -> list[torch.Tensor | None]:
+    """Gradients of a plain form with a graph of their own.
+
+    Args:
+        plain: the function.
+        arguments: its tensors.
+        options: what follows them.
+        gradients: with respect to its results; None for a result that nothing depends on.
+        wanted: for each argument whether its gradient is asked for.
+    """
+    with torch.enable_grad():
+        aliases = [tensor.view_as(tensor) for tensor in arguments]  # their gradients stop here, whatever they share
+        results = plain(*aliases, *options)
+        results = (results,) if isinstance(results, torch.Tensor) else results
+        pairs = [(r, g) for r, g in zip(results, gradients, strict=True) if g is not None and r.requires_grad]
+        chosen = [alias for alias, asked in zip(aliases, wanted, strict=True) if asked]
+        results, gradients = zip(*pairs, strict=True)
+        found = iter(torch.autograd.grad(results, chosen, gradients, create_graph=True, allow_unused=True))
+    return [next(found) if asked else None for asked in wanted]
+
+
+def operand_dtype(x: torch.Tensor) -> torch.dtype:
+    """The data type of products with `x`: autocast's inside autocast, else its own."""
+    autocast = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
+    return torch.get_autocast_dtype(x.device.type) if autocast else x.dtype

@@ -1,0 +1,1 @@
+"""Pictures, sheets and videos of a network with regions."""

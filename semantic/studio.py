@@ -1,0 +1,80 @@
+"""What every script needs of a network: its codes, its pictures, its classes."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import torch
+from tqdm import tqdm
+
+from dnnlib import UserError
+from semantic.editing.latents import seed_latents
+from semantic.regions import Regions
+
+
+@dataclass
+class Studio:
+    """A network, and how it is asked for images."""
+
+    G: torch.nn.Module
+    device: torch.device
+    outdir: Path
+    psi: float = 1.0
+    class_index: int | None = None
+    noise_mode: str = "const"
+    batch: int = 8
+    latents: set[str] = field(default_factory=set)
+    """Names under which codes were saved in this run."""
+
+    def regions(self, mode: str) -> Regions:
+        """The regions of the network, which `mode` needs."""
+        regions = getattr(self.G, "regions", None)
+        if regions is None:
+            raise UserError(f"{mode}: this network has no regions. Use a network trained with --cfg=semantic.")
+        return regions
+
+    def codes(self, seeds: Sequence[int], classes: Sequence[int] | None = None) -> torch.Tensor:
+        """Codes of seeds [N, num_ws, D]; `classes` are one a seed, `class_index` for all without them."""
+        z = seed_latents(seeds, self.G.z_dim).to(self.device)
+        label = torch.zeros(len(seeds), self.G.c_dim, device=self.device)
+        if self.G.c_dim:
+            label[range(len(seeds)), list(classes or [self.class_index] * len(seeds))] = 1
+        return self.G.mapping(z, label, truncation_psi=self.psi)
+
+    def render(
+        self, ws: torch.Tensor, keep: torch.Tensor | None = None, coords: torch.Tensor | None = None
+    ) -> Iterator[Any]:
+        """Synthesize in batches: objects with `image` and, where the network has regions, mask and depth."""
+        for start in range(0, len(ws), self.batch):
+            part = slice(start, start + self.batch)
+            codes = ws[part].to(self.device)
+            if not hasattr(self.G, "regions"):
+                yield SimpleNamespace(image=self.G.synthesis(codes, noise_mode=self.noise_mode))
+                continue
+            yield self.G.synthesis(
+                codes,
+                noise_mode=self.noise_mode,
+                return_mask=True,
+                keep_regions=None if keep is None else keep[part].to(self.device),
+                coords=None if coords is None else coords[part],
+            )
+
+    def saved(self, name: str) -> None:
+        tqdm.write(f"Wrote {self.outdir / name}", file=sys.stdout)
+
+
+def check_class(G: torch.nn.Module, class_index: int | None, drawn: bool) -> int | None:
+    """The class to generate; None where the network knows no classes, or where they are `drawn` at random."""
+    if not G.c_dim:
+        if class_index is not None:
+            click.echo("Note: --class is ignored, this network knows no classes.")
+        return None
+    if class_index is None and not drawn:
+        raise UserError(f"This network is conditional: choose one of its classes with --class=0 .. {G.c_dim - 1}.")
+    if class_index is not None and not 0 <= class_index < G.c_dim:
+        raise UserError(f"There is no class {class_index}: this network knows 0 to {G.c_dim - 1}.")
+    return class_index

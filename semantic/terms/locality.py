@@ -1,0 +1,100 @@
+"""Keeping edits in their regions: which edits to try, and what they may change."""
+
+import torch
+
+from semantic.masks import MIN_AREA, change_outside
+from torch_utils import distributed
+
+EDITS = 3
+"""Edits of every sample, at most."""
+HALF_LIFE = 200
+"""Half-life of the running sums, in edits."""
+LEAST_LEAK = 0.1
+"""Codes that leak nothing are tried as often as if this share of their change leaked."""
+ABSENT = 0.05
+"""How often codes of a region that is not there are tried, beside those of one that is."""
+SMALL_CHANGE = 0.1
+"""Share of the usual change of a code below which an edit counts less."""
+
+
+class Locality:
+    """Running sums of what the codes of regions change, outside their regions and in all.
+
+    Codes are numbered as in W+, shape and texture of one region after the other.
+
+    Args:
+        num_regions: K.
+        device: where the sums are.
+    """
+
+    def __init__(self, num_regions: int, device: torch.device):
+        self.sums = torch.zeros(3, 2 * num_regions, device=device)
+
+    def running(self) -> list[torch.Tensor]:
+        """All tensors that `observe` moves along."""
+        return [self.sums]
+
+    def observe(self, codes: torch.Tensor, changes: torch.Tensor, there: torch.Tensor) -> None:
+        """Add edits to the sums.
+
+        Args:
+            codes: numbers of the codes that were changed, [N].
+            changes: as from `change_outside`, [N, 2].
+            there: bool [N], whether the region is there before or after; other edits do not count.
+        """
+        rows = torch.cat([changes.detach(), torch.ones_like(changes[:, :1])], dim=1) * there.unsqueeze(1)
+        of_code = torch.nn.functional.one_hot(codes, self.sums.shape[1]).float()
+        new = distributed.all_reduce(rows.T.float() @ of_code)  # as a product, so that it repeats exactly
+        kept = 0.5 ** (len(codes) * distributed.get_world_size() / HALF_LIFE)
+        self.sums.mul_(kept).add_(new)
+
+    def leaks(self) -> torch.Tensor:
+        """Share of the change that lies outside, for each code, [2K]; 1 where nothing is known."""
+        outside, everywhere, _ = self.sums
+        return torch.where(everywhere > 0, outside / everywhere.clamp(min=1e-12), 1)
+
+    def sizes(self) -> torch.Tensor:
+        """Mean change of an edit, in all, for each code, [2K]."""
+        _, everywhere, count = self.sums
+        return everywhere / count.clamp(min=1e-12)
+
+    def choose(self, mask: torch.Tensor, edits: int = EDITS) -> torch.Tensor:
+        """Codes to change: the more of a code's change leaks, the more often it is tried.
+
+        Args:
+            mask: planes of the samples' masks, [N, K, R, R].
+            edits: how many for each sample.
+
+        Returns:
+            Different numbers for each sample, [N, edits].
+        """
+        regions = torch.arange(mask.shape[1], device=mask.device)
+        areas = (mask.argmax(dim=1).flatten(1).unsqueeze(2) == regions).float().mean(dim=1)
+        odds = torch.where(areas >= MIN_AREA, 1, ABSENT).repeat_interleave(2, dim=1)
+        odds = odds * (self.leaks() + LEAST_LEAK)
+        return (odds / torch.empty_like(odds).exponential_()).topk(edits).indices  # multinomial would wait for a GPU
+
+    def term(
+        self, codes: torch.Tensor, change: torch.Tensor, before: torch.Tensor, after: torch.Tensor
+    ) -> torch.Tensor:
+        """The share of changes that lies outside the regions that were edited, as in the metric region_leak.
+
+        An edit far smaller than is usual for its code counts less: the smallest changes would pull hardest otherwise.
+        Edits of regions that are there neither before nor after do not count.
+
+        Args:
+            codes: numbers of the codes that were changed, [N].
+            change: of images, [N, C, R, R].
+            before, after: planes of the masks, [N, K, R, R].
+
+        Returns:
+            A scalar.
+        """
+        regions = (codes // 2)[:, None, None]
+        first, second = (mask.argmax(dim=1) == regions for mask in (before, after))
+        there = torch.maximum(first.float().mean(dim=(1, 2)), second.float().mean(dim=(1, 2))) >= MIN_AREA
+        changes = change_outside(change, (first | second).unsqueeze(1))
+        self.observe(codes, changes, there)
+        outside, everywhere = changes.T * there
+        least = SMALL_CHANGE * self.sizes()[codes] + 1e-8
+        return (outside / (everywhere + least)).sum() / there.sum().clamp(min=1)

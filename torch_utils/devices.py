@@ -1,0 +1,38 @@
+"""Which device to compute on."""
+
+import torch
+
+from dnnlib import UserError
+
+
+def select_device(name: str) -> torch.device:
+    """The device behind 'auto', 'cpu', 'cuda' or 'mps'; auto takes a GPU where there is one.
+
+    Raises:
+        UserError: the device that is asked for is not there.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, there in present.items() if there)
+    if not present[name]:
+        raise UserError(f"This PyTorch finds no {name} device: use --device=cpu or --device=auto.")
+    return torch.device(name)
+
+
+def resolve_device(name: str, gpus: int) -> str:
+    """The device to train on, checked to be there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if found == 0:
+            raise UserError(
+                "No GPU was found: PyTorch sees no CUDA device. Train with --device=cpu, or check the driver."
+            )
+        if gpus > found:
+            raise UserError(f"--gpus={gpus} asks for more GPUs than this machine has ({found}).")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device=mps asks for an Apple GPU, but PyTorch sees none. Train with --device=cpu.")
+    if name == "mps" and gpus > 1:
+        raise UserError("--device=mps trains in one process: leave --gpus away.")
+    return name

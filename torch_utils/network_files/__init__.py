@@ -1,0 +1,1 @@
+"""Reading and rebuilding network files without running what is in them."""

@@ -1,0 +1,208 @@
+"""Networks in formats that other tools read: .safetensors and .onnx."""
+
+import importlib.util
+import inspect
+import json
+import logging
+import os
+import warnings
+from collections.abc import Collection, Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+
+from dnnlib import UserError, atomic_open, atomic_path
+from torch_utils.network_files import rebuild
+
+NETWORKS = ("G", "D", "G_ema", "augment_pipe")
+FORMAT = "semantic-stylegan-1"
+MAX_HEADER = 64 << 20
+ONNX_TOLERANCE = 1e-3
+
+
+def save_safetensors(data: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Write networks as .safetensors, bit by bit.
+
+    Tensors are named as in the networks, such as `G_ema.synthesis.b4.conv1.weight`; `G_ema.mapping.w_avg` is the centre
+    of truncation. The metadata hold, as JSON: `networks` (class and constructor arguments of each), `regions` where
+    there are any, `training_set_kwargs`, and in `w_avg` the name of that tensor.
+
+    Args:
+        data: G, D, G_ema, augment_pipe (each a persistent network or None) and training_set_kwargs.
+        path: of the file, which appears when it is complete.
+
+    Raises:
+        UserError: safetensors is not installed.
+    """
+    library = _safetensors()
+    tensors: dict[str, torch.Tensor] = {}
+    networks: dict[str, Any] = {}
+    for key in NETWORKS:
+        network = data.get(key)
+        networks[key] = None
+        if network is None:
+            continue
+        networks[key] = {
+            "class": f"{type(network).__module__}.{type(network).__qualname__}",
+            "args": _to_json(network.init_args),
+            "kwargs": _to_json(network.init_kwargs),
+        }
+        for name, tensor in rebuild.named_tensors(network).items():
+            tensors[f"{key}.{name}"] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    metadata = {
+        "format": FORMAT,
+        "networks": json.dumps(networks),
+        "training_set_kwargs": json.dumps(_to_json(data.get("training_set_kwargs"))),
+        "w_avg": "G_ema.mapping.w_avg",
+    }
+    regions = data["G_ema"].init_kwargs.get("regions")
+    if regions is not None:
+        metadata["regions"] = json.dumps(_to_json(regions))
+    with atomic_open(path, "wb") as file:
+        file.write(library.save(tensors, metadata))
+
+
+def load_safetensors(file: BinaryIO, packages: Collection[str], where: str) -> dict[str, Any]:
+    """The inverse of `save_safetensors`.
+
+    Args:
+        file: open for binary reading.
+        packages: top-level packages in which the file may name network classes.
+        where: what to call the file in messages.
+
+    Raises:
+        UserError: safetensors is not installed, the file is damaged or holds other networks, or its tensors do not fit.
+    """
+    library = _safetensors()
+    content = file.read()
+    try:
+        length = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + min(length, MAX_HEADER)]).get("__metadata__") or {}
+        if metadata.get("format") != FORMAT:
+            raise UserError(f"{where} does not say which network it holds: only files written here can be read.")
+        tensors = library.load(content)
+        networks = json.loads(metadata["networks"])
+        specs = {key: _specification(networks[key]) for key in NETWORKS}
+        data = {"training_set_kwargs": _from_json(json.loads(metadata["training_set_kwargs"]))}
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        raise UserError(f"{where} is not a complete .safetensors file: {reason}. Fetch it again.") from error
+    for key, specification in specs.items():
+        data[key] = None
+        if specification is not None:
+            name, args, kwargs = specification
+            cls = rebuild.find_network_class(name, packages, f"{key} in {where}")
+            own = {n.removeprefix(f"{key}."): t for n, t in tensors.items() if n.startswith(f"{key}.")}
+            network = rebuild.build_module(cls, args, kwargs, own, f"{key} in {where}")
+            data[key] = network.eval().requires_grad_(False)
+    return data
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise UserError(
+            "A .safetensors file needs safetensors: pip install 'semantic-stylegan[safetensors]'"
+        ) from error
+    return safetensors.torch
+
+
+def _specification(entry: Any) -> tuple[str, Any, Any] | None:
+    if entry is None:
+        return None
+    name, args, kwargs = entry["class"], _from_json(entry["args"]), _from_json(entry["kwargs"])
+    if not (isinstance(name, str) and isinstance(args, list) and isinstance(kwargs, dict)):
+        raise TypeError("a network lacks its class and arguments")
+    return name, args, kwargs
+
+
+def _to_json(value: Any) -> Any:
+    """Plain data as JSON has them; a dictionary whose keys are not all text becomes {"items": [[key, value], ...]}."""
+    if isinstance(value, dict):
+        if all(isinstance(key, str) for key in value) and set(value) != {"items"}:
+            return {key: _to_json(item) for key, item in value.items()}
+        return {"items": [[key, _to_json(item)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return [_to_json(item) for item in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        items = value["items"] if set(value) == {"items"} else value.items()
+        return {key: _from_json(item) for key, item in items}
+    return [_from_json(item) for item in value] if isinstance(value, list) else value
+
+
+class _Sampling(torch.nn.Module):
+    """What the .onnx file computes."""
+
+    def __init__(self, G: torch.nn.Module):
+        super().__init__()
+        self.G = G
+        self.has_masks = "return_mask" in inspect.signature(G.synthesis.forward).parameters
+        self.inputs = ["z", *(["c"] if G.c_dim else []), "truncation_psi"]
+        self.outputs = ["image", *(["mask"] if self.has_masks else []), "ws"]
+
+    def forward(self, z: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        *c, psi = rest
+        ws = self.G.mapping(z, c[0] if c else None)
+        ws = self.G.mapping.w_avg + psi * (ws - self.G.mapping.w_avg)
+        if not self.has_masks:
+            return self.G.synthesis(ws, noise_mode="const"), ws
+        out = self.G.synthesis(ws, noise_mode="const", return_mask=True)
+        return out.image, out.mask, ws
+
+
+def save_onnx(G: torch.nn.Module, path: str | os.PathLike) -> None:
+    """Write a generator as .onnx, and compare what onnxruntime makes of it where that is installed.
+
+    Inputs: z [1, z_dim], c [1, c_dim] where there are labels, truncation_psi (a number). Outputs: image [1, 3, R, R],
+    mask [1, K, R, R] where there are regions, ws [1, num_ws, w_dim]. The stored noise is used.
+
+    Raises:
+        UserError: onnx and onnxscript are not installed, or onnxruntime computes something else.
+    """
+    if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript")):
+        raise UserError("An .onnx file needs onnx and onnxscript: pip install 'semantic-stylegan[onnx]'")
+    network = _Sampling(G).eval()
+    inputs = [torch.randn(1, G.z_dim, generator=torch.Generator().manual_seed(0))]
+    if G.c_dim:
+        inputs.append(torch.nn.functional.one_hot(torch.zeros(1, dtype=torch.int64), G.c_dim).float())
+    inputs.append(torch.tensor(0.7))
+    with atomic_path(path) as target:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for name in ("torch.onnx", "onnx_ir"):
+                logging.getLogger(name).setLevel(logging.ERROR)
+            torch.onnx.export(
+                network,
+                tuple(inputs),
+                os.fspath(target),
+                input_names=network.inputs,
+                output_names=network.outputs,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+            expected = network(*inputs)
+        _compare(os.fspath(target), network, inputs, expected)
+
+
+def _compare(path: str, network: _Sampling, inputs: list[torch.Tensor], expected: tuple[torch.Tensor, ...]) -> None:
+    try:
+        import onnxruntime
+    except ImportError:
+        return
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    feed = {name: value.numpy() for name, value in zip(network.inputs, inputs, strict=True)}
+    for name, found, wanted in zip(network.outputs, session.run(None, feed), expected, strict=True):
+        difference = np.abs(found - wanted.numpy()).max() / max(wanted.abs().max().item(), 1e-8)
+        if not difference <= ONNX_TOLERANCE:
+            raise UserError(
+                f"onnxruntime computes another {name} than PyTorch ({difference:.2g}): nothing was written."
+            )

@@ -1,0 +1,54 @@
+"""Metrics during training: computed at snapshots, reported like any statistic, and not twice after a resume."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+import dnnlib
+from torch_utils import distributed, training_stats
+from training.run.folder import recorded_result
+
+
+def report_metrics(
+    metrics: Sequence[str],
+    plugins: Sequence[str],
+    G: torch.nn.Module,
+    training_set_kwargs: Mapping[str, Any],
+    run_dir: str,
+    network_path: str,
+    device: torch.device,
+    logs: Mapping[str, int],
+) -> None:
+    """Compute metrics of a snapshot on all processes, write them into the run directory and report them.
+
+    A result that is recorded there already is taken as it is. Metrics that cannot be computed are left out.
+
+    Args:
+        metrics: names.
+        plugins: modules that register further metrics.
+        G: the generator.
+        training_set_kwargs: class name and options of the real data.
+        run_dir, network_path: where results go, and what they are called after.
+        device: where to compute.
+        logs: sizes of the files of results when the snapshot was made, see `training.run.folder.log_sizes`.
+    """
+    for metric in metrics:
+        file = f"metric-{metric}.jsonl"
+        results = distributed.from_first(recorded_result, run_dir, metric, network_path, logs.get(file, 0))
+        if results is None:
+            computed, _ = dnnlib.call_func_by_name(
+                [metric],
+                func_name="metrics.metric_main.evaluate",
+                plugins=plugins,
+                run_dir=run_dir,
+                snapshot_pkl=network_path,
+                rank=distributed.get_rank(),
+                G=G,
+                dataset_kwargs=training_set_kwargs,
+                num_gpus=distributed.get_world_size(),
+                device=device,
+            )
+            results = {name: value for result in computed for name, value in result["results"].items()}
+        for name, value in results.items():
+            training_stats.report0(f"Metrics/{name}", value)

@@ -1,0 +1,258 @@
+"""The folder of a run as a whole: made, held by one run at a time, put back to where a state was saved."""
+
+import contextlib
+import inspect
+import json
+import os
+import re
+import shutil
+import time
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dnnlib import EasyDict, UserError, remove_temporary
+from training.run.snapshots import NETWORK_PATTERN, STATE_PATTERN, find_states
+
+LOGS = ("log.txt", "stats.jsonl")
+WAIT = 30.0  # seconds for which a run waits until another process has left its folder
+
+
+def next_run_dir(outdir: str | os.PathLike, description: str) -> str:
+    """Make the next numbered folder under `outdir`.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        Path(outdir).mkdir(parents=True, exist_ok=True)
+        numbers = [int(path.name[:5]) for path in Path(outdir).iterdir() if re.match(r"\d{5}-", path.name)]
+        run_dir = Path(outdir) / f"{max(numbers, default=-1) + 1:05d}-{description}"
+        run_dir.mkdir()
+    except OSError as error:
+        raise UserError(
+            f"Cannot make a run folder under {outdir}: {error.strerror}. Choose another --outdir."
+        ) from error
+    return str(run_dir)
+
+
+def read_options(run_dir: str | os.PathLike) -> EasyDict:
+    """The options with which a run was started.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    path = Path(run_dir) / "training_options.json"
+    try:
+        options = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(options, dict):
+            raise ValueError("no object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"Cannot read {path}: the run cannot be continued.") from error
+    return EasyDict(options)
+
+
+def find_runs(outdir: str | os.PathLike) -> list[Path]:
+    """The run directories under `outdir`, the newest first; `outdir` itself where it is one."""
+    folder = Path(outdir)
+    if not folder.is_dir():
+        return []
+    if find_states(folder) or (folder / "training_options.json").is_file():
+        return [folder]
+    return sorted((path for path in folder.glob("[0-9]" * 5 + "-*") if path.is_dir()), key=lambda p: p.name)[::-1]
+
+
+@contextlib.contextmanager
+def trusting_options(run_dir: str | os.PathLike, stored: bool) -> Iterator[None]:
+    """Tell in one line what goes wrong because options that were stored are damaged; `stored` False changes nothing."""
+    try:
+        yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if not stored:
+            raise
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise UserError(
+            f"{Path(run_dir) / 'training_options.json'} does not describe a run that can be continued: {reason}"
+        ) from error
+
+
+def check_options(options: Mapping[str, Any], function: Callable[..., Any]) -> None:
+    """Compare stored options with what a function takes: names, types, and signs of numbers.
+
+    Raises:
+        TypeError, ValueError: they do not fit.
+    """
+    hints = typing.get_type_hints(function)
+    inspect.signature(function).bind("", **options)
+    for name, value in options.items():
+        if not _fits(value, hints[name]):
+            raise ValueError(f"{name} is {str(value)[:50]!r}")
+        if isinstance(value, (int, float)) and not 0 <= value < 1 << 31:
+            raise ValueError(f"{name} is {value}")
+        if type(value) is int and hints[name] in (int, int | None) and value < 1 and name != "seed":
+            raise ValueError(f"{name} is {value}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    kind = typing.get_origin(hint)
+    if kind in (typing.Union, types.UnionType):
+        return any(_fits(value, choice) for choice in typing.get_args(hint))
+    if kind is Mapping:
+        return isinstance(value, dict)
+    if kind is Sequence:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if hint is float:
+        return type(value) in (int, float)
+    return type(value) is hint
+
+
+@contextlib.contextmanager
+def hold(run_dir: str | os.PathLike, say: Callable[[str], None]) -> Iterator[None]:
+    """Keep other processes from working in a run's folder; the lock goes with the process that holds it.
+
+    A process that is still ending, as after its launcher was killed, is waited for. Where the file system knows no
+    locks there is none.
+
+    Raises:
+        UserError: another process works there.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    try:
+        handle = os.open(run_dir, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"Cannot open {run_dir}: {error.strerror}. Check the permissions.") from error
+    try:
+        deadline, told = time.monotonic() + WAIT, False
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"Another process still works in {run_dir}: end it first, or wait until it has ended."
+                    ) from error
+                if not told:
+                    say(f"Waiting for the process that still works in {run_dir}")
+                    told = True
+                time.sleep(0.1)
+            except OSError:
+                break
+        yield
+    finally:
+        os.close(handle)
+
+
+def discard_start(run_dir: str | os.PathLike) -> None:
+    """Remove the folder of a new run that failed before its first state; nothing in it is worth keeping."""
+    if os.path.isdir(run_dir) and not find_states(run_dir):
+        shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def log_sizes(run_dir: str | os.PathLike) -> dict[str, int]:
+    """Bytes of every file that a run appends to, all of them on the disk."""
+    sizes = {}
+    for path in sorted(Path(run_dir).iterdir()):
+        if path.name in LOGS or _is_metric(path):
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+                sizes[path.name] = os.fstat(file.fileno()).st_size
+    return sizes
+
+
+def rewind(
+    run_dir: str | os.PathLike, state_path: str | os.PathLike | None, state: Mapping[str, Any], keep_log: bool = False
+) -> None:
+    """Take away what killed processes left unfinished, and what was written after a state was saved.
+
+    Logs are cut to their sizes at that time. Of the metrics, results of the state's own snapshot stay, and so do
+    those that other tools added for earlier ones.
+
+    Args:
+        run_dir: folder of the run; nobody else may work there.
+        state_path: the state from which the run goes on; None empties it for a new start.
+        keep_log: leave log.txt alone.
+        state: its content; `logs` are the sizes, see `log_sizes`. A file that is not in it is new since.
+    """
+    sizes = state.get("logs", {})
+    logs = LOGS if state_path is None or "logs" in state else ()
+    try:
+        remove_temporary(run_dir)
+        for path in Path(run_dir).iterdir():
+            if _is_metric(path):
+                _rewind_metric(path, sizes.get(path.name, 0), state_path)
+            elif path.name in logs and not (keep_log and path.name == "log.txt"):
+                _cut(path, sizes.get(path.name, 0))
+        if state_path is not None:
+            for path in find_states(run_dir):
+                if path.name > os.path.basename(state_path):
+                    path.unlink()
+    except OSError as error:
+        raise UserError(
+            f"Cannot put {run_dir} back to its last state: {error.strerror}. Check the permissions."
+        ) from error
+
+
+def recorded_result(run_dir: str | os.PathLike, metric: str, network_path: str, size: int) -> dict[str, Any] | None:
+    """The result of a metric for one snapshot that was recorded after its file had `size` bytes, or None."""
+    path = Path(run_dir) / f"metric-{metric}.jsonl"
+    if path.is_file():
+        for line in path.read_bytes()[size:].splitlines():
+            with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+                entry = json.loads(line)
+                if os.path.basename(entry["snapshot_pkl"]) == os.path.basename(network_path):
+                    return dict(entry["results"])
+    return None
+
+
+def _is_metric(path: Path) -> bool:
+    return path.name.startswith("metric-") and path.suffix == ".jsonl"
+
+
+def _cut(path: Path, size: int) -> None:
+    """Shorten a file of lines to at most `size` bytes, and to whole lines."""
+    with open(path, "r+b") as file:
+        head = file.read(size)
+        if not head.endswith(b"\n"):
+            head = head[: head.rfind(b"\n") + 1]
+        file.truncate(len(head))
+        os.fsync(file.fileno())
+
+
+def _rewind_metric(path: Path, size: int, state_path: str | os.PathLike | None) -> None:
+    """Drop the lines behind `size` that belong to snapshots after the state, and repeated ones of its own."""
+    name = STATE_PATTERN.fullmatch(os.path.basename(state_path)) if state_path is not None else None
+    own = int(name[1]) if name else -1
+    data = path.read_bytes()
+    kept, seen_own = [], False
+    for line in data[size:].splitlines(keepends=True):
+        number = _snapshot_number(line)
+        if line.endswith(b"\n") and (number is None or number < own or (number == own and not seen_own)):
+            kept.append(line)
+            seen_own |= number == own
+    _replace_tail(path, size, b"".join(kept), data[size:])
+
+
+def _replace_tail(path: Path, size: int, tail: bytes, before: bytes) -> None:
+    if tail != before:
+        with open(path, "r+b") as file:
+            file.seek(size)
+            file.write(tail)
+            file.truncate()
+            os.fsync(file.fileno())
+    if path.stat().st_size == 0:
+        path.unlink()
+
+
+def _snapshot_number(line: bytes) -> int | None:
+    """Thousands of images of the snapshot that a line of a metric file is about."""
+    with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+        name = NETWORK_PATTERN.fullmatch(os.path.basename(json.loads(line)["snapshot_pkl"]))
+        return int(name[1]) if name else None
+    return None

@@ -1,0 +1,167 @@
+"""What a run leaves behind: picture grids, networks, its own state."""
+
+import copy
+import os
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dnnlib import UserError, atomic_open
+from torch_utils.network_files import machine
+from training.images import image_grid, save_image
+
+STATE_PATTERN = re.compile(r"training-state-(\d{6})\.pt")
+NETWORK_PATTERN = re.compile(r"network-snapshot-(\d{6})\.pkl")
+
+
+def grid_size(resolution: int, count: int | None = None) -> tuple[int, int]:
+    """Columns and rows of a picture grid of about 1536×1024 pixels, with no more than `count` cells."""
+    columns = int(np.clip(1536 // resolution, 4, 12))
+    rows = int(np.clip(1024 // resolution, 2, 8))
+    if count is not None:
+        columns = max(min(columns, count), 1)
+        rows = max(min(rows, count // columns), 1)
+    return columns, rows
+
+
+class Previews:
+    """Writes grids of real and generated samples, one picture for each thing that data set and generator preview.
+
+    Args:
+        run_dir: where pictures go.
+        training_set: gives the real samples and the labels, see `training.dataset.Dataset.preview`.
+        z_dim: width of the latents.
+        device: where the generator is.
+        batch: how many samples are generated at a time.
+        seed: chooses samples and latents.
+    """
+
+    def __init__(
+        self, run_dir: str, training_set: Any, z_dim: int, device: torch.device, batch: int = 8, seed: int = 0
+    ):
+        self.run_dir = run_dir
+        self.batch = batch
+        self.grid = grid_size(training_set.resolution, len(training_set))
+        count = self.grid[0] * self.grid[1]
+        self.indices = np.random.RandomState(seed).permutation(len(training_set))[:count]
+        self.training_set = training_set
+        self.z = torch.from_numpy(np.random.RandomState(seed).randn(count, z_dim).astype(np.float32)).to(device)
+        self.c = torch.from_numpy(np.stack([training_set.get_label(i) for i in self.indices])).to(device)
+
+    def save_reals(self) -> None:
+        """Write reals.png and its companions (reals_mask.png)."""
+        for suffix, pixels in self.training_set.preview(self.indices).items():
+            save_image(os.path.join(self.run_dir, f"reals{suffix}.png"), image_grid(pixels, self.grid))
+
+    def save_fakes(self, G: torch.nn.Module, name: str) -> None:
+        """Write fakes<name>.png and its companions from fixed latents."""
+        parts: dict[str, list[torch.Tensor]] = {}
+        with torch.no_grad():
+            for z, c in zip(self.z.split(self.batch), self.c.split(self.batch), strict=True):
+                for suffix, images in G.preview(z, c, noise_mode="const").items():
+                    parts.setdefault(suffix, []).append(images.cpu())
+        for suffix, images in parts.items():
+            save_image(os.path.join(self.run_dir, f"fakes{name}{suffix}.png"), image_grid(torch.cat(images), self.grid))
+
+
+def snapshot_name(images_seen: int) -> str:
+    """File name of the networks after so many images."""
+    return f"network-snapshot-{images_seen // 1000:06d}.pkl"
+
+
+def save_networks(path: str | os.PathLike, training_set_kwargs: Mapping[str, Any] | None, **networks: Any) -> None:
+    """Write networks as a `.pkl` in the published dict shape, whole or not at all.
+
+    Args:
+        path: the file.
+        training_set_kwargs: what the networks were trained on, if known.
+        networks: G, D, G_ema and augment_pipe; None is kept as None. Copies are written, in evaluation mode.
+    """
+    data = {name: _frozen_copy(network) for name, network in networks.items()}
+    data["training_set_kwargs"] = None if training_set_kwargs is None else dict(training_set_kwargs)
+    with atomic_open(path, "wb") as file:
+        machine.dump(data, file)
+
+
+def _frozen_copy(network: torch.nn.Module | None) -> torch.nn.Module | None:
+    return None if network is None else copy.deepcopy(network).eval().requires_grad_(False).cpu()
+
+
+def save_state(path: str | os.PathLike, state: Mapping[str, Any]) -> None:
+    """Write the state of a run, whole or not at all."""
+    with atomic_open(path, "wb") as file:
+        try:
+            torch.save(dict(state), file)
+        except RuntimeError as error:  # PyTorch's writer of archives hides why a write failed
+            cause = error.__context__
+            while cause is not None and not isinstance(cause, OSError):
+                cause = cause.__context__
+            raise (cause or error) from None
+
+
+def load_state(path: str | os.PathLike, mmap: bool = False) -> dict[str, Any]:
+    """Read a state written by `save_state`; nothing in the file is executed.
+
+    Args:
+        path: the file.
+        mmap: check everything, but fetch tensors only when they are used.
+
+    Raises:
+        UserError: the file is damaged or is something else.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:  # PyTorch does not look at checksums, nor at what members unpack to
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it is compressed")
+            damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"{damaged} in it is damaged")
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        if not isinstance(state, dict) or not isinstance(state.get("run"), dict):
+            raise ValueError("it holds no run")
+        if not all(type(size) is int and size >= 0 for size in state.get("logs", {}).values()):
+            raise ValueError("it holds no sizes of logs")
+        return state
+    except Exception as error:  # unpickling raises almost anything on damaged files
+        raise UserError(f"Cannot read the training state {path}: {str(error)[:120] or type(error).__name__}") from error
+
+
+def find_states(run_dir: str | os.PathLike) -> list[Path]:
+    """The training states of a run, the newest first."""
+    found = (path for path in Path(run_dir).iterdir() if STATE_PATTERN.fullmatch(path.name) and not path.is_dir())
+    return sorted(found, reverse=True)
+
+
+def newest_state(run_dir: str | os.PathLike, say: Callable[[str], None]) -> Path | None:
+    """The newest state of a run that reads back; None where there is none.
+
+    Args:
+        run_dir: folder of the run.
+        say: is given a line for each state that does not read back.
+
+    Raises:
+        UserError: there are states, but none of them reads back.
+    """
+    failure = None
+    for path in find_states(run_dir):
+        try:
+            load_state(path, mmap=True)
+        except UserError as error:
+            failure = failure or error
+            say(f"Skipped: {error.message}")
+            continue
+        return path
+    if failure is not None:
+        raise failure
+    return None
+
+
+def remove_old_states(run_dir: str | os.PathLike, keep: int = 2) -> None:
+    """Delete all but the newest `keep` training states of a run."""
+    for path in find_states(run_dir)[keep:]:
+        path.unlink(missing_ok=True)
