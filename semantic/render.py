@@ -136,7 +136,7 @@ class RenderNetwork(torch.nn.Module):
             width = channels[size]
 
     def forward(
-        self, features: torch.Tensor, coarse_mask: torch.Tensor, noise_mode: str = "random"
+        self, features: torch.Tensor, coarse_mask: torch.Tensor, noise_mode: str = "random", last: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Render.
 
@@ -144,9 +144,10 @@ class RenderNetwork(torch.nn.Module):
             features: f, [N, F, H, H].
             coarse_mask: 2m-1, [N, K, H, H] in [-1, 1].
             noise_mode: 'random', 'const' or 'none'.
+            last: resolution of the last stage to run, for a preview; R by default.
 
         Returns:
-            Image [N, channels, R, R] and mask [N, K, R, R], both unbounded.
+            Image [N, channels, R, R] and mask [N, K, R, R], both unbounded; at the size `last` where it is given.
         """
         features = features.to(memory_format=plane_layout(features))
         x = F.avg_pool2d(features, features.shape[-1] // self.min_feat_size)
@@ -160,6 +161,8 @@ class RenderNetwork(torch.nn.Module):
             mask = self._add(mask, stage.to_seg(x))
             if self.residual_refine and resolution == self.coarse_size:
                 mask = mask + coarse_mask
+            if resolution == last:
+                break
         return image.contiguous(), mask.contiguous()
 
     def _add(self, previous: torch.Tensor | None, new: torch.Tensor) -> torch.Tensor:

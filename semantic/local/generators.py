@@ -1,5 +1,7 @@
 """The K local generators, run as one batched product over regions (Shi et al. 2022, section 3.1)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -111,22 +113,29 @@ class LocalGenerators(torch.nn.Module):
         return ws[:, self.layer_slots.flatten()]
 
     def forward(
-        self, ws: torch.Tensor, coords: torch.Tensor, fixed_shapes: bool = False
+        self,
+        ws: torch.Tensor,
+        coords: torch.Tensor,
+        fixed_shapes: bool = False,
+        which: Sequence[int] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run all generators.
+        """Run all generators, or some of them.
 
         Args:
             ws: expanded latents [N, K·L, D].
             coords: [2, H, W] for all, [K, 2, H, W] a region, or [N, K, 2, H, W] a sample and region.
             fixed_shapes: gradients reach texture layers alone; shape layers and depths are constants.
+            which: indices of the regions to run, in place of all K; `coords` may then be [2, H, W] or by all K regions.
 
         Returns:
             Last hidden maps [N, K, C, H·W] and pseudo-depths [N, K, H·W] (zero for the background).
         """
-        weights = self._modulated_weights(self._styles(ws))
-        biases = self.bias * LRELU_GAIN
-        head = F.pad(self.depth_weight * self.depth_gain / np.sqrt(self.depth_weight.shape[1]), (0, 0, 1, 0))
-        head_bias = F.pad(self.depth_bias, (1, 0))  # the background's depth is zero
+        regions = slice(None) if which is None else list(which)
+        weights = self._modulated_weights(self._styles(ws, regions), regions)
+        biases = self.bias[:, regions] * LRELU_GAIN
+        head = F.pad(self.depth_weight * self.depth_gain / np.sqrt(self.depth_weight.shape[1]), (0, 0, 1, 0))[regions]
+        head_bias = F.pad(self.depth_bias, (1, 0))[regions]  # the background's depth is zero
+        coords = coords if coords.ndim == 3 else coords[..., regions, :, :, :]
         inputs, p = self.position(coords), self.depth_layers
         if not fixed_shapes:
             return ops.run_layers(inputs, weights, biases, head, head_bias, p, self.detach_texture)
@@ -151,20 +160,21 @@ class LocalGenerators(torch.nn.Module):
         gain = self.feature_gain / np.sqrt(self.feature_gain.shape[1])
         return ops.fuse(hidden, region_weights, self.feature_weight * gain.unsqueeze(1), self.feature_bias)
 
-    def _styles(self, ws: torch.Tensor) -> torch.Tensor:
-        """Affine maps of all layers and regions as one batched product: [N, K·L, D] -> [L, N, K, C]."""
-        L, K, C = self.bias.shape
-        codes = ws.unflatten(1, (K, L)).permute(2, 1, 0, 3).reshape(L * K, -1, ws.shape[2])
-        weight = self.affine_weight.flatten(0, 1).transpose(1, 2)
-        bias = self.affine_bias.reshape(L * K, 1, C)
+    def _styles(self, ws: torch.Tensor, regions: slice | list[int] = slice(None)) -> torch.Tensor:
+        """Affine maps of all layers and these regions as one batched product: [N, K·L, D] -> [L, N, K, C]."""
+        affine_bias = self.affine_bias[:, regions]
+        L, K, C = affine_bias.shape
+        codes = ws.unflatten(1, (-1, L))[:, regions].permute(2, 1, 0, 3).reshape(L * K, -1, ws.shape[2])
+        weight = self.affine_weight[:, regions].flatten(0, 1).transpose(1, 2)
+        bias = affine_bias.reshape(L * K, 1, C)
         styles = torch.baddbmm(bias, codes, weight, alpha=1 / np.sqrt(ws.shape[2]))
         return styles.unflatten(0, (L, K)).transpose(1, 2).contiguous()  # so that the weights of samples lie together
 
-    def _modulated_weights(self, styles: torch.Tensor) -> torch.Tensor:
+    def _modulated_weights(self, styles: torch.Tensor, regions: slice | list[int] = slice(None)) -> torch.Tensor:
         """Modulate, demodulate and scale by the gain of the activation: styles [L, N, K, C] -> [L, N, K, C, C].
 
         The leaky ReLU is positively homogeneous, so its gain can be paid here once instead of at every pixel.
         """
-        weights = (self.weight / np.sqrt(styles.shape[-1])).unsqueeze(1) * styles.unsqueeze(-2)
+        weights = (self.weight[:, regions] / np.sqrt(styles.shape[-1])).unsqueeze(1) * styles.unsqueeze(-2)
         demodulation = (weights.square().sum(dim=-1, keepdim=True) + DEMODULATION_EPS).rsqrt()
         return weights * (demodulation * LRELU_GAIN)

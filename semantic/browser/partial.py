@@ -1,0 +1,81 @@
+"""Synthesis that recomputes only what an edit changed."""
+
+from collections.abc import Sequence
+
+import torch
+
+from semantic.fusion import coarse_mask, feature_weights
+from semantic.generator import SynthesisOutput
+
+
+class PartialSynthesis:
+    """The last pass of one image through a synthesis network, and what changes in the next one.
+
+    Local generators are independent of each other before fusion. So a region whose codes and coordinates stay keeps its
+    hidden maps and depths, and only fusion and rendering run again.
+
+    Args:
+        synthesis: the synthesis network of a compositional generator.
+    """
+
+    def __init__(self, synthesis: torch.nn.Module):
+        self.synthesis = synthesis
+        self.codes: torch.Tensor | None = None
+        self.coords: torch.Tensor | None = None
+        self.hidden: torch.Tensor | None = None
+        self.depth: torch.Tensor | None = None
+        self.recomputed: Sequence[int] = ()
+        """Regions whose local generators ran in the last call."""
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        ws: torch.Tensor,
+        keep_regions: torch.Tensor | None = None,
+        coords: torch.Tensor | None = None,
+        size: int | None = None,
+    ) -> SynthesisOutput:
+        """One image with its mask, as `SynthesisNetwork.forward` computes it with stored noise.
+
+        Args:
+            ws: codes [1, b+2K, D], or expanded [1, K·L, D].
+            keep_regions: [1, K] of 0 and 1.
+            coords: [2, H, H], [K, 2, H, H] or [1, K, 2, H, H].
+            size: resolution at which rendering stops, for a preview; the image's own by default.
+
+        Returns:
+            Image and mask at `size`, coarse mask and depths.
+        """
+        network = self.synthesis
+        regions = len(network.regions)
+        grid = network.grid
+        expanded = network.expand(ws)
+        coords = (grid if coords is None else coords).expand(1, regions, *grid.shape)
+        self._update(expanded, coords)
+
+        shape = (grid.shape[-1], grid.shape[-1])
+        mask = coarse_mask(self.depth, keep_regions)
+        features = network.local.fuse(self.hidden, feature_weights(mask, network.regions.transparent))
+        features, coarse, depth = (x.unflatten(2, shape) for x in (features, mask * 2 - 1, self.depth.to(mask.dtype)))
+        image, full_mask = network.render(features, coarse, "const", size)
+        return SynthesisOutput(image, full_mask, coarse, depth)
+
+    def _update(self, expanded: torch.Tensor, coords: torch.Tensor) -> None:
+        """Run the local generators of the regions whose codes or coordinates differ from those of the last call."""
+        regions = len(self.synthesis.regions)
+        codes = expanded.unflatten(1, (regions, -1))
+        if self.codes is None:
+            changed = list(range(regions))
+        else:
+            same = (codes == self.codes).all(dim=(0, 2, 3)) & (coords == self.coords).all(dim=(0, 2, 3, 4))
+            changed = (~same).nonzero().flatten().tolist()
+        self.recomputed = changed
+        if not changed:
+            return
+        whole = len(changed) == regions
+        hidden, depth = self.synthesis.local(expanded, coords, which=None if whole else changed)
+        if whole:
+            self.hidden, self.depth = hidden.contiguous(), depth.contiguous()
+        else:
+            self.hidden[:, changed], self.depth[:, changed] = hidden, depth
+        self.codes, self.coords = codes.clone(), coords.clone()
