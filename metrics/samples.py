@@ -132,7 +132,7 @@ def iterate_dataset(
     )
     batches = iter(loader)
     for _, start, _ in my_batches(opts, count, opts.batch_for(dataset.resolution), "real"):
-        item = next(batches)
+        item = next(batches)._asdict()
         image = item.pop("image").to(opts.device)
         yield EasyDict(
             image=_to_rgb(image), start=start, **{name: value.to(opts.device) for name, value in item.items()}

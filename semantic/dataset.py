@@ -1,10 +1,13 @@
 """Images with segmentation masks."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch.utils.data import default_collate
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from dnnlib import open_url
 from semantic.mask_files import decode_indices, mask_name
@@ -13,8 +16,50 @@ from training.archive import DataError, parse_json
 from training.dataset import METADATA, ImageFolderDataset
 
 
+@dataclass(frozen=True)
+class MaskedItem:
+    """An image with label and mask. It unpacks as ``image, label``, as items of every data set; the mask has a name.
+
+    Scripts written for images alone then run on an archive with masks unchanged.
+
+    Attributes:
+        image: uint8 [C, H, W].
+        label: float32 [label_dim].
+        mask: class indices, uint8 [H, W].
+    """
+
+    image: Any
+    label: Any
+    mask: Any
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.image, self.label))
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Any:
+        return (self.image, self.label)[index]
+
+    def _asdict(self) -> dict[str, Any]:
+        """All three by name, as a NamedTuple gives them."""
+        return {"image": self.image, "label": self.label, "mask": self.mask}
+
+    def pin_memory(self) -> "MaskedItem":
+        """The batch in memory that a GPU can read on its own; loaders call it."""
+        return MaskedItem(*(tensor.pin_memory() for tensor in self._asdict().values()))
+
+
+def _stack(items: Sequence[MaskedItem], *, collate_fn_map: Any = None) -> MaskedItem:
+    """A batch of items, for `torch.utils.data.DataLoader`."""
+    return MaskedItem(**default_collate([item._asdict() for item in items]))
+
+
+default_collate_fn_map[MaskedItem] = _stack  # the extension point that PyTorch documents for `default_collate`
+
+
 class MaskedImageDataset(ImageFolderDataset):
-    """The images of an archive with their masks; an item has `mask`, uint8 [H, W] of class indices, besides.
+    """The images of an archive with their masks; items are `MaskedItem`.
 
     Attributes:
         regions: names and colours of the classes.
@@ -29,6 +74,8 @@ class MaskedImageDataset(ImageFolderDataset):
         DataError: no masks or no regions in the archive, an image without a mask; when an item is read: a mask of
             another size than the image, not of class indices, or with an index that no region has.
     """
+
+    item_type = MaskedItem
 
     def __init__(
         self,
@@ -64,9 +111,9 @@ class MaskedImageDataset(ImageFolderDataset):
         self.regions = load_regions(regions)
         self._region_colors = np.array(self.regions.colors, np.uint8)
 
-    def _draw(self, items: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    def _draw(self, items: Sequence[MaskedItem]) -> dict[str, np.ndarray]:
         """The images under '' and under '_mask' the masks in the colours of the regions."""
-        masks = np.stack([item["mask"] for item in items])
+        masks = np.stack([item.mask for item in items])
         painted = np.ascontiguousarray(self._region_colors[masks].transpose(0, 3, 1, 2))
         return {**super()._draw(items), "_mask": painted}
 

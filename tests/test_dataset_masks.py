@@ -51,7 +51,7 @@ def test_palette_png_keeps_its_indices(tmp_path):
     (tmp_path / "masks").mkdir()
     image.save(tmp_path / "masks" / "a.png")
     make(tmp_path / "a.zip", source=tmp_path / "images", masks=tmp_path / "masks")
-    assert (MaskedImageDataset(tmp_path / "a.zip")[0]["mask"] == index).all()
+    assert (MaskedImageDataset(tmp_path / "a.zip")[0].mask == index).all()
 
 
 COLORS = {"background": [255, 0, 0], "skin": [255, 255, 0], "hair": [127, 0, 0], "eyes": [0, 0, 255]}
@@ -68,7 +68,7 @@ def test_colours_become_classes(tmp_path, form):
     options = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
     make(tmp_path / "a.zip", palette=tmp_path / "p.json", **options)
     dataset = MaskedImageDataset(tmp_path / "a.zip")
-    assert (dataset[0]["mask"] == index).all()
+    assert (dataset[0].mask == index).all()
     assert dataset.regions == Regions(list(COLORS), list(COLORS.values()), [3])
     refuse("a.png in", tmp_path / "b.zip", **options)
     refuse("say which colour is which class with --palette", tmp_path / "b.zip", **options)
@@ -155,7 +155,7 @@ def test_classes_are_merged(tmp_path, place):
     dataset = MaskedImageDataset(tmp_path / "a.zip")
     assert dataset.regions.names == ["background", "clothes", "skin"]
     assert dataset.regions.transparent == [2]
-    assert (dataset[0]["mask"] == np.array([0, 1, 2, 1])[index]).all()
+    assert (dataset[0].mask == np.array([0, 1, 2, 1])[index]).all()
 
 
 def test_class_names_beside_the_masks_name_the_regions(tmp_path):
@@ -234,13 +234,13 @@ def test_celebamask_parts_are_painted_in_order(tmp_path, packed):
         assert dataset.regions == CELEBAMASK
         assert len(dataset) == len(numbers)
         for item, i in zip(dataset, numbers, strict=False):
-            assert (item["mask"] == expected[i]).all()
+            assert (item.mask == expected[i]).all()
 
 
 def test_celebamask_masks_grow_to_the_images(tmp_path):
     expected = celebamask(tmp_path / "c", [5])
     make(tmp_path / "a.zip", source=tmp_path / "c")
-    assert (MaskedImageDataset(tmp_path / "a.zip")[0]["mask"] == expected[5].repeat(2, 0).repeat(2, 1)).all()
+    assert (MaskedImageDataset(tmp_path / "a.zip")[0].mask == expected[5].repeat(2, 0).repeat(2, 1)).all()
 
 
 def test_celebamask_parts_or_regions_can_be_merged(tmp_path):

@@ -45,7 +45,8 @@ def test_a_folder_is_the_same_as_a_zip(tmp_path):
     for dest in ("a.zip", "b"):
         make(tmp_path / dest, source=tmp_path / "images", masks=tmp_path / "masks")
     for one, other in zip(MaskedImageDataset(tmp_path / "a.zip"), MaskedImageDataset(tmp_path / "b"), strict=False):
-        assert all((one[key] == other[key]).all() for key in one)
+        assert (one.image == other.image).all()
+        assert (one.mask == other.mask).all()
 
 
 def test_several_processes_keep_the_order(tmp_path):
@@ -53,8 +54,8 @@ def test_several_processes_keep_the_order(tmp_path):
     make(tmp_path / "a.zip", source=tmp_path / "images", masks=tmp_path / "masks", workers=2)
     order = sorted(range(21), key=str)
     for i, item in zip(order, MaskedImageDataset(tmp_path / "a.zip"), strict=False):
-        assert (item["image"] == images[i].transpose(2, 0, 1)).all()
-        assert (item["mask"] == masks[i]).all()
+        assert (item.image == images[i].transpose(2, 0, 1)).all()
+        assert (item.mask == masks[i]).all()
 
 
 def test_formats_and_nested_folders_are_mixed(tmp_path):
@@ -69,8 +70,8 @@ def test_formats_and_nested_folders_are_mixed(tmp_path):
     for masks in ("masks", "masks.zip"):
         make(tmp_path / f"{masks}-out", source=tmp_path / "images", masks=tmp_path / masks)
         dataset = MaskedImageDataset(tmp_path / f"{masks}-out")
-        assert [int(item["mask"].max()) for item in (dataset[i] for i in range(5))] == [2, 3, 0, 1, 4]
-        assert all(np.abs(dataset[i]["image"][:, 8, 8].astype(int) - (200, 60, 20)).max() < 6 for i in range(5))
+        assert [int(item.mask.max()) for item in (dataset[i] for i in range(5))] == [2, 3, 0, 1, 4]
+        assert all(np.abs(dataset[i].image[:, 8, 8].astype(int) - (200, 60, 20)).max() < 6 for i in range(5))
 
 
 def test_masks_in_a_flat_folder_match_by_base_name_alone(tmp_path):
@@ -104,8 +105,8 @@ def test_photos_are_turned_upright_and_made_rgb(tmp_path):
     make(tmp_path / "a.zip", source=tmp_path / "images")
     dataset = ImageFolderDataset(tmp_path / "a.zip")
     assert dataset.image_shape == [3, 16, 16]
-    assert [int(dataset[i]["image"][0, 2, 2]) > 128 for i in range(3)] == [True, False, False]
-    assert [int(dataset[i]["image"][0, 14, 2]) > 128 for i in range(3)] == [False, True, True]
+    assert [int(dataset[i].image[0, 2, 2]) > 128 for i in range(3)] == [True, False, False]
+    assert [int(dataset[i].image[0, 14, 2]) > 128 for i in range(3)] == [False, True, True]
 
 
 def test_the_same_part_of_image_and_mask_is_cropped(tmp_path):
@@ -118,8 +119,8 @@ def test_the_same_part_of_image_and_mask_is_cropped(tmp_path):
     item = MaskedImageDataset(tmp_path / "a.zip")[0]
     expected = np.zeros([8, 8], bool)
     expected[:4, :4] = True
-    assert ((item["image"] > 127) == expected).all()
-    assert (item["mask"] == expected).all()
+    assert ((item.image > 127) == expected).all()
+    assert (item.mask == expected).all()
 
 
 def test_wide_crop_leaves_bars(tmp_path):
@@ -131,8 +132,8 @@ def test_wide_crop_leaves_bars(tmp_path):
         item = MaskedImageDataset(tmp_path / name)[0]
         inside = np.zeros([16, 16], bool)
         inside[(16 - height) // 2 : (16 + height) // 2, (16 - width) // 2 : (16 + width) // 2] = True
-        assert ((item["image"] == 255) == inside).all()
-        assert (item["mask"] == inside).all()
+        assert ((item.image == 255) == inside).all()
+        assert (item.mask == inside).all()
 
 
 def test_an_archive_is_resized_with_labels_and_regions(tmp_path):
@@ -148,12 +149,12 @@ def test_an_archive_is_resized_with_labels_and_regions(tmp_path):
     assert dataset.resolution == 8
     assert [dataset.get_label(i).argmax() for i in range(2)] == [0, 1]
     full = MaskedImageDataset(tmp_path / "a")
-    assert (dataset[1]["mask"] == resize_mask(full[1]["mask"], (8, 8))).all()
+    assert (dataset[1].mask == resize_mask(full[1].mask, (8, 8))).all()
     (tmp_path / "map.json").write_text(json.dumps({"background": ["background"], "face": ["glasses", 1]}))
     make(tmp_path / "c.zip", source=tmp_path / "b.zip", mask_map=tmp_path / "map.json")
     merged = MaskedImageDataset(tmp_path / "c.zip")
     assert merged.regions.names == ["background", "face"]
-    assert (merged[0]["mask"] == (dataset[0]["mask"] > 0)).all()
+    assert (merged[0].mask == (dataset[0].mask > 0)).all()
 
 
 def test_image_only_sources_keep_their_labels(tmp_path):
@@ -179,7 +180,7 @@ def test_published_lmdb(tmp_path, workers):
     make(tmp_path / "a.zip", source=tmp_path / "l", workers=workers)
     dataset = MaskedImageDataset(tmp_path / "a.zip")
     assert dataset.regions == CELEBAMASK
-    assert all((dataset[i]["mask"] == masks[i]).all() for i in range(12))
+    assert all((dataset[i].mask == masks[i]).all() for i in range(12))
     assert zipfile.ZipFile(tmp_path / "a.zip").read("00000/img00000003.jpg") == encoded(images[3], "JPEG")
 
 
@@ -187,7 +188,7 @@ def test_procedural_portraits(tmp_path):
     options = {"source": "procedural", "max_images": 2, "width": 16, "height": 16}
     for name, more in (("a", {}), ("b", {}), ("other", {"seed": 1}), ("test", {"split": "test"})):
         make(tmp_path / name, **options, **more)
-    content = {name: MaskedImageDataset(tmp_path / name)[0]["image"].tobytes() for name in ("a", "b", "other", "test")}
+    content = {name: MaskedImageDataset(tmp_path / name)[0].image.tobytes() for name in ("a", "b", "other", "test")}
     assert content["a"] == content["b"]
     assert len(set(content.values())) == 3
     assert MaskedImageDataset(tmp_path / "a").regions == CELEBAMASK
@@ -199,7 +200,7 @@ def test_a_split_parts_other_sources_in_two(tmp_path):
     contents = []
     for split in ("train", "test"):
         make(tmp_path / split, source=tmp_path / "images", split=split, seed=3)
-        contents.append({item["image"].tobytes() for item in pickle.loads(pickle.dumps(list_of(tmp_path / split)))})
+        contents.append({item.image.tobytes() for item in pickle.loads(pickle.dumps(list_of(tmp_path / split)))})
     assert [len(part) for part in contents] == [18, 2]
     assert contents[0] | contents[1] == {image.transpose(2, 0, 1).tobytes() for image in images}
 

@@ -264,8 +264,8 @@ def test_data_set_is_an_archive_that_loads(run):
     assert len(data) == 5
     assert data.regions.names == REGIONS.names
     out = done.G.synthesis(ws_of(done.G, [12], 1), return_mask=True)
-    assert np.array_equal(data[2]["image"], to_uint8(out.image)[0])
-    assert np.array_equal(data[2]["mask"], out.mask[0].argmax(dim=0).numpy())
+    assert np.array_equal(data[2].image, to_uint8(out.image)[0])
+    assert np.array_equal(data[2].mask, out.mask[0].argmax(dim=0).numpy())
 
 
 def test_data_set_of_a_conditional_network_is_labelled(run):

@@ -15,7 +15,7 @@ class Batches:
     """Endless batches, split into the parts that a process handles at a time.
 
     Args:
-        training_set: yields dictionaries of arrays, among them 'image' and 'label'.
+        training_set: gives items with `_asdict`, see `training.dataset.Item`.
         device: where the batches go.
         batch_size: images a step, over all processes.
         batch_gpu: images that one process handles at a time.
@@ -51,7 +51,7 @@ class Batches:
 
     def next(self) -> list[dict[str, torch.Tensor]]:
         """The next batch as a list of parts of `batch_gpu` items; each part maps names to tensors."""
-        batch = {name: t.to(self.device, non_blocking=True) for name, t in next(self._iterator).items()}
+        batch = {name: t.to(self.device, non_blocking=True) for name, t in next(self._iterator)._asdict().items()}
         parts = {name: t.split(self.batch_gpu) for name, t in batch.items()}
         return [dict(zip(parts, part, strict=True)) for part in zip(*parts.values(), strict=True)]
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch.utils.data
@@ -15,12 +15,19 @@ MAX_CLASSES = 1 << 16  # each takes a column of the networks' label embeddings
 COMPANIONS = ("masks",)  # top folders of an archive that hold something about the images instead of images
 
 
+class Item(NamedTuple):
+    """One image, uint8 [C, H, W], with its label, float32 [label_dim]; loaders stack items to batches of tensors."""
+
+    image: Any
+    label: Any
+
+
 class Dataset(torch.utils.data.Dataset):
     """Images with optional labels: a subset, mirrored or not, of what a subclass can read.
 
-    An item is a dictionary of arrays: `image`, uint8 [C, H, W], and `label`, float32 [label_dim]. A subclass
-    supplies `_load_raw_image` and `_load_raw_labels`, and may widen `_load_item`
-    by further arrays and `_draw` by pictures of them.
+    ``image, label = dataset[i]`` works with every data set, `dataset[i].image` too. A subclass supplies
+    `_load_raw_image` and `_load_raw_labels`. It may name its own `item_type`, with further arrays that `_load_item`
+    reads, `_mirror` turns and `_draw` draws.
 
     Args:
         name: name of the dataset.
@@ -33,6 +40,8 @@ class Dataset(torch.utils.data.Dataset):
     Raises:
         UserError: the images are not square with a power-of-two side, or `max_size` is not positive.
     """
+
+    item_type: type = Item
 
     def __init__(
         self,
@@ -65,12 +74,11 @@ class Dataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self._raw_index)
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        item = self._load_item(int(self._raw_index[index]))
+    def __getitem__(self, index: int) -> Any:
+        arrays = self._load_item(int(self._raw_index[index]))
         if self._flipped[index]:
-            item = {key: np.ascontiguousarray(array[..., ::-1]) for key, array in item.items()}
-        item["label"] = self.get_label(index)
-        return item
+            arrays = self._mirror(arrays)
+        return self.item_type(label=self.get_label(index), **arrays)
 
     def preview(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
         """Pictures of some items for a contact sheet.
@@ -134,12 +142,16 @@ class Dataset(torch.utils.data.Dataset):
         return self._labels
 
     def _load_item(self, raw_index: int) -> dict[str, np.ndarray]:
-        """Everything of one item but the label; a mirrored item has the last axis of each array reversed."""
+        """Everything of one item but the label."""
         return {"image": self._load_raw_image(raw_index)}
 
-    def _draw(self, items: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    def _mirror(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The arrays of a mirrored item: the last axis of each is reversed."""
+        return {name: np.ascontiguousarray(array[..., ::-1]) for name, array in arrays.items()}
+
+    def _draw(self, items: Sequence[Any]) -> dict[str, np.ndarray]:
         """The pictures of `preview`."""
-        images = np.stack([item["image"] for item in items])
+        images = np.stack([item.image for item in items])
         return {"": np.repeat(images, 3, axis=1) if self.num_channels == 1 else images}
 
     def _load_raw_image(self, raw_index: int) -> np.ndarray:

@@ -45,7 +45,7 @@ def strays(G: torch.nn.Module, count: int) -> np.ndarray:
 def drawn_strays(data: Path, count: int) -> np.ndarray:
     """The same for the first pairs of an archive of drawn faces."""
     pairs = MaskedImageDataset(path=str(data))
-    return np.array([beside_head(pairs[i]["mask"], pairs.regions) for i in range(min(count, len(pairs)))])
+    return np.array([beside_head(pairs[i].mask, pairs.regions) for i in range(min(count, len(pairs)))])
 
 
 @click.command(context_settings={"show_default": True})

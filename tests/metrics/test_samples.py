@@ -1,4 +1,5 @@
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -6,6 +7,12 @@ import torch
 
 from dnnlib import UserError
 from metrics.metric_utils import MetricOptions, cached_arrays, iterate_dataset, iterate_generator
+
+
+class Masked(NamedTuple):
+    image: Any
+    label: Any
+    mask: Any
 
 
 class Toy(torch.utils.data.Dataset):
@@ -24,7 +31,7 @@ class Toy(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         mask = np.full([4, 4], index % 3, np.uint8)
-        return {"image": np.full([1, 4, 4], index, np.uint8), "label": self.get_label(index), "mask": mask}
+        return Masked(np.full([1, 4, 4], index, np.uint8), self.get_label(index), mask)
 
 
 class Network(torch.nn.Module):

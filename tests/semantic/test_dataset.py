@@ -48,18 +48,20 @@ def test_gives_pairs(dest):
     assert dataset.regions == Regions.from_dict(REGIONS)
     for i in range(3):
         item = dataset[i]
-        assert set(item) == {"image", "mask", "label"}
-        assert (item["image"] == images[i].transpose(2, 0, 1)).all()
-        assert item["mask"].dtype == np.uint8
-        assert (item["mask"] == masks[i]).all()
+        image, label = item  # as items of every data set
+        assert image is item.image
+        assert label is item.label
+        assert (item.image == images[i].transpose(2, 0, 1)).all()
+        assert item.mask.dtype == np.uint8
+        assert (item.mask == masks[i]).all()
 
 
 def test_mirroring_turns_both(dest):
     masks = index_masks()
     images = write(dest, masks)
     item = MaskedImageDataset(dest, xflip=True)[4]
-    assert (item["image"] == images[1][:, ::-1].transpose(2, 0, 1)).all()
-    assert (item["mask"] == masks[1][:, ::-1]).all()
+    assert (item.image == images[1][:, ::-1].transpose(2, 0, 1)).all()
+    assert (item.mask == masks[1][:, ::-1]).all()
 
 
 def test_previews_paint_masks_in_the_regions_colours(dest):
@@ -92,7 +94,7 @@ def test_reads_masks_of_every_index_kind(tmp_path):
         ("l.zip", lambda m: saved(PIL.Image.fromarray(m))),
     ):
         write(tmp_path / name, masks, masks_as=kind)
-        assert (MaskedImageDataset(tmp_path / name)[1]["mask"] == masks[1]).all(), name
+        assert (MaskedImageDataset(tmp_path / name)[1].mask == masks[1]).all(), name
 
 
 def saved(image):
@@ -123,8 +125,8 @@ def test_pairs_reach_loader_processes(dest):
     write(dest, masks)
     dataset = pickle.loads(pickle.dumps(MaskedImageDataset(dest)))
     batches = list(torch.utils.data.DataLoader(dataset, batch_size=3, num_workers=2))
-    assert batches[0]["image"].shape == (3, 3, 8, 8)
-    assert (torch.cat([batch["mask"] for batch in batches]).numpy() == masks).all()
+    assert batches[0].image.shape == (3, 3, 8, 8)
+    assert (torch.cat([batch.mask for batch in batches]).numpy() == masks).all()
 
 
 def refuse(message, path, **options):

@@ -52,11 +52,15 @@ def test_gives_the_images_that_were_written(tmp_path, dest):
     dataset = ImageFolderDataset(write(tmp_path / dest, images))
     assert (dataset.name, len(dataset), dataset.resolution, dataset.num_channels) == (dest.split(".")[0], 4, 8, 3)
     assert dataset.image_shape == [3, 8, 8]
+    for item, expected in zip(dataset, images, strict=False):
+        image, label = item  # as upstream's data sets
+        assert (image == expected.transpose(2, 0, 1)).all()
+        assert label.shape == (0,)
     for item, image in zip(dataset, images, strict=False):
-        assert item["image"].dtype == np.uint8
-        assert (item["image"] == image.transpose(2, 0, 1)).all()
-        assert item["label"].shape == (0,)
-        assert item["label"].dtype == np.float32
+        assert item.image.dtype == np.uint8
+        assert (item.image == image.transpose(2, 0, 1)).all()
+        assert item.label.shape == (0,)
+        assert item.label.dtype == np.float32
 
 
 @pytest.mark.parametrize("level", [0, 6])
@@ -85,14 +89,14 @@ def test_reads_other_formats(tmp_path, suffix):
     image = np.full([8, 8, 3], (200, 100, 50), np.uint8)
     PIL.Image.fromarray(image).save(tmp_path / f"a.{suffix}")
     item = ImageFolderDataset(tmp_path)[0]
-    assert np.abs(item["image"].astype(int) - image.transpose(2, 0, 1)).max() < 8
+    assert np.abs(item.image.astype(int) - image.transpose(2, 0, 1)).max() < 8
 
 
 def test_grey_images_have_one_channel_and_three_in_previews(tmp_path):
     grey = pictures(2)[..., 0]
     dataset = ImageFolderDataset(write(tmp_path / "a.zip", grey))
     assert dataset.image_shape == [1, 8, 8]
-    assert (dataset[1]["image"][0] == grey[1]).all()
+    assert (dataset[1].image[0] == grey[1]).all()
     assert dataset.preview([0, 1])[""].shape == (2, 3, 8, 8)
 
 
@@ -111,8 +115,8 @@ def test_mirrored_half_follows_the_originals(tmp_path):
     dataset = ImageFolderDataset(write(tmp_path / "a.zip", images), xflip=True)
     assert len(dataset) == 6
     for i, image in enumerate(images):
-        assert (dataset[i]["image"] == image.transpose(2, 0, 1)).all()
-        assert (dataset[3 + i]["image"] == image[:, ::-1].transpose(2, 0, 1)).all()
+        assert (dataset[i].image == image.transpose(2, 0, 1)).all()
+        assert (dataset[3 + i].image == image[:, ::-1].transpose(2, 0, 1)).all()
         assert dataset.get_details(3 + i).xflip
         assert dataset.get_details(3 + i).raw_idx == i
 
@@ -140,7 +144,7 @@ def test_class_labels_become_one_hot(tmp_path):
         True,
         True,
     )
-    assert [dataset[i]["label"].tolist() for i in (0, 1, 5)] == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
+    assert [dataset[i].label.tolist() for i in (0, 1, 5)] == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
     assert dataset.get_details(0).raw_label == 2
     assert ImageFolderDataset(path).label_dim == 0
 
@@ -163,7 +167,7 @@ def test_a_pickled_dataset_reads_on(tmp_path):
     dataset = ImageFolderDataset(write(tmp_path / "a.zip", images))
     dataset[0]
     copy = pickle.loads(pickle.dumps(dataset))
-    assert (copy[2]["image"] == images[2].transpose(2, 0, 1)).all()
+    assert (copy[2].image == images[2].transpose(2, 0, 1)).all()
 
 
 def test_loader_processes_read_from_one_zip(tmp_path):
@@ -171,7 +175,7 @@ def test_loader_processes_read_from_one_zip(tmp_path):
     dataset = ImageFolderDataset(write(tmp_path / "a.zip", images))
     dataset[0]  # the zip is open in this process already
     loader = torch.utils.data.DataLoader(dataset, batch_size=2, num_workers=2)
-    assert (torch.cat([batch["image"] for batch in loader]).numpy() == images.transpose(0, 3, 1, 2)).all()
+    assert (torch.cat([batch.image for batch in loader]).numpy() == images.transpose(0, 3, 1, 2)).all()
 
 
 def test_threads_read_from_one_zip(tmp_path):
@@ -182,7 +186,7 @@ def test_threads_read_from_one_zip(tmp_path):
     def read(start):
         for i in range(40):
             k = (start + i) % 8
-            if (dataset[k]["image"] != images[k].transpose(2, 0, 1)).any():
+            if (dataset[k].image != images[k].transpose(2, 0, 1)).any():
                 wrong.append(k)
 
     threads = [threading.Thread(target=read, args=[k]) for k in range(4)]

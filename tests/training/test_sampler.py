@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from training.batches import Batches
+from training.dataset import Item
 from training.sampler import RunSampler, derive_seed
 
 
@@ -63,7 +64,7 @@ class Numbers(torch.utils.data.Dataset):
     def __getitem__(self, i):
         if i == getattr(self, "broken", None):
             raise OSError("broken item")
-        return {"image": torch.full([1, 2, 2], i, dtype=torch.uint8).numpy(), "label": self.get_label(i)}
+        return Item(torch.full([1, 2, 2], i, dtype=torch.uint8).numpy(), self.get_label(i))
 
     def get_label(self, i):
         return torch.tensor([float(i)]).numpy()

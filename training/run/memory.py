@@ -48,7 +48,7 @@ class Trial:
         self.phases = list(phases)
         self.loss = loss
         self.z_dim = G.z_dim
-        self.item = {name: torch.as_tensor(array) for name, array in training_set[0].items()}
+        self.item = {name: torch.as_tensor(array) for name, array in training_set[0]._asdict().items()}
         self.device = device
 
     def fits(self, size: int) -> bool:

@@ -7,6 +7,7 @@ import torch
 
 from dnnlib import UserError
 from torch_utils import training_stats
+from training.dataset import Item
 from training.layers import MinibatchStdLayer
 from training.phases import build_phases
 from training.run import memory
@@ -54,7 +55,7 @@ def trial(limit):
     G.z_dim = 3
     loss = Loss(G, limit)
     phases = build_phases("G", G, ADAM, 4, running=[loss.mean])
-    data = [{"image": torch.zeros(1, 2, 2, dtype=torch.uint8).numpy(), "label": torch.zeros(0).numpy()}]
+    data = [Item(torch.zeros(1, 2, 2, dtype=torch.uint8).numpy(), torch.zeros(0).numpy())]
     return Trial(phases, loss, G, data, torch.device("cpu")), loss, G
 
 
