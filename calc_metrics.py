@@ -10,7 +10,7 @@ import click
 import torch
 
 import legacy
-from dnnlib import EasyDict, UserError
+from dnnlib import Command, EasyDict, UserError
 from dnnlib.util import is_url
 from metrics import curves, metric_main, registry
 from torch_utils import distributed
@@ -23,8 +23,10 @@ DATASET_OPTIONS = ("class_name", "path", "regions", "use_labels", "max_size", "x
 """What is taken over from files."""
 
 
-class Command(click.Command):
+class MetricsCommand(Command):
     """A command whose help ends with the metrics that there are."""
+
+    prints_results = True
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         registry.load_plugins(PLUGINS)
@@ -37,7 +39,7 @@ class Command(click.Command):
         )
 
 
-@click.command(cls=Command, context_settings={"show_default": True}, no_args_is_help=True)
+@click.command(cls=MetricsCommand, context_settings={"show_default": True}, no_args_is_help=True)
 @click.option(
     "--network",
     metavar="FILE|URL|DIR",

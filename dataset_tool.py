@@ -2,6 +2,7 @@
 
 import click
 
+from dnnlib import Command
 from semantic.sources.catalog import PROCEDURAL, PROCEDURAL_SIDE, open_source
 from semantic.sources.convert import convert, default_workers
 from semantic.sources.geometry import FILTERS, TRANSFORMS, Geometry
@@ -46,7 +47,7 @@ EXAMPLES
 """
 
 
-@click.command(epilog=EPILOG, context_settings={"max_content_width": 120})
+@click.command(cls=Command, epilog=EPILOG, context_settings={"max_content_width": 120})
 @click.option("--source", required=True, metavar="PATH", help="Folder, zip, LMDB or address of a zip; or: procedural.")
 @click.option(
     "--dest", required=True, metavar="PATH", help="The archive to make: a name ending in .zip, or a new folder."

@@ -8,7 +8,7 @@ import click
 import torch
 
 import legacy
-from dnnlib import EasyDict, UserError
+from dnnlib import Command, EasyDict, UserError
 from dnnlib.option_types import SeedList
 from semantic.editing.codes import PARTS
 from semantic.pictures import modes
@@ -20,7 +20,7 @@ SHOWN = {modes.write_mixing, modes.write_loops, modes.write_components}
 """Modes that show what a network does well; plain images and data sets show all of it."""
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Command, context_settings={"show_default": True})
 @click.option(
     "--network", metavar="FILE|URL|DIR", help="Network, or run directory. [default: the bundled or newest one]"
 )

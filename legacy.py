@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import click
 import torch
 
-from dnnlib import EasyDict, UserError, open_url
+from dnnlib import Command, EasyDict, UserError, open_url
 from torch_utils.network_files import machine, rebuild
 from training import formats
 from training.run.snapshots import save_networks
@@ -201,7 +201,7 @@ def _read_published(file: BinaryIO, where: str) -> EasyDict:
         raise UserError(f"{where} is not a SemanticStyleGAN checkpoint: {reason}.") from error
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--source", help="Network to read: path, address or name", metavar="FILE", required=True)
 @click.option("--dest", help="File to write: .pkl, .safetensors or .onnx", metavar="FILE", required=True)
 @click.option("--half", is_flag=True, help="Store weights in half precision (.pkl and .safetensors)")

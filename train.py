@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from dnnlib import EasyDict
+from dnnlib import Command, EasyDict
 from dnnlib.option_types import Number, Share
 
 CONFIGURATIONS = ("auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "semantic", "semantic-adapt")
@@ -32,13 +32,13 @@ Examples:
 \b
 Exit codes:
   0   finished
-  75  stopped by Ctrl-C or SIGTERM, everything saved: go on with --resume=latest
+  75  stopped by Ctrl-C, SIGTERM or a terminal that closed, everything saved: go on with --resume=latest
   1   an error that one line explains, or stopped at once by a second signal
   2   wrong options
 """
 
 
-@click.command(epilog=EPILOG, context_settings={"max_content_width": 110, "show_default": True})
+@click.command(cls=Command, epilog=EPILOG, context_settings={"max_content_width": 110, "show_default": True})
 @click.option("--outdir", default="training-runs", metavar="DIR", help="Folder that holds the run directories.")
 @click.option("--cfg", type=click.Choice(CONFIGURATIONS), default="auto", help="Configuration.")
 @click.option("--data", metavar="PATH", help="Training data: an archive or folder made by dataset_tool.py.")

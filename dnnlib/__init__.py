@@ -5,6 +5,7 @@ Nothing here knows torch.
 
 from dnnlib.errors import UserError
 from dnnlib.files import LineFile, append_line, atomic_open, atomic_path, remove_temporary, write_json
+from dnnlib.streams import Command, SteadyStream
 from dnnlib.util import (
     EasyDict,
     Logger,
@@ -17,9 +18,11 @@ from dnnlib.util import (
 )
 
 __all__ = [
+    "Command",
     "EasyDict",
     "LineFile",
     "Logger",
+    "SteadyStream",
     "UserError",
     "append_line",
     "atomic_open",

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from dnnlib.errors import UserError
 from dnnlib.files import LineFile, atomic_open
+from dnnlib.streams import SteadyStream
 
 DOWNLOAD_ATTEMPTS = 4
 CACHE_VARIABLE = "DNNLIB_CACHE_DIR"
@@ -54,8 +55,7 @@ class Logger:
         self._streams = (sys.stdout, sys.stderr)
 
     def __enter__(self) -> "Logger":
-        sys.stdout = _Tee(self._streams[0], self._file)
-        sys.stderr = _Tee(self._streams[1], self._file)
+        sys.stdout, sys.stderr = (_Tee(SteadyStream(stream), self._file) for stream in self._streams)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -84,6 +84,10 @@ class _Tee(io.TextIOBase):
 
     def flush(self) -> None:
         self._stream.flush()
+
+    @property
+    def encoding(self) -> str:
+        return self._stream.encoding
 
     def isatty(self) -> bool:
         return self._stream.isatty()

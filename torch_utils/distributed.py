@@ -14,8 +14,14 @@ from typing import Any
 import torch
 
 from dnnlib import UserError
+from dnnlib.streams import protected
 
 PATIENCE = 10.0  # seconds that processes have to end after one of them failed
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+)
+"""Signals that ask to stop. Windows has no SIGHUP, and only Windows has SIGBREAK."""
+
 _alone = False
 
 
@@ -93,7 +99,7 @@ def _count_failures(more: int) -> int:
 def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str = "cpu") -> Any:
     """Call `function(*args)` in a group of `world_size` new processes on this machine.
 
-    SIGINT and SIGTERM are passed on to the processes as SIGTERM; what they do then is theirs to decide.
+    `STOP_SIGNALS` are passed on to the processes as SIGTERM; what they do then is theirs to decide.
 
     Args:
         function: importable by name.
@@ -127,8 +133,8 @@ def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str
             if process.is_alive():
                 process.terminate()
 
-    signal.signal(signal.SIGINT, pass_on)
-    terminate = signal.signal(signal.SIGTERM, pass_on)
+    chosen = [number for number in STOP_SIGNALS if not stays_ignored(number)]
+    before = {number: signal.signal(number, pass_on) for number in chosen} | {signal.SIGINT: interrupt}
     try:
         while alive := [process for process in started if process.is_alive()]:
             if any(process.exitcode for process in started):
@@ -144,8 +150,8 @@ def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str
         for process in started:
             process.kill()
             process.join()
-        signal.signal(signal.SIGINT, interrupt)
-        signal.signal(signal.SIGTERM, terminate)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     listen()
     if "result" in found:  # told when all were done: whatever ended a process after that, nothing is missing
         return found["result"]
@@ -154,12 +160,12 @@ def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str
     if received:
         raise KeyboardInterrupt
     # An abort may follow from a bug elsewhere; what the system kills, for want of memory say, is a cause.
-    if "crash" in found and signal.SIGKILL not in killed:
+    if "crash" in found and getattr(signal, "SIGKILL", None) not in killed:
         raise RuntimeError(found["crash"])
     if killed:
+        name = next((known.name for known in signal.Signals if known == killed[0]), f"Signal {killed[0]}")
         raise UserError(
-            f"{signal.Signals(killed[0]).name} ended one of the {world_size} processes, and with it the others: is "
-            f"there enough memory?"
+            f"{name} ended one of the {world_size} processes, and with it the others: is there enough memory?"
         )
     if "lost" in found:
         raise UserError(found["lost"])
@@ -175,7 +181,8 @@ def _member(
         torch.set_num_threads(max((os.cpu_count() or 1) // world_size, 1))
     try:
         init(rank, world_size, port, device=device)
-        result = function(*args)
+        with protected():
+            result = function(*args)
         shutdown()
         if rank == 0:
             answers.put(("result", result))
@@ -189,6 +196,11 @@ def _member(
     except Exception:
         answers.put(("crash", traceback.format_exc()))
     sys.exit(1)
+
+
+def stays_ignored(number: int) -> bool:
+    """True for a signal that nobody sends by hand and that is ignored already, such as SIGHUP under nohup."""
+    return number not in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number) == signal.SIG_IGN
 
 
 def is_distributed() -> bool:

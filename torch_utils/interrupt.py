@@ -1,4 +1,4 @@
-"""Ctrl-C and a scheduler's SIGTERM become a request to stop that all processes hear."""
+"""Ctrl-C, a scheduler's SIGTERM and a terminal that closes become a request to stop that all processes hear."""
 
 import contextlib
 import signal
@@ -15,7 +15,9 @@ from torch_utils import distributed
 
 
 class StopRequest:
-    """While it is entered, the first SIGINT or SIGTERM only asks to stop; the second one stops at once.
+    """While it is entered, the first of `SIGNALS` only asks to stop; the second one stops at once.
+
+    A closing terminal sends SIGHUP. The signal stays ignored where it is ignored already, as under nohup.
 
     A launcher may pass on a signal that the terminal or scheduler has sent to the whole group of processes already:
     what arrives within `ECHO` seconds of the first signal is the same request.
@@ -27,7 +29,7 @@ class StopRequest:
         failure: a mistake because of which this process asked to stop, see `attempt`.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGNALS = distributed.STOP_SIGNALS
     ECHO = 1.0
 
     def __init__(self, say: Callable[[str], None] = print):
@@ -39,7 +41,8 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+            chosen = [number for number in self.SIGNALS if not distributed.stays_ignored(number)]
+            self._previous = {number: signal.signal(number, self._handle) for number in chosen}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -67,7 +67,7 @@ class Batches:
 
 
 def _init_worker(_: int) -> None:
-    """Ctrl-C and SIGTERM, which reach the whole group, are the main process' business; decoding needs no threads."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Leave signals that reach the whole group, such as Ctrl-C, to the main process; decoding needs no threads."""
+    for number in distributed.STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -8,7 +8,7 @@ import pytest
 
 from torch_utils.interrupt import StopRequest
 
-BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+BOTH = pytest.mark.parametrize("number", StopRequest.SIGNALS, ids=lambda number: number.name)
 
 
 def send(number):
@@ -77,3 +77,15 @@ def test_other_threads_leave_signals_alone():
     thread.start()
     thread.join()
     assert seen == [(before, False)]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_under_nohup_a_closing_terminal_stops_nothing():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest(print) as stop:
+            send(signal.SIGHUP)
+            assert not stop.requested_anywhere()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
