@@ -16,7 +16,7 @@ class Samples(NamedTuple):
     images: torch.Tensor
     """[N, channels, R, R] in [-1, 1]."""
     extras: dict[str, torch.Tensor]
-    """Further inputs by name; none here, a plugin adds its own."""
+    """Further tensors by name, such as masks. StyleGAN2's loss has none; a plugin adds its own."""
 
 
 class Loss:
@@ -139,8 +139,18 @@ class StyleGAN2Loss(Loss):
         """The batch of the data set as D sees it, before augmentation."""
         return Samples(real["image"].to(torch.float32) / 127.5 - 1, {})
 
-    def discriminate(self, samples: Samples, c: torch.Tensor, full_precision: bool = False) -> torch.Tensor:
-        """Logits of augmented samples, [N, 1]."""
+    def discriminate(
+        self, samples: Samples, c: torch.Tensor, for_terms: bool = False, full_precision: bool = False
+    ) -> torch.Tensor:
+        """Logits of augmented samples, [N, 1].
+
+        Args:
+            samples: what D judges.
+            c: labels [N, c_dim].
+            for_terms: whether `generator_terms` or `discriminator_terms` follow. A loss whose terms need more of D
+                adds it to the extras then.
+            full_precision: run D in float32.
+        """
         images = samples.images if self.augment_pipe is None else self.augment_pipe(samples.images)
         return self.run_D(images, c, full_precision)
 
@@ -173,7 +183,7 @@ class StyleGAN2Loss(Loss):
     def generator_step(self, z: torch.Tensor, c: torch.Tensor) -> None:
         """Maximize the logits of generated samples: softplus(-D(G(z)))."""
         fake = self.generate(z, c)
-        logits = self.discriminate(fake, c)
+        logits = self.discriminate(fake, c, for_terms=True)
         training_stats.report("Loss/scores/fake", logits)
         training_stats.report("Loss/signs/fake", logits.sign())
         loss = torch.nn.functional.softplus(-logits)
@@ -213,7 +223,7 @@ class StyleGAN2Loss(Loss):
         fake_loss = torch.nn.functional.softplus(fake_logits)
         fake_loss.mean().backward()
         samples = self.real_samples(real)
-        real_logits = self.discriminate(samples, real["label"])
+        real_logits = self.discriminate(samples, real["label"], for_terms=True)
         training_stats.report("Loss/scores/real", real_logits)
         training_stats.report("Loss/signs/real", real_logits.sign())
         real_loss = torch.nn.functional.softplus(-real_logits)

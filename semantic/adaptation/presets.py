@@ -23,9 +23,12 @@ def adaptation_options(source: Mapping[str, Any], path: str, precision: str, fre
     if not hasattr(G, "regions"):
         raise UserError(f"--cfg=semantic-adapt starts from a network with regions, but {path} has none.")
     options = semantic_options(G.img_resolution, G.regions, precision)
-    options.loss_kwargs.update(class_name="semantic.adaptation.AdaptationLoss", mask_weight=10)
-    for name in ("r1_gamma_mask", "locality_weight", "segmentation_weight", "prior_weight", "prior_outlines"):
-        del options.loss_kwargs[name]
+    options.loss_kwargs = EasyDict(
+        class_name="semantic.adaptation.AdaptationLoss",
+        r1_gamma=options.loss_kwargs.r1_gamma,
+        mask_weight=10,
+        precision=precision,
+    )
     del options.D_kwargs["segmentation"]
     options.update(total_kimg=32, G_reg_interval=4)
     options.G_frozen = ["mapping.", "synthesis.local."] if freeze_local else []

@@ -3,7 +3,9 @@
 import torch
 
 from semantic.masks import MIN_AREA, change_outside
-from torch_utils import distributed
+from semantic.terms.term import Term
+from torch_utils import distributed, training_stats
+from training.loss import StyleGAN2Loss
 
 EDITS = 3
 """Edits of every sample, at most."""
@@ -98,3 +100,50 @@ class Locality:
         outside, everywhere = changes.T * there
         least = SMALL_CHANGE * self.sizes()[codes] + 1e-8
         return (outside / (everywhere + least)).sum() / there.sum().clamp(min=1)
+
+
+class LocalityTerm(Term):
+    """Keeps edits in their regions: penalizes what one code of one region changes outside that region.
+
+    A sixteenth of the batch is rendered. Each of these samples is then rendered up to `EDITS` times again, each time
+    with one code of one region from another latent; a batch of less than 16 has fewer edits. The term trains texture
+    layers, feature heads and render network, which make and spread colours. Trained shape layers would give up a
+    region rather than keep to it. The statistic Loss/region_leak is the mean over the edits that are tried, and codes
+    that leak most are tried most often.
+    """
+
+    def __init__(self, loss: StyleGAN2Loss, weight: float):
+        super().__init__(loss, weight)
+        self.locality = Locality(len(loss.G.regions), loss.device)
+
+    def running(self) -> list[torch.Tensor]:
+        return self.locality.running()
+
+    def step(self, z: torch.Tensor, c: torch.Tensor) -> None:
+        G = self.loss.G
+        images = max(z.shape[0] // 4, 2)
+        count = max(images // (1 + EDITS), 1)
+        edits = min(EDITS, images // count - 1)
+        z, c = z[:count], c[:count]
+        with torch.no_grad():
+            ws = G.mapping(z, c, skip_w_avg_update=True)
+        first = self.render(ws)
+        codes = self.locality.choose(first[1], edits)
+        z, c, ws = (tensor.repeat_interleave(edits, dim=0) for tensor in (z, c, ws))
+        with torch.no_grad():
+            other = G.mapping(torch.randn_like(z), c, skip_w_avg_update=True)
+        slots = torch.arange(ws.shape[1], device=z.device) - G.regions.base_layers
+        is_edited = (slots == codes.flatten().unsqueeze(1)).unsqueeze(2)
+        edited_image, edited_mask = self.render(torch.where(is_edited, other, ws))
+        before, mask = (tensor.repeat_interleave(edits, dim=0) for tensor in first)
+        change = edited_image.float().clamp(-1, 1) - before.float().clamp(-1, 1)
+        leak = self.locality.term(codes.flatten(), change, mask, edited_mask)
+        training_stats.report("Loss/region_leak", leak)
+        (leak * self.weight).backward()
+
+    def render(self, ws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image and mask with constant noise; gradients reach all but mapping, shape layers and depths."""
+        synthesis = self.loss.G.synthesis
+        with self.loss.autocast():
+            features, coarse_mask, _ = synthesis.compose(ws, fixed_shapes=True)
+            return synthesis.render(features, coarse_mask, "const")

@@ -3,7 +3,9 @@
 import torch
 import torch.nn.functional as F
 
-from torch_utils import distributed
+from semantic.terms.term import Term
+from torch_utils import distributed, training_stats
+from training.loss import Samples, StyleGAN2Loss
 
 CELLS = 8
 """Cells along a side."""
@@ -140,3 +142,34 @@ class RegionPrior:
         """
         factors = self.outlines["real"] * self.jags() / (self.outlines["generated"] + EPS)
         return (factors * (batch - self.outlines["generated"])).sum()
+
+
+class PriorTerm(Term):
+    """Draws the mean place and area of regions in generated coarse masks to those of the data; see `RegionPrior`."""
+
+    outlines_weight: float = 0
+
+    def __init__(self, loss: StyleGAN2Loss, weight: float):
+        super().__init__(loss, weight)
+        self.prior = RegionPrior(len(loss.G.regions), loss.device)
+
+    def running(self) -> list[torch.Tensor]:
+        return self.prior.running()
+
+    def real(self, real: Samples) -> float:
+        """Observes the data; D has no term."""
+        size = self.loss.G.synthesis.grid.shape[-1]
+        mask = F.adaptive_avg_pool2d(real.extras["mask"], size)
+        self.prior.observe("real", mean_shares(mask), mean_squares(mask), mean_outlines(mask), len(mask))
+        return 0.0
+
+    def fake(self, fake: Samples) -> torch.Tensor:
+        mask = fake.extras["coarse_mask"].float()
+        shares, squares, outlines = mean_shares(mask), mean_squares(mask), mean_outlines(mask)
+        self.prior.observe("generated", shares, squares, outlines, len(mask))
+        training_stats.report("Loss/region_prior", self.prior.divergence())
+        training_stats.report("Loss/region_squares", self.prior.pull().square().mean())
+        terms = self.prior.term(shares) + self.prior.square_term(squares)
+        training_stats.report("Loss/region_outlines", self.prior.jags().square().mean())
+        terms = terms + self.outlines_weight * self.prior.outline_term(outlines)
+        return self.weight * terms

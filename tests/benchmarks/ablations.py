@@ -81,7 +81,7 @@ class BoundlessLoss(SemanticLoss):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.prior.excess = lambda: 0
+        self.terms["prior"].prior.excess = lambda: 0
 
 
 def no_excess(options: EasyDict) -> None:

@@ -12,98 +12,13 @@ from dnnlib import UserError
 from semantic import published
 from semantic.discriminator import DualBranchDiscriminator
 from tests.helpers import assert_close
-from tests.semantic.local.test_generators import plain_lrelu
-from tests.semantic.test_render import plain_low_pass
-
-WIDTHS = {4: 6, 8: 5, 16: 3, 32: 4, 64: 2}
-
-
-def randomize(module, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    return module
-
-
-def random_tensor(*shape, seed=1):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def build(count=3, resolution=32, **kwargs):
-    kwargs = {"c_dim": 0, "img_channels": 3, "channels": WIDTHS} | kwargs
-    return randomize(DualBranchDiscriminator(img_resolution=resolution, num_regions=count, **kwargs))
-
-
-def plain_conv(x, weight, bias=None, stride=1):
-    """Equalized convolution of [C, H, W]; the strided one filters first. Leaky ReLU where there is a bias."""
-    weight = weight / math.sqrt(weight[0].numel())
-    size = weight.shape[-1]
-    if stride == 2:
-        margin = {3: 2, 1: 1}[size]
-        x = plain_low_pass(x, margin, margin)
-        x = F.conv2d(x[None], weight, stride=2)[0]
-    else:
-        x = F.conv2d(x[None], weight, padding=size // 2)[0]
-    return x if bias is None else plain_lrelu(x + bias[:, None, None])
-
-
-def plain_branch(state, name, x):
-    return plain_features(state, name, x)[-1]
-
-
-def plain_features(state, name, x):
-    """Of one sample, after every block of a branch."""
-    found = []
-    resolution = x.shape[-1]
-    prefix = f"{name}.b{resolution}"
-    x = plain_conv(x, state[f"{prefix}.fromrgb.weight"], state[f"{prefix}.fromrgb.bias"])
-    while resolution > 4:
-        prefix = f"{name}.b{resolution}"
-        main = plain_conv(x, state[f"{prefix}.conv0.weight"], state[f"{prefix}.conv0.bias"])
-        main = plain_conv(main, state[f"{prefix}.conv1.weight"], state[f"{prefix}.conv1.bias"], stride=2)
-        skip = plain_conv(x, state[f"{prefix}.skip.weight"], stride=2)
-        x = (main + skip) / math.sqrt(2)
-        found.append(x)
-        resolution //= 2
-    return found
-
-
-def plain_linear(x, weight, bias, activate):
-    x = F.linear(x[None], weight / math.sqrt(weight.shape[1]), bias)[0]
-    return plain_lrelu(x) if activate else x
-
-
-def plain_deviation(features, group_size=4):
-    """Of every sample, the mean over units of the standard deviation over its group."""
-    count = len(features)
-    size = min(group_size, count)
-    num_groups = count // size
-    values = []
-    for n in range(count):
-        group = torch.stack([features[m] for m in range(count) if m % num_groups == n % num_groups])
-        deviation = torch.sqrt(((group - group.mean(dim=0)) ** 2).mean(dim=0) + 1e-8)
-        values.append(deviation.mean())
-    return values
-
-
-def plain_logits(state, images, masks=None):
-    features = []
-    for n in range(len(images)):
-        x = plain_branch(state, "image", images[n])
-        features.append(x if masks is None else x + plain_branch(state, "mask", masks[n]))
-    logits = []
-    for x, deviation in zip(features, plain_deviation(features), strict=True):
-        x = torch.cat([x, deviation.expand(1, 4, 4)])
-        x = plain_conv(x, state["b4.conv.weight"], state["b4.conv.bias"])
-        x = plain_linear(x.flatten(), state["b4.fc.weight"], state["b4.fc.bias"], activate=True)
-        logits.append(plain_linear(x, state["b4.out.weight"], state["b4.out.bias"], activate=False))
-    return torch.stack(logits)
+from tests.semantic.helpers import WIDTHS, build_discriminator, random_tensor
+from tests.semantic.plain import plain_conv, plain_deviation, plain_linear, plain_logits
 
 
 @pytest.mark.parametrize(("count", "resolution", "batch"), [(2, 32, 4), (3, 64, 2), (13, 32, 8), (3, 32, 1)])
 def test_logits_equal_plain_convolutions(count, resolution, batch):
-    D = build(count, resolution)
+    D = build_discriminator(count, resolution)
     images, masks = random_tensor(batch, 3, resolution, resolution), random_tensor(batch, count, resolution, resolution)
     logits = D(images, None, mask=masks)
     assert logits.shape == (batch, 1)
@@ -112,7 +27,7 @@ def test_logits_equal_plain_convolutions(count, resolution, batch):
 
 
 def test_gradients_equal_those_of_plain_convolutions():
-    D = build()
+    D = build_discriminator()
     images, masks = random_tensor(4, 3, 32, 32).requires_grad_(), random_tensor(4, 3, 32, 32, seed=2).requires_grad_()
     inputs = [images, masks, *D.parameters()]
     state = dict(D.named_buffers()) | dict(D.named_parameters())
@@ -134,7 +49,7 @@ def test_a_narrower_mask_branch_ends_in_the_same_features():
 
 
 def test_without_a_mask_the_mask_branch_is_left_alone():
-    D = build()
+    D = build_discriminator()
     images = random_tensor(2, 3, 32, 32)
     D(images, None).sum().backward()
     assert all(parameter.grad is None for parameter in D.mask.parameters())
@@ -144,7 +59,7 @@ def test_without_a_mask_the_mask_branch_is_left_alone():
 
 
 def test_statistics_of_a_batch_are_taken_in_groups_of_four():
-    D = build()
+    D = build_discriminator()
     images, masks = random_tensor(8, 3, 32, 32), random_tensor(8, 3, 32, 32, seed=2)
     logits = D(images, None, mask=masks)
     changed = images.clone()
@@ -154,7 +69,7 @@ def test_statistics_of_a_batch_are_taken_in_groups_of_four():
 
 
 def test_class_labels_change_the_logits():
-    D = build(c_dim=3)
+    D = build_discriminator(c_dim=3)
     with torch.no_grad():
         for name, parameter in D.mapping.named_parameters():
             if name.startswith("fc"):
@@ -181,7 +96,7 @@ def test_initialisation():
 @pytest.mark.parametrize("shape", [(2, 2, 32, 32), (2, 3, 16, 16), (3, 3, 32, 32)])
 def test_masks_that_do_not_fit_are_refused(shape):
     with pytest.raises((UserError, ValueError)):
-        build()(random_tensor(2, 3, 32, 32), None, mask=torch.zeros(shape))
+        build_discriminator()(random_tensor(2, 3, 32, 32), None, mask=torch.zeros(shape))
 
 
 PUBLISHED = {

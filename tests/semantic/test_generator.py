@@ -12,9 +12,10 @@ from semantic.loss import SemanticLoss
 from semantic.presets import semantic_options
 from semantic.regions import CELEBAMASK, Regions
 from tests.helpers import assert_close
-from tests.semantic.local.test_generators import plain_expand, plain_local, plain_lrelu, random_tensor, randomize
+from tests.semantic.helpers import region_names
+from tests.semantic.local.test_generators import plain_expand, plain_local, random_tensor, randomize
+from tests.semantic.plain import plain_lrelu
 from tests.semantic.test_fusion import plain_mask, plain_weights
-from tests.semantic.test_regions import region_names
 from tests.semantic.test_render import part, plain_render
 
 DEFAULTS = {
@@ -397,3 +398,19 @@ def test_sizes_of_the_paper(no_numbers, resolution):
     for optimizer in (options.G_opt_kwargs, options.D_opt_kwargs):
         assert optimizer.lr == 0.002
         assert tuple(optimizer.betas) == (0, 0.99)
+
+
+@pytest.mark.parametrize("depth_layers", [2, 4])
+def test_fixed_shapes_change_no_value_and_leave_shape_layers_alone(depth_layers):
+    G = build(double=False, depth_layers=depth_layers, transparent=(1,)).requires_grad_(True)
+    ws = G.mapping(torch.randn(2, G.z_dim), None)
+    fixed = G.synthesis.compose(ws, fixed_shapes=True)
+    for one, other in zip(fixed, G.synthesis.compose(ws), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    assert not fixed[1].requires_grad
+    fixed[0].square().sum().backward()
+    local = G.synthesis.local
+    assert local.feature_weight.grad.any()
+    reached = [local.weight.grad is not None and local.weight.grad[layer].any().item() for layer in range(4)]
+    assert reached == [layer >= depth_layers for layer in range(4)]
+    assert local.depth_weight.grad is None

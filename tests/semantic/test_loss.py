@@ -6,96 +6,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from semantic.discriminator import DualBranchDiscriminator
-from semantic.generator import Generator
 from semantic.loss import SemanticLoss, mask_consistency, mix_region_codes
 from semantic.regions import Regions
 from tests.helpers import assert_close
-from tests.semantic.test_discriminator import random_tensor, randomize
-from tests.semantic.test_regions import region_names
-
-BATCH, COUNT, RESOLUTION, COARSE = 4, 3, 32, 16
-CPU = torch.device("cpu")
-
-
-class LinearAugmentation(torch.nn.Module):
-    """A fixed linear map, another for images than for masks; notes what it is given."""
-
-    def __init__(self):
-        super().__init__()
-        self.image_weight = torch.nn.Buffer(random_tensor(3, RESOLUTION, RESOLUTION, seed=8))
-        self.mask_weight = torch.nn.Buffer(random_tensor(COUNT, RESOLUTION, RESOLUTION, seed=9))
-
-    def forward(self, images, debug_percentile=None, mask=None):
-        images = (images * self.image_weight).flip(3)
-        return images if mask is None else (images, (mask * self.mask_weight).flip(2))
-
-
-def repeatable_noise(*shape, **kwargs):
-    """Stands for torch.randn and torch.randn_like: numbers that depend on the shape alone."""
-    size = shape[0].shape if isinstance(shape[0], torch.Tensor) else shape
-    size = size[0] if isinstance(size[0], (tuple, list)) else size
-    return torch.cos(torch.arange(math.prod(size)) * 2.3).reshape(size) * math.sqrt(2)
-
-
-@pytest.fixture
-def fixed_noise(monkeypatch):
-    """Losses render with random noise; here it comes out the same each time."""
-    monkeypatch.setattr(torch, "randn", repeatable_noise)
-    monkeypatch.setattr(torch, "randn_like", repeatable_noise)
-
-
-@pytest.fixture
-def G():
-    network = Generator(
-        4, 0, 5, RESOLUTION, 3,
-        regions={"names": region_names(COUNT), "transparent": [2]},
-        mapping_kwargs={"num_layers": 2},
-        synthesis_kwargs={
-            "coarse_size": COARSE, "coarse_channels": 4, "local_channels": 3, "local_layers": 3, "base_layers": 1,
-            "depth_layers": 2, "min_feat_size": 8, "channels": {8: 3, 16: 3, 32: 2},
-        },
-    )  # fmt: skip
-    randomize(network)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name.startswith("mapping.") and name.endswith("weight"):
-                parameter.mul_(100)  # stored divided by the learning rate multiplier
-    return network.requires_grad_(False)
-
-
-@pytest.fixture
-def D():
-    network = DualBranchDiscriminator(0, RESOLUTION, 3, COUNT, channels={4: 3, 8: 3, 16: 2, 32: 2})
-    return randomize(network, seed=5).requires_grad_(False)
-
-
-def build(G, D, augment=True, **kwargs):
-    return SemanticLoss(CPU, G, D, augment_pipe=LinearAugmentation() if augment else None, **kwargs)
-
-
-def latents():
-    return random_tensor(BATCH, 4, seed=3), torch.zeros(BATCH, 0)
-
-
-def reals():
-    generator = torch.Generator().manual_seed(4)
-    size = (BATCH, RESOLUTION, RESOLUTION)
-    image = torch.randint(0, 256, (BATCH, 3, RESOLUTION, RESOLUTION), generator=generator, dtype=torch.uint8)
-    mask = torch.randint(0, COUNT, size, generator=generator, dtype=torch.uint8)
-    return {"image": image, "mask": mask, "label": torch.zeros(BATCH, 0)}
-
-
-def plain_reals():
-    real = reals()
-    masks = torch.stack([2 * (real["mask"] == k).float() - 1 for k in range(COUNT)], dim=1)
-    return real["image"].float() / 127.5 - 1, masks
-
-
-def judge(loss, D, images, masks):
-    if loss.augment_pipe is not None:
-        images, masks = loss.augment_pipe(images, mask=masks)
-    return D(images, torch.zeros(len(images), 0), mask=masks)
+from tests.semantic.helpers import (
+    BATCH,
+    COARSE,
+    COUNT,
+    CPU,
+    RESOLUTION,
+    accumulate,
+    build_loss,
+    check_gradients,
+    judge,
+    latents,
+    plain_reals,
+    random_tensor,
+    region_names,
+    repeatable_noise,
+)
 
 
 def plain_consistency(coarse, mask):
@@ -109,31 +38,6 @@ def plain_consistency(coarse, mask):
                     total = total + (coarse[n, k, y, x] - tile.sum() / step**2) ** 2
                     count += 1
     return total / count
-
-
-def gradients(network):
-    return {name: parameter.grad for name, parameter in network.named_parameters()}
-
-
-def accumulate(loss, trained, phase, gain=1.0):
-    """Gradients that one phase leaves on the trained network."""
-    trained.requires_grad_(True)
-    z, c = latents()
-    loss.accumulate_gradients(phase, reals(), z, c, gain)
-    trained.requires_grad_(False)
-    return gradients(trained)
-
-
-def check_gradients(actual, network, value, tolerance=1e-3, floor=1e-6):
-    """`value` is a scalar that was computed while the network's parameters required gradients."""
-    names, parameters = zip(*network.named_parameters(), strict=True)
-    plain = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
-    scale = max(gradient.abs().max().item() for gradient in plain)
-    assert scale > 0
-    for name, expected in zip(names, plain, strict=True):
-        got = torch.zeros_like(expected) if actual[name] is None else actual[name]
-        worst = (got - expected).abs().max().item()
-        assert worst <= tolerance * expected.abs().max().item() + floor * scale, f"{name}: {worst:.3g}"
 
 
 @pytest.mark.parametrize("sizes", [(8, 32), (8, 8), (4, 16)])
@@ -154,7 +58,7 @@ def test_mask_consistency_trains_both_masks():
 
 @pytest.mark.parametrize("augment", [True, False])
 def test_generator_step_is_the_non_saturating_loss_and_the_mask_term(G, D, fixed_noise, augment):
-    loss = build(G, D, augment, style_mixing_prob=0)
+    loss = build_loss(G, D, augment, style_mixing_prob=0)
     actual = accumulate(loss, G, "Gmain")
     G.requires_grad_(True)
     z, c = latents()
@@ -166,14 +70,14 @@ def test_generator_step_is_the_non_saturating_loss_and_the_mask_term(G, D, fixed
 
 
 def test_mask_weight(G, D, fixed_noise):
-    actual = accumulate(build(G, D, style_mixing_prob=0, mask_weight=0), G, "Gmain")
+    actual = accumulate(build_loss(G, D, style_mixing_prob=0, mask_weight=0), G, "Gmain")
     G.requires_grad_(True)
     out = G.synthesis(G.mapping(*latents()), noise_mode="random", return_mask=True)
-    check_gradients(actual, G, F.softplus(-judge(build(G, D), D, out.image, out.mask)).mean())
+    check_gradients(actual, G, F.softplus(-judge(build_loss(G, D), D, out.image, out.mask)).mean())
 
 
 def test_discriminator_step_is_the_logistic_loss_on_pairs(G, D, fixed_noise):
-    loss = build(G, D, style_mixing_prob=0)
+    loss = build_loss(G, D, style_mixing_prob=0)
     actual = accumulate(loss, D, "Dmain")
     D.requires_grad_(True)
     out = G.synthesis(G.mapping(*latents()), noise_mode="random", return_mask=True)
@@ -198,7 +102,7 @@ def plain_r1(loss, D, gamma, gamma_mask):
     ("gammas", "gain"), [({}, 16), ({"r1_gamma": 3, "r1_gamma_mask": 0}, 1), ({"r1_gamma": 0, "r1_gamma_mask": 7}, 2)]
 )
 def test_r1_on_image_and_mask_before_augmentation(G, D, augment, gammas, gain):
-    loss = build(G, D, augment, **gammas)
+    loss = build_loss(G, D, augment, **gammas)
     actual = accumulate(loss, D, "Dreg", gain)
     D.requires_grad_(True)
     value = gain * plain_r1(loss, D, gammas.get("r1_gamma", 10), gammas.get("r1_gamma_mask", 1000))
@@ -206,7 +110,7 @@ def test_r1_on_image_and_mask_before_augmentation(G, D, augment, gammas, gain):
 
 
 def test_both_parts_of_the_discriminator_at_once(G, D, fixed_noise):
-    loss = build(G, D, style_mixing_prob=0)
+    loss = build_loss(G, D, style_mixing_prob=0)
     actual = accumulate(loss, D, "Dboth")
     D.requires_grad_(True)
     out = G.synthesis(G.mapping(*latents()), noise_mode="random", return_mask=True)
@@ -229,7 +133,7 @@ def plain_lengths(G, expanded):
 
 
 def test_path_length_on_expanded_latents(G, D, fixed_noise):
-    loss = build(G, D, style_mixing_prob=0)
+    loss = build_loss(G, D, style_mixing_prob=0)
     z, c = latents()
     half = BATCH // 2
     mean = torch.zeros([])
@@ -248,16 +152,16 @@ def test_path_length_on_expanded_latents(G, D, fixed_noise):
 
 
 def test_running_mean_of_path_lengths_is_kept(G, D):
-    loss = build(G, D)
+    loss = build_loss(G, D)
     accumulate(loss, G, "Greg")
-    other = build(G, D)
+    other = build_loss(G, D)
     assert other.state_dict()["pl_mean"] == 0
     other.load_state_dict(loss.state_dict())
     assert other.state_dict()["pl_mean"] == loss.state_dict()["pl_mean"] > 0
 
 
 def test_path_length_can_be_left_out(G, D):
-    assert all(grad is None for grad in accumulate(build(G, D, pl_weight=0), G, "Greg").values())
+    assert all(grad is None for grad in accumulate(build_loss(G, D, pl_weight=0), G, "Greg").values())
 
 
 def plain_mix(ws, other, count, base_layers, choice):
@@ -334,20 +238,20 @@ def test_probability_of_style_mixing_concerns_whole_batches(probability, expecte
 @pytest.mark.parametrize("name", ["Gmain", "Greg", "Gboth", "Dmain", "Dreg", "Dboth"])
 def test_a_phase_leaves_gradients_on_its_own_network_alone(G, D, name):
     trained, other = (G, D) if name[0] == "G" else (D, G)
-    accumulate(build(G, D), trained, name)
+    accumulate(build_loss(G, D), trained, name)
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in trained.parameters())
     assert all(parameter.grad is None for parameter in other.parameters())
 
 
 def test_discriminator_step_does_not_touch_a_generator_that_could_be_trained(G, D):
     G.requires_grad_(True)
-    accumulate(build(G, D), D, "Dboth")
+    accumulate(build_loss(G, D), D, "Dboth")
     assert all(parameter.grad is None for parameter in G.parameters())
 
 
 @pytest.mark.parametrize("phase", ["Gboth", "Dboth"])
 def test_reduced_precision_runs(G, D, phase):
     trained = G if phase[0] == "G" else D
-    found = accumulate(build(G, D, precision="bf16"), trained, phase)
+    found = accumulate(build_loss(G, D, precision="bf16"), trained, phase)
     assert all(torch.isfinite(grad).all() for grad in found.values() if grad is not None)
     assert any(grad is not None and grad.any() for grad in found.values())

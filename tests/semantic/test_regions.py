@@ -7,10 +7,7 @@ import torch
 from dnnlib import UserError
 from semantic.masks import mask_to_indices, one_hot
 from semantic.regions import Regions, distinct_colors
-
-
-def region_names(count):
-    return ["background", *(f"part{k}" for k in range(1, count))]
+from tests.semantic.helpers import region_names
 
 
 def plain_slot(k, layer, base_layers, depth_layers):

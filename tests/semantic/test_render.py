@@ -9,15 +9,8 @@ import torch.nn.functional as F
 from dnnlib import UserError
 from semantic.render import RenderConv, RenderHead, RenderNetwork, channel_table
 from tests.helpers import assert_close
-from tests.semantic.local.test_generators import plain_conv1x1, plain_lrelu, random_tensor, randomize
-
-
-def plain_low_pass(x, before, after, gain=1):
-    """[C, H, W] filtered by the outer product of [1, 3, 3, 1] / 8, zeros around."""
-    line = torch.tensor([1, 3, 3, 1], dtype=x.dtype) / 8
-    kernel = torch.outer(line, line) * gain
-    padded = F.pad(x, (before, after, before, after))
-    return torch.stack([F.conv2d(plane[None, None], kernel[None, None])[0, 0] for plane in padded])
+from tests.semantic.local.test_generators import plain_conv1x1, random_tensor, randomize
+from tests.semantic.plain import plain_low_pass, plain_lrelu
 
 
 def plain_upsample(x):

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from semantic.local.generators import FourierFeatures, LocalGenerators, pixel_grid
 from semantic.regions import Regions
 from tests.helpers import assert_close
-from tests.semantic.test_regions import plain_slot, region_names
+from tests.semantic.helpers import region_names
+from tests.semantic.plain import plain_lrelu
+from tests.semantic.test_regions import plain_slot
 
 
 def randomize(module, seed=0):
@@ -24,10 +26,6 @@ def randomize(module, seed=0):
 
 def random_tensor(*shape, seed=1):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def plain_lrelu(x):
-    return torch.where(x > 0, x, 0.2 * x) * math.sqrt(2)
 
 
 def plain_features(coords, img_resolution):

@@ -6,11 +6,17 @@ import torch
 from semantic import generator
 from semantic.terms.locality import ABSENT, EDITS, HALF_LIFE, LEAST_LEAK, Locality
 from tests.helpers import assert_close
-from tests.semantic import test_generator
-from tests.semantic.test_discriminator import random_tensor
-from tests.semantic.test_loss import BATCH, COUNT, CPU, RESOLUTION, accumulate, build, check_gradients, gradients
-from tests.semantic.test_loss import D as D  # a fixture
-from tests.semantic.test_loss import G as G
+from tests.semantic.helpers import (
+    BATCH,
+    COUNT,
+    CPU,
+    RESOLUTION,
+    accumulate,
+    build_loss,
+    check_gradients,
+    gradients,
+    random_tensor,
+)
 
 
 def everywhere_visible(G, missing=None):
@@ -57,7 +63,7 @@ def test_the_term_is_the_leak_of_one_code_of_one_region(G, D, monkeypatch, codes
     monkeypatch.setattr(torch, "randn_like", lambda x: others)
     monkeypatch.setattr(Locality, "choose", lambda self, mask, edits: torch.tensor([codes]))
     G.requires_grad_(True)
-    build(G, D, locality_weight=2).locality_step(z, torch.zeros(16, 0))
+    build_loss(G, D, locality_weight=2).terms["locality"].step(z, torch.zeros(16, 0))
     actual = gradients(G)
     shape_layers = actual["synthesis.local.weight"][: G.synthesis.local.depth_layers]
     assert not shape_layers.any()
@@ -126,24 +132,25 @@ def test_codes_that_leak_and_regions_that_are_there_are_tried_most():
 
 def test_the_sums_are_kept(G, D):
     everywhere_visible(G)
-    loss = build(G, D, locality_weight=1)
+    loss = build_loss(G, D, locality_weight=1)
     accumulate(loss, G, "Greg")
-    assert not loss.locality.sums.any()
+    assert not loss.terms["locality"].locality.sums.any()
     accumulate(loss, G, "Gmain")
-    assert loss.locality.sums.abs().max() > 0
-    other = build(G, D)
+    assert loss.terms["locality"].locality.sums.abs().max() > 0
+    other = build_loss(G, D, locality_weight=1)
     other.load_state_dict(loss.state_dict())
-    assert torch.equal(other.locality.sums, loss.locality.sums)
-    assert any(tensor is loss.locality.sums for tensor in loss.running())
+    assert torch.equal(other.terms["locality"].locality.sums, loss.terms["locality"].locality.sums)
+    assert any(tensor is loss.terms["locality"].locality.sums for tensor in loss.running())
 
 
 @pytest.mark.parametrize(("batch", "renders"), [(1, 2), (8, 2), (12, 3), (16, 4), (31, 4), (64, 16)])
 def test_a_quarter_of_the_batch_is_rendered(G, D, monkeypatch, batch, renders):
-    loss, counts = build(G, D, locality_weight=1), []
-    render = loss.render
-    monkeypatch.setattr(loss, "render", lambda ws: counts.append(len(ws)) or render(ws))
+    loss, counts = build_loss(G, D, locality_weight=1), []
+    term = loss.terms["locality"]
+    render = term.render
+    monkeypatch.setattr(term, "render", lambda ws: counts.append(len(ws)) or render(ws))
     G.requires_grad_(True)
-    loss.locality_step(torch.randn(batch, 4), torch.zeros(batch, 0))
+    term.step(torch.randn(batch, 4), torch.zeros(batch, 0))
     assert sum(counts) == renders
 
 
@@ -153,7 +160,7 @@ def test_a_network_learns_to_keep_edits_in_their_regions(G, D):
     with torch.no_grad():  # the term looks at what a picture shows
         for resolution in (16, 32):
             getattr(G.synthesis.render, f"b{resolution}").to_rgb.gain.mul_(0.1)
-    loss = build(G, D, locality_weight=1)
+    term = build_loss(G, D, locality_weight=1).terms["locality"]
     z, others = torch.randn(32, 4), torch.randn(32, 4)
     codes = torch.arange(32) % (2 * COUNT)
 
@@ -161,7 +168,7 @@ def test_a_network_learns_to_keep_edits_in_their_regions(G, D):
         with torch.no_grad():
             ws, changed = G.mapping(z, None), G.mapping(z, None)
             changed[torch.arange(32), codes + 1] = G.mapping(others, None)[torch.arange(32), codes + 1]
-            (before, first), (after, second) = loss.render(ws), loss.render(changed)
+            (before, first), (after, second) = term.render(ws), term.render(changed)
             return Locality(COUNT, CPU).term(codes, after - before, first, second).item()
 
     start = leak()
@@ -169,22 +176,6 @@ def test_a_network_learns_to_keep_edits_in_their_regions(G, D):
     optimizer = torch.optim.Adam(G.synthesis.render.parameters(), 0.01)
     for _ in range(60):
         optimizer.zero_grad()
-        loss.locality_step(torch.randn(64, 4), torch.zeros(64, 0))
+        term.step(torch.randn(64, 4), torch.zeros(64, 0))
         optimizer.step()
     assert leak() < start - 0.03
-
-
-@pytest.mark.parametrize("depth_layers", [2, 4])
-def test_fixed_shapes_change_no_value_and_leave_shape_layers_alone(depth_layers):
-    G = test_generator.build(double=False, depth_layers=depth_layers, transparent=(1,)).requires_grad_(True)
-    ws = G.mapping(torch.randn(2, G.z_dim), None)
-    fixed = G.synthesis.compose(ws, fixed_shapes=True)
-    for one, other in zip(fixed, G.synthesis.compose(ws), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
-    assert not fixed[1].requires_grad
-    fixed[0].square().sum().backward()
-    local = G.synthesis.local
-    assert local.feature_weight.grad.any()
-    reached = [local.weight.grad is not None and local.weight.grad[layer].any().item() for layer in range(4)]
-    assert reached == [layer >= depth_layers for layer in range(4)]
-    assert local.depth_weight.grad is None

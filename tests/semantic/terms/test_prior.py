@@ -16,11 +16,18 @@ from semantic.terms.prior import (
     mean_squares,
 )
 from tests.helpers import assert_close
-from tests.semantic import test_loss
-from tests.semantic.test_discriminator import random_tensor
-from tests.semantic.test_loss import CPU, D, G, fixed_noise  # noqa: F401 - fixtures
+from tests.semantic.helpers import (
+    COUNT,
+    CPU,
+    accumulate,
+    build_loss,
+    check_gradients,
+    judge,
+    latents,
+    plain_reals,
+    random_tensor,
+)
 
-COUNT = test_loss.COUNT
 NONE = torch.zeros([])
 
 
@@ -239,60 +246,51 @@ def test_a_region_behind_all_others_comes_back():
     assert descend(depth, real, steps=400).divergence() < 0.01
 
 
-def prior_loss(G, D, **kwargs):  # noqa: F811
+def prior_loss(G, D, **kwargs):
     weights = {"prior_weight": 5, "prior_outlines": 0.5, **kwargs}
-    return test_loss.build(G, D, style_mixing_prob=0, mask_weight=0, **weights)
+    return build_loss(G, D, style_mixing_prob=0, mask_weight=0, **weights)
 
 
-def test_G_is_drawn_to_the_mean_of_real_masks(G, D, fixed_noise):  # noqa: F811
+def test_G_is_drawn_to_the_mean_of_real_masks(G, D, fixed_noise):
     loss = prior_loss(G, D)
-    test_loss.accumulate(loss, D, "Dmain")
-    actual = test_loss.accumulate(loss, G, "Gmain")
+    accumulate(loss, D, "Dmain")
+    actual = accumulate(loss, G, "Gmain")
     G.requires_grad_(True)
-    out = G.synthesis(G.mapping(*test_loss.latents()), noise_mode="random", return_mask=True)
-    real = mean_shares(test_loss.plain_reals()[1])
+    out = G.synthesis(G.mapping(*latents()), noise_mode="random", return_mask=True)
+    real = mean_shares(plain_reals()[1])
     batch = mean_shares(out.coarse_mask)
     too_much = ((batch.detach() - real) / (real + FLOOR)).clamp(0, LARGEST_EXCESS)
     pull = ((too_much - real / batch.detach()) * batch).sum(dim=0).mean()
-    theirs, ours = mean_squares(test_loss.plain_reals()[1]), mean_squares(out.coarse_mask)
+    theirs, ours = mean_squares(plain_reals()[1]), mean_squares(out.coarse_mask)
     ratio = (ours.detach() / theirs).log().clamp(-LARGEST_PULL, LARGEST_PULL)
     pull = pull + (real.mean(dim=(1, 2)) * ratio / ours.detach() * ours).sum()
     size = out.coarse_mask.shape[-1]
-    theirs = mean_outlines(F.adaptive_avg_pool2d(test_loss.plain_reals()[1], size))
+    theirs = mean_outlines(F.adaptive_avg_pool2d(plain_reals()[1], size))
     ours = mean_outlines(out.coarse_mask)
     pull = pull + 0.5 * (theirs * (ours.detach() / theirs).log().clamp(0, LARGEST_PULL) / ours.detach() * ours).sum()
-    logits = test_loss.judge(loss, D, out.image, out.mask)
-    test_loss.check_gradients(actual, G, F.softplus(-logits).mean() + 5 * pull)
+    logits = judge(loss, D, out.image, out.mask)
+    check_gradients(actual, G, F.softplus(-logits).mean() + 5 * pull)
 
 
-def test_nothing_is_asked_of_the_first_step_of_G_which_comes_before_the_data(G, D):  # noqa: F811
+def test_nothing_is_asked_of_the_first_step_of_G_which_comes_before_the_data(G, D):
     loss = prior_loss(G, D)
     shares = random_shares(COUNT, 3).requires_grad_()
-    loss.prior.observe("generated", shares, random_squares(COUNT, 3), random_outlines(COUNT, 3), 8)
-    (gradient,) = torch.autograd.grad(loss.prior.term(shares), shares)
+    loss.terms["prior"].prior.observe("generated", shares, random_squares(COUNT, 3), random_outlines(COUNT, 3), 8)
+    (gradient,) = torch.autograd.grad(loss.terms["prior"].prior.term(shares), shares)
     assert (gradient == 0).all()
 
 
-def test_without_a_weight_nothing_is_observed(G, D):  # noqa: F811
-    loss = test_loss.build(G, D)
-    test_loss.accumulate(loss, D, "Dmain")
-    test_loss.accumulate(loss, G, "Gmain")
-    assert all(tensor.abs().max() == 0 for tensor in loss.prior.running())
+def test_without_a_weight_there_is_no_term(G, D):
+    assert build_loss(G, D).terms == {}
 
 
-def test_means_go_on_with_the_run(G, D):  # noqa: F811
+def test_means_go_on_with_the_run(G, D):
     loss, again = prior_loss(G, D), prior_loss(G, D)
-    test_loss.accumulate(loss, D, "Dmain")
-    test_loss.accumulate(loss, G, "Gmain")
+    accumulate(loss, D, "Dmain")
+    accumulate(loss, G, "Gmain")
     again.load_state_dict(loss.state_dict())
-    assert all(torch.equal(one, other) for one, other in zip(loss.prior.running(), again.prior.running(), strict=True))
-    assert all(any(tensor is kept for kept in loss.running()) for tensor in loss.prior.running())
-    state, whole = loss.state_dict(), loss.prior.running()
-    state["prior"] = state["prior"][:6]  # of a run before outlines, whose options lack them
-    before = prior_loss(G, D, prior_outlines=0)
-    before.load_state_dict(state)
-    assert all(torch.equal(one, other) for one, other in zip(before.prior.running(), whole[:6], strict=True))
-    test_loss.accumulate(before, D, "Dmain")
-    test_loss.accumulate(before, G, "Gmain")
-    assert before.prior.outlines == {}
-    loss.load_state_dict({"pl_mean": loss.pl_mean})  # of a run before there was one
+    running = loss.terms["prior"].running()
+    assert all(tensor.any() for tensor in running)
+    for one, other in zip(running, again.terms["prior"].running(), strict=True):
+        assert torch.equal(one, other)
+    assert all(any(tensor is kept for kept in loss.running()) for tensor in running)

@@ -5,17 +5,25 @@ import torch
 import torch.nn.functional as F
 
 from semantic.discriminator import DualBranchDiscriminator
-from semantic.loss import segmentation_loss
 from semantic.presets import semantic_options
 from semantic.regions import Regions
+from semantic.terms.segmentation import segmentation_loss
 from tests.helpers import assert_close
-from tests.semantic import test_loss
-from tests.semantic.test_discriminator import build, plain_conv, plain_features, plain_logits, random_tensor, randomize
-from tests.semantic.test_loss import G, fixed_noise, gradients  # noqa: F401 - fixtures
+from tests.semantic.helpers import (
+    COUNT,
+    accumulate,
+    build_discriminator,
+    build_loss,
+    check_gradients,
+    gradients,
+    latents,
+    plain_reals,
+    random_tensor,
+    randomize,
+)
+from tests.semantic.plain import plain_conv, plain_features, plain_logits
 from training import warm_start
 from training.configurations import FROM_DATA
-
-COUNT = test_loss.COUNT
 
 
 @pytest.fixture
@@ -44,7 +52,7 @@ def plain_scores(state, image):
 
 @pytest.mark.parametrize(("count", "resolution"), [(3, 32), (13, 64)])
 def test_scores_equal_plain_convolutions(count, resolution):
-    D = build(count, resolution, segmentation=True)
+    D = build_discriminator(count, resolution, segmentation=True)
     images, masks = random_tensor(2, 3, resolution, resolution), random_tensor(2, count, resolution, resolution)
     logits, scores = D(images, None, mask=masks, return_segmentation=True)
     assert_close(logits, plain_logits(D.state_dict(), images, masks), 1e-4)
@@ -54,7 +62,7 @@ def test_scores_equal_plain_convolutions(count, resolution):
 
 
 def test_logits_are_the_same_with_and_without_the_scores():
-    D = build(segmentation=True)
+    D = build_discriminator(segmentation=True)
     images, masks = random_tensor(2, 3, 32, 32), random_tensor(2, 3, 32, 32)
     assert torch.equal(D(images, None, mask=masks, return_segmentation=True)[0], D(images, None, mask=masks))
 
@@ -90,35 +98,35 @@ def judge(loss, D, images, masks):
     return logits, plain_segmentation_loss(scores, masks)
 
 
-def test_G_is_taught_by_the_masks_of_its_own_pairs(G, D, fixed_noise):  # noqa: F811
-    loss = test_loss.build(G, D, style_mixing_prob=0, mask_weight=0, segmentation_weight=3)
-    actual = test_loss.accumulate(loss, G, "Gmain")
+def test_G_is_taught_by_the_masks_of_its_own_pairs(G, D, fixed_noise):
+    loss = build_loss(G, D, style_mixing_prob=0, mask_weight=0, segmentation_weight=3)
+    actual = accumulate(loss, G, "Gmain")
     G.requires_grad_(True)
-    out = G.synthesis(G.mapping(*test_loss.latents()), noise_mode="random", return_mask=True)
+    out = G.synthesis(G.mapping(*latents()), noise_mode="random", return_mask=True)
     logits, term = judge(loss, D, out.image, out.mask)
-    test_loss.check_gradients(actual, G, F.softplus(-logits).mean() + 3 * term)
+    check_gradients(actual, G, F.softplus(-logits).mean() + 3 * term)
 
 
-def test_D_is_taught_by_real_pairs_alone(G, D, fixed_noise):  # noqa: F811
-    loss = test_loss.build(G, D, style_mixing_prob=0, segmentation_weight=3)
-    actual = test_loss.accumulate(loss, D, "Dmain")
+def test_D_is_taught_by_real_pairs_alone(G, D, fixed_noise):
+    loss = build_loss(G, D, style_mixing_prob=0, segmentation_weight=3)
+    actual = accumulate(loss, D, "Dmain")
     D.requires_grad_(True)
-    out = G.synthesis(G.mapping(*test_loss.latents()), noise_mode="random", return_mask=True)
+    out = G.synthesis(G.mapping(*latents()), noise_mode="random", return_mask=True)
     fake, _ = judge(loss, D, out.image, out.mask)
-    real, term = judge(loss, D, *test_loss.plain_reals())
-    test_loss.check_gradients(actual, D, F.softplus(fake).mean() + F.softplus(-real).mean() + 3 * term)
+    real, term = judge(loss, D, *plain_reals())
+    check_gradients(actual, D, F.softplus(fake).mean() + F.softplus(-real).mean() + 3 * term)
 
 
-def test_R1_leaves_the_head_alone(G, D):  # noqa: F811
-    test_loss.accumulate(test_loss.build(G, D, segmentation_weight=3), D, "Dreg")
+def test_R1_leaves_the_head_alone(G, D):
+    accumulate(build_loss(G, D, segmentation_weight=3), D, "Dreg")
     assert all(gradient is None for name, gradient in gradients(D).items() if name.startswith("segmentation."))
 
 
 @pytest.mark.parametrize("phase", ["Gmain", "Dmain"])
-def test_reduced_precision_runs(G, D, phase):  # noqa: F811
+def test_reduced_precision_runs(G, D, phase):
     trained = G if phase == "Gmain" else D
-    loss = test_loss.build(G, D, segmentation_weight=3, precision="bf16")
-    assert all(g.isfinite().all() for g in test_loss.accumulate(loss, trained, phase).values() if g is not None)
+    loss = build_loss(G, D, segmentation_weight=3, precision="bf16")
+    assert all(g.isfinite().all() for g in accumulate(loss, trained, phase).values() if g is not None)
 
 
 @pytest.mark.parametrize("resolution", [64, 256])
@@ -133,11 +141,11 @@ def test_recipes_have_it_below_256_only(resolution):
 def test_networks_to_resume_get_a_head_or_lose_it_with_the_run():
     for theirs in (False, True):
         for ours in (False, True):
-            source = build(segmentation=theirs)
+            source = build_discriminator(segmentation=theirs)
             own = {"class_name": "semantic.discriminator.DualBranchDiscriminator", "segmentation": ours}
             kwargs = warm_start.inherit_arguments(own, source, FROM_DATA)
             assert kwargs.segmentation == ours
-            target = build(segmentation=ours)
+            target = build_discriminator(segmentation=ours)
             warm_start.copy_networks({"D": source}, {"D": target})
             images = random_tensor(2, 3, 32, 32)
             assert torch.equal(target(images, None), source(images, None))
