@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from dnnlib import UserError
 from semantic.render import channel_table
 from torch_utils import persistence
+from training.growing import extended_channels, needed_channels, new_sizes, passing_state, silenced
 from training.layers import Conv2dLayer
 from training.networks import DiscriminatorBlock, DiscriminatorEpilogue, MappingNetwork
 
@@ -53,6 +54,12 @@ class Branch(torch.nn.Module):
         """[N, in, R, R] -> [N, channels[4], 4, 4]."""
         return self.features(pixels)[-1]
 
+    def passing_state(self, source: "Branch") -> dict[str, torch.Tensor]:
+        """State of the blocks that `source`, a branch for smaller inputs, does not have; see `training.growing`."""
+        largest = source.resolutions[0]
+        blocks = {f"b{r}": getattr(self, f"b{r}") for r in self.resolutions if r > largest}
+        return passing_state(blocks, getattr(source, f"b{largest}").fromrgb)
+
     def features(self, pixels: torch.Tensor) -> list[torch.Tensor]:
         """[N, in, R, R] -> what every block makes of it, [N, channels[r], r, r] from r = R/2 down to 4."""
         x, found = None, []
@@ -89,6 +96,16 @@ class SegmentationHead(torch.nn.Module):
             x = fine(feature + F.interpolate(coarse(x), scale_factor=2, mode="nearest"))
         return F.pixel_shuffle(self.scores(x), 2)
 
+    def grown_state(self, source: "SegmentationHead") -> dict[str, torch.Tensor]:
+        """State of a head for smaller images as one of this; steps that it does not have learn from scores of zero."""
+        state, new = {}, len(self.coarse) - len(source.coarse)
+        for key, tensor in source.state_dict().items():
+            part, _, rest = key.partition(".")
+            number, _, name = rest.partition(".")
+            if part != "scores":
+                state[f"{part}.{int(number) + new}.{name}"] = tensor
+        return state | silenced(self.scores, "scores")
+
 
 @persistence.persistent_class
 class DualBranchDiscriminator(torch.nn.Module):
@@ -105,6 +122,7 @@ class DualBranchDiscriminator(torch.nn.Module):
         channel_base, channel_max: widths, see `channel_table`.
         channels: overrides the table with explicit widths, {resolution: channels}.
         mask_width: width of the mask's branch as a share of the image's; both end in the same number of features.
+        mask_least: least widths of the mask's branch, {resolution: channels}, in networks that have grown.
         cmap_dim: width of the mapped label; None chooses the width at 4×4.
         block_kwargs, mapping_kwargs, epilogue_kwargs: options of the parts of `training.networks.Discriminator`.
         segmentation: also find the regions in the image, see `SegmentationHead`.
@@ -120,6 +138,7 @@ class DualBranchDiscriminator(torch.nn.Module):
         channel_max: int = 512,
         channels: Mapping[int, int] | None = None,
         mask_width: float = 1,
+        mask_least: Mapping[int, int] | None = None,
         cmap_dim: int | None = None,
         block_kwargs: Mapping[str, Any] | None = None,
         mapping_kwargs: Mapping[str, Any] | None = None,
@@ -136,7 +155,8 @@ class DualBranchDiscriminator(torch.nn.Module):
         else:
             channels = channel_table(img_resolution, channel_base, channel_max)
         self.image = Branch(img_resolution, img_channels, channels, block_kwargs)
-        narrow = {r: n if r == 4 else max(1, round(n * mask_width)) for r, n in channels.items()}
+        least = {int(r): int(n) for r, n in (mask_least or {}).items()}
+        narrow = {r: n if r == 4 else max(least.get(r, 1), round(n * mask_width)) for r, n in channels.items()}
         self.mask = Branch(img_resolution, num_regions, narrow, block_kwargs)
         cmap_dim = (channels[4] if cmap_dim is None else cmap_dim) if c_dim > 0 else 0
         if c_dim > 0:
@@ -162,6 +182,29 @@ class DualBranchDiscriminator(torch.nn.Module):
             f"{self.img_resolution}×{self.img_resolution}×{self.img_channels}, c_dim {self.c_dim}, "
             f"{self.num_regions} regions"
         )
+
+    @staticmethod
+    def grown_arguments(
+        arguments: dict[str, Any], source: "DualBranchDiscriminator", img_resolution: int
+    ) -> dict[str, Any]:
+        """Arguments of a discriminator that grows from `source`: new blocks are wide enough to pass masks on."""
+        sizes = new_sizes(source.img_resolution, img_resolution)
+        least = {int(r): n for r, n in (arguments.get("mask_least") or {}).items()}
+        grown = {**arguments, "mask_least": least | dict.fromkeys(sizes, needed_channels(source.num_regions))}
+        if grown.get("channels"):
+            grown["channels"] = extended_channels(grown["channels"], source.img_resolution, img_resolution)
+        return grown
+
+    def grown_state(self, source: "DualBranchDiscriminator") -> dict[str, torch.Tensor]:
+        """State of a discriminator of smaller pairs as one of this, which judges them at half their size at first."""
+        state = {key: t for key, t in source.state_dict().items() if not key.startswith("segmentation.")}
+        for name in ("image", "mask"):
+            branch = getattr(self, name).passing_state(getattr(source, name))
+            state |= {f"{name}.{key}": tensor for key, tensor in branch.items()}
+        if self.segmentation is not None and source.segmentation is not None:
+            head = self.segmentation.grown_state(source.segmentation)
+            state |= {f"segmentation.{key}": tensor for key, tensor in head.items()}
+        return state
 
     def region_axes(self) -> dict[str, int]:
         """Names of the tensors that hold something for each region, and the axis along which regions are."""

@@ -12,6 +12,7 @@ from semantic.region_transfer import RegionTakeover
 from semantic.regions import BASE_LAYERS, Regions
 from semantic.render import RenderNetwork, channel_table
 from torch_utils import persistence
+from training.growing import extended_channels, new_sizes, silenced
 from training.networks import MappingNetwork
 
 
@@ -256,6 +257,32 @@ class Generator(torch.nn.Module):
         """Pictures for the training grids, by file name suffix: the image and the coloured mask, each in [-1, 1]."""
         out = self(z, c, return_mask=True, **kwargs)
         return {"": out.image, "_mask": self.regions.paint(out.mask)}
+
+    @staticmethod
+    def grown_arguments(arguments: dict[str, Any], source: "Generator", img_resolution: int) -> dict[str, Any]:
+        """Arguments of a generator that grows from `source` to `img_resolution`; its coarse size stays.
+
+        Local generators on a finer grid would make another picture of the same features: 30 dB, not the same one.
+        """
+        kwargs = dict(arguments.get("synthesis_kwargs") or {})
+        if kwargs.get("channels"):
+            kwargs["channels"] = extended_channels(kwargs["channels"], source.img_resolution, img_resolution)
+        return {**arguments, "synthesis_kwargs": kwargs}
+
+    def grown_state(self, source: "Generator") -> dict[str, torch.Tensor]:
+        """State of a generator of smaller images as one of this: new stages add nothing to image and mask at first.
+
+        Frequencies that the source did not have start with weight zero.
+        """
+        position = "synthesis.local.position"
+        state = source.state_dict()
+        ours, theirs = (network.get_submodule(position) for network in (self, source))
+        state[f"{position}.weight"] = ours.grown_weight(theirs)
+        for resolution in new_sizes(source.img_resolution, self.img_resolution):
+            stage = getattr(self.synthesis.render, f"b{resolution}")
+            for name in ("to_rgb", "to_seg"):
+                state |= silenced(getattr(stage, name), f"synthesis.render.b{resolution}.{name}")
+        return state
 
     def region_axes(self) -> dict[str, int]:
         """Names of the tensors that hold something for each region, and the axis along which regions are."""

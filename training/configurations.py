@@ -56,7 +56,7 @@ def new_run(args: EasyDict, device: str) -> EasyDict:
         options.update(stylegan2_options(args.cfg, training_set.resolution, processes, precision))
     options.metric_plugins = ["semantic.metrics"] if args.cfg.startswith("semantic") else []
     if source is not None:
-        inherit_architecture(options, source)
+        inherit_architecture(options, source, training_set.resolution)
     apply_losses(args, options)
     if args.cbase is not None:
         for widths in (options.G_kwargs.synthesis_kwargs, options.D_kwargs):
@@ -83,11 +83,13 @@ def load_network(path: str) -> EasyDict:
     return call_func_by_name(path, func_name="legacy.load_network")
 
 
-def inherit_architecture(options: EasyDict, source: EasyDict) -> None:
+def inherit_architecture(options: EasyDict, source: EasyDict, resolution: int) -> None:
     """Build networks with the widths and depths of those to resume; what follows from the data stays the data's."""
     for key, network in (("G_kwargs", source["G_ema"]), ("D_kwargs", source["D"])):
         if network is not None and type(network) is get_obj_by_name(options[key].class_name):
             options[key] = inherit_arguments(options[key], network, FROM_DATA)
+            if resolution > network.img_resolution and hasattr(network, "grown_arguments"):
+                options[key] = EasyDict(network.grown_arguments(options[key], network, resolution))
 
 
 def check_combinations(args: EasyDict) -> None:

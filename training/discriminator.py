@@ -11,6 +11,7 @@ from dnnlib import UserError
 from torch_utils.ops import upfirdn2d
 from torch_utils.persistence import persistent_class
 from training.blocks import in_half, known_architecture, resolutions_to, working_format
+from training.growing import new_sizes, passing_state
 from training.layers import LOW_PASS, Conv2dLayer, FullyConnectedLayer, MinibatchStdLayer
 from training.mapping import MappingNetwork
 
@@ -275,6 +276,13 @@ class Discriminator(nn.Module):
             x, img = getattr(self, f"b{resolution}")(x, img, **block_kwargs)
         cmap = self.mapping(None, c) if self.c_dim > 0 else None
         return self.b4(x, img, cmap)
+
+    def grown_state(self, source: "Discriminator") -> dict[str, torch.Tensor]:
+        """State of a discriminator of smaller images as one of this, which judges them at half their size at first."""
+        sizes = reversed(new_sizes(source.img_resolution, self.img_resolution))
+        blocks = {f"b{resolution}": getattr(self, f"b{resolution}") for resolution in sizes}
+        reader = getattr(source, f"b{source.img_resolution}").fromrgb
+        return source.state_dict() | passing_state(blocks, reader)
 
     def extra_repr(self) -> str:
         return f"c_dim={self.c_dim}, img_resolution={self.img_resolution}, img_channels={self.img_channels}"

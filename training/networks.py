@@ -12,6 +12,7 @@ from torch_utils.ops import upfirdn2d
 from torch_utils.persistence import persistent_class
 from training.blocks import in_half, known_architecture, resolutions_to, working_format
 from training.discriminator import Discriminator, DiscriminatorBlock, DiscriminatorEpilogue
+from training.growing import new_sizes, silenced
 from training.layers import (
     LOW_PASS,
     Conv2dLayer,
@@ -294,6 +295,20 @@ class Generator(nn.Module):
             f"z_dim={self.z_dim}, c_dim={self.c_dim}, w_dim={self.w_dim}, img_resolution={self.img_resolution}, "
             f"img_channels={self.img_channels}"
         )
+
+    def grown_state(self, source: "Generator") -> dict[str, torch.Tensor]:
+        """State of a generator of smaller images as one of this: new stages add no colours at first.
+
+        Raises:
+            UserError: the architecture is not 'skip', so that colours come from the last stage alone.
+        """
+        state = source.state_dict()
+        for resolution in new_sizes(source.img_resolution, self.img_resolution):
+            block = getattr(self.synthesis, f"b{resolution}")
+            if block.architecture != "skip":
+                raise UserError(f"Generators of the architecture {block.architecture} cannot grow, only those of skip.")
+            state |= silenced(block.torgb, f"synthesis.b{resolution}.torgb")
+        return state
 
     def preview(self, z: torch.Tensor, c: torch.Tensor | None = None, **kwargs: Any) -> dict[str, torch.Tensor]:
         """What to show while training: pictures [N, 3, H, W] in [-1, 1] by file name suffix; '' is the image."""

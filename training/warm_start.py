@@ -7,10 +7,14 @@ from typing import Any, Protocol
 import torch
 
 from dnnlib import EasyDict, UserError
+from training.growing import FACTORS, growth
 from training.widening import LATER_INPUTS, may_widen, only_wider, widened
 
 OF_THE_RUN = ("num_fp16_res", "conv_clamp", "block_kwargs", "segmentation")
 """Arguments that follow from --precision and from the loss, whatever the network to resume was built with."""
+
+COMPARED = ("z_dim", "c_dim", "w_dim", "img_channels", "num_regions")
+"""Attributes of networks that must be equal before one may be wider."""
 
 
 class Takeover(Protocol):
@@ -30,18 +34,25 @@ def copy_networks(source: Mapping[str, Any], targets: Mapping[str, torch.nn.Modu
     """Start networks from trained ones; a D or G that the file lacks starts from what there is.
 
     A G with a method `transfer_from(source)` may say how it is taken over from a network for other data: it gives None,
-    or a `Takeover`. Wider networks take what they compute from narrower ones; see `training.widening`.
+    or a `Takeover`. Wider networks take what they compute from narrower ones, see `training.widening`, and larger ones
+    from smaller ones, see `training.growing`.
 
     Returns:
-        What was taken over or widened, for the user; None where the networks are alike.
+        What was taken over, grown or widened, for the user; None where the networks are alike.
 
     Raises:
         UserError: they are of another kind, or were built for other data or options.
     """
-    takeover = None
+    takeover = factor = None
     theirs, ours = (networks.get("G_ema") or networks.get("G") for networks in (source, targets))
-    if type(theirs) is type(ours) and hasattr(ours, "transfer_from"):
-        takeover = ours.transfer_from(theirs)
+    if ours is not None and type(theirs) is type(ours):
+        factor = growth(theirs, ours)
+        takeover = ours.transfer_from(theirs) if hasattr(ours, "transfer_from") else None
+    if factor and takeover is not None:
+        raise UserError(
+            f"The network to resume has other regions and {theirs.img_resolution}²: take the regions over first, with "
+            f"data of {theirs.img_resolution}², then grow."
+        )
     wider = []
     for name, target in targets.items():
         network = source.get(name)
@@ -49,9 +60,16 @@ def copy_networks(source: Mapping[str, Any], targets: Mapping[str, torch.nn.Modu
             network = source.get("G_ema")
         if network is not None and copy_matching(network, target, name, takeover):
             wider.append(name)
+    said = []
+    if factor:
+        said.append(
+            f"Grown from {theirs.img_resolution}² to {ours.img_resolution}²: G makes the same at first, resampled."
+        )
     if wider:
-        return f"Wider than the network to resume: {', '.join(wider)}. What G makes is the same at first."
-    return None if takeover is None else takeover.said
+        said.append(f"Wider than the network to resume: {', '.join(wider)}. What G makes is the same at first.")
+    if takeover is not None:
+        said.append(takeover.said)
+    return " ".join(said) or None
 
 
 def copy_matching(
@@ -76,10 +94,13 @@ def copy_matching(
         )
     mismatch = f"The network to resume does not fit the data or --cfg: its {name} is ({source.extra_repr()}), "
     mismatch += f"this run's is ({target.extra_repr()})"
-    if source.img_resolution != target.img_resolution:
-        raise UserError(f"{mismatch}. Make the archive again with dataset_tool.py at {source.img_resolution}².")
-    theirs, wider = source.state_dict(), False
-    comparable = takeover is not None or source.extra_repr() == target.extra_repr()
+    larger = growth(source, target)
+    if source.img_resolution != target.img_resolution and not larger:
+        sizes = ", ".join(f"{source.img_resolution * n}²" for n in (1, *FACTORS))
+        raise UserError(f"{mismatch}. Make the archive again with dataset_tool.py: networks go on at {sizes}.")
+    theirs, wider = target.grown_state(source) if larger else source.state_dict(), False
+    layers = dict(source.named_modules())
+    comparable = takeover is not None or all(getattr(source, n, 0) == getattr(target, n, 0) for n in COMPARED)
     with torch.no_grad():
         for key, tensor in target.state_dict().items():
             if key not in theirs:
@@ -87,7 +108,7 @@ def copy_matching(
             kept = theirs[key]
             path, _, last = key.rpartition(".")
             layer = target.get_submodule(path)
-            widens = comparable and may_widen(source.get_submodule(path), layer)
+            widens = comparable and may_widen(layers.get(path), layer)
             if takeover is not None:
                 kept = takeover.part(target, key, kept, tensor)
             elif kept.shape != tensor.shape and widens and only_wider(kept, tensor):

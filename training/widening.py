@@ -7,8 +7,8 @@ LATER_INPUTS = "later_inputs"
 """Attribute of layers whose channels may be more: how many of their last inputs are no channels of the layer before."""
 
 
-def may_widen(source: torch.nn.Module, target: torch.nn.Module) -> bool:
-    """Whether a layer is one of those that widen, with the same later inputs as the source's."""
+def may_widen(source: torch.nn.Module | None, target: torch.nn.Module) -> bool:
+    """Whether a layer is one of those that widen, with the same later inputs as the source's, if that has it."""
     ours = getattr(target, LATER_INPUTS, None)
     return ours is not None and getattr(source, LATER_INPUTS, ours) == ours
 

@@ -48,6 +48,16 @@ class FourierFeatures(torch.nn.Module):
         weight = self.weight[:, : 2 + 4 * self.octaves] / np.sqrt(self.weight.shape[1])
         return weight @ torch.cat([xy, waves], dim=-2)
 
+    def grown_weight(self, source: "FourierFeatures") -> torch.Tensor:
+        """Weight with which features are those of `source`, which has fewer frequencies; more start at zero.
+
+        Equalization divides by the square root of the number of features, so that the weight grows by the ratio.
+        """
+        used = 2 + 4 * source.octaves
+        weight = self.weight.new_zeros(source.weight.shape[0], self.weight.shape[1])
+        weight[:, :used] = source.weight[:, :used] * np.sqrt(weight.shape[1] / source.weight.shape[1])
+        return weight.detach()
+
 
 class LocalGenerators(torch.nn.Module):
     """One small generator for each region; the region is a tensor dimension throughout.

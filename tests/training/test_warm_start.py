@@ -16,7 +16,7 @@ def test_networks_to_resume_bring_their_own_widths():
         G_kwargs=EasyDict(class_name="training.networks.Generator", z_dim=512, w_dim=512),
         D_kwargs=EasyDict(class_name="training.networks.Discriminator", channel_base=16384),
     )
-    inherit_architecture(options, source)
+    inherit_architecture(options, source, G.img_resolution)
     assert options.G_kwargs.z_dim == G.z_dim
     assert not {"c_dim", "img_resolution", "img_channels"} & set(options.G_kwargs)
 
