@@ -68,7 +68,7 @@ class MaskedImageDataset(ImageFolderDataset):
         regions: the classes, in place of those in dataset.json: `Regions`, the dictionary that dataset.json
             holds, or the path of a JSON file with it.
         path, resolution, use_labels, max_size, xflip, random_seed: see `ImageFolderDataset`. A mirrored item
-            has image and mask mirrored.
+            has image and mask mirrored, and left and right regions change places in it: see `Regions.mirror`.
 
     Raises:
         DataError: no masks or no regions in the archive, an image without a mask; when an item is read: a mask of
@@ -110,12 +110,22 @@ class MaskedImageDataset(ImageFolderDataset):
             regions = Regions.from_dict(regions, where=f"the regions in {self._archive.where(METADATA)}")
         self.regions = load_regions(regions)
         self._region_colors = np.array(self.regions.colors, np.uint8)
+        self._mirror_table = np.arange(256, dtype=np.uint8)
+        self._mirror_table[: len(self.regions)] = self.regions.mirror_table()
+        if xflip and self.regions.mirror:
+            self.notes.append(self.regions.mirror_note())
 
     def _draw(self, items: Sequence[MaskedItem]) -> dict[str, np.ndarray]:
         """The images under '' and under '_mask' the masks in the colours of the regions."""
         masks = np.stack([item.mask for item in items])
         painted = np.ascontiguousarray(self._region_colors[masks].transpose(0, 3, 1, 2))
         return {**super()._draw(items), "_mask": painted}
+
+    def _mirror(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        arrays = super()._mirror(arrays)
+        if self.regions.mirror:
+            arrays["mask"] = self._mirror_table[arrays["mask"]]
+        return arrays
 
     def _load_item(self, raw_index: int) -> dict[str, np.ndarray]:
         return {**super()._load_item(raw_index), "mask": self._load_raw_mask(raw_index)}

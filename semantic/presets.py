@@ -176,7 +176,7 @@ def override_regions(path: str, text: str | None, transparent: str | None) -> di
             raise UserError(f"--regions={source} is not JSON: {error}.") from error
         regions = Regions.from_dict(data.get("regions", data) if isinstance(data, dict) else data, where="--regions")
     seen_through = regions.select(transparent) if transparent is not None else regions.transparent
-    return Regions(regions.names, regions.colors, seen_through).to_dict()
+    return Regions(regions.names, regions.colors, seen_through, mirror=regions.mirror).to_dict()
 
 
 def limit_octaves(kwargs: dict[str, Any], octaves: int, resolution: int, source: Mapping[str, Any] | None) -> None:

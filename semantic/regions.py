@@ -1,6 +1,7 @@
 """The regions of a compositional model: names, colours, which are transparent, and where their codes stand in W+."""
 
 import colorsys
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,11 @@ from dnnlib import UserError
 
 BASE_LAYERS = 2
 MAX_REGIONS = 255  # masks are stored as 8-bit indices
+_SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
+_SIDE = re.compile(  # a word of its own, or a part of leftEye, EyeLeft
+    r"(?<![^\W\d_])(left|right|l|r)(?![^\W\d_])|(?<![^\W\d_])(left|right)(?=(?-i:[A-Z]))|(?<=(?-i:[a-z]))(?-i:Left|Right)",
+    re.IGNORECASE,
+)
 
 
 class Regions:
@@ -23,9 +29,12 @@ class Regions:
         colors: one (r, g, b) in 0..255 a region for pictures of masks; None chooses distinct ones.
         transparent: indices or names of regions through which others show (glasses, earrings).
         base_layers: b, the number of base codes.
+        mirror: pairs of regions, by index or name, that change places in a mirror image. None pairs the regions whose
+            names say left and right, see `mirror_pairs`.
 
     Raises:
-        UserError: fewer than 2 regions, repeated names, wrong colours, an unknown transparent region.
+        UserError: fewer than 2 regions; names that repeat, are empty or hold control characters; wrong colours; an
+            unknown transparent or paired region.
     """
 
     def __init__(
@@ -34,13 +43,19 @@ class Regions:
         colors: Sequence[Sequence[int]] | None = None,
         transparent: Iterable[int | str] = (),
         base_layers: int = BASE_LAYERS,
+        mirror: Iterable[Sequence[int | str]] | None = None,
     ):
-        self.names = [str(name) for name in names]
+        self.names = [str(name).strip() for name in names]
         self.base_layers = int(base_layers)
         if not 2 <= len(self.names) <= MAX_REGIONS:
             raise UserError(f"A model needs 2 to {MAX_REGIONS} regions, but {len(self.names)} are named.")
         if len(set(self.names)) != len(self.names):
             raise UserError(f"Region names must differ: {', '.join(self.names)}.")
+        bad = next((k for k, name in enumerate(self.names) if not name or not name.isprintable()), None)
+        if bad is not None:
+            raise UserError(
+                f"Region {bad} is called {self.names[bad]!r}: a name needs a character and must stay on one line."
+            )
         if self.base_layers < 0:
             raise UserError(f"base_layers must not be negative, but is {self.base_layers}.")
         self.colors = [tuple(int(v) for v in color) for color in (colors or distinct_colors(len(self.names)))]
@@ -53,6 +68,11 @@ class Regions:
         self.transparent = sorted({self.index(region) for region in transparent})
         if 0 in self.transparent:
             raise UserError(f"Region 0 ({self.names[0]}) is the background and cannot be transparent.")
+        pairs = mirror_pairs(self.names) if mirror is None else mirror
+        self.mirror = [tuple(sorted(self.index(region) for region in pair)) for pair in pairs]
+        paired = [k for pair in self.mirror for k in pair]
+        if len(set(paired)) != len(paired) or any(len(pair) != 2 for pair in self.mirror):
+            raise UserError(f'"mirror" must hold pairs of two regions, each in one pair at most, not {self.mirror}.')
 
     def __len__(self) -> int:
         return len(self.names)
@@ -69,13 +89,14 @@ class Regions:
     def from_dict(
         cls, data: Mapping[str, Any], base_layers: int = BASE_LAYERS, where: str = "the regions"
     ) -> "Regions":
-        """Read the `regions` entry of dataset.json: {"names", "colors", "transparent"}; the last two may be missing."""
+        """Read the `regions` entry of dataset.json: {"names", "colors", "transparent", "mirror"}; names must be there."""
         if not isinstance(data, Mapping) or not isinstance(data.get("names"), (list, tuple)):
             raise UserError(
                 f'Cannot read {where}: expected {{"names": [...], "colors": [[r, g, b], ...], "transparent": [...]}}.'
             )
         try:
-            return cls(data["names"], data.get("colors"), data.get("transparent") or (), base_layers)
+            seen_through, mirror = data.get("transparent") or (), data.get("mirror")
+            return cls(data["names"], data.get("colors"), seen_through, base_layers, mirror)
         except (TypeError, ValueError) as error:
             raise UserError(f"Cannot read {where}: {error}.") from error
 
@@ -85,6 +106,7 @@ class Regions:
             "names": list(self.names),
             "colors": [list(c) for c in self.colors],
             "transparent": list(self.transparent),
+            "mirror": [list(pair) for pair in self.mirror],
         }
 
     def index(self, region: int | str) -> int:
@@ -105,10 +127,48 @@ class Regions:
         return int(region)
 
     def select(self, text: str | None) -> list[int]:
-        """Indices named by a comma-separated list such as ``'hair,eye'``; None selects all."""
+        """Indices named by a comma-separated list such as ``'hair,eye'``; None selects all.
+
+        Names may hold commas themselves: the longest name that fits is taken.
+        """
         if text is None:
             return list(range(len(self)))
-        return [self.index(name.strip()) for name in text.split(",") if name.strip()]
+        found, rest = [], text.strip()
+        while rest:
+            if rest.startswith(","):
+                rest = rest[1:].strip()
+                continue
+            index, rest = self.split(rest, ",")
+            found.append(index)
+        return found
+
+    def split(self, text: str, separator: str = ":") -> tuple[int, str]:
+        """The region that `text` begins with, and what follows the separator: ``'hair:dx=1'`` -> (k, ``'dx=1'``).
+
+        Names may hold separators themselves: the longest name that fits is taken.
+
+        Raises:
+            UserError: there is no such region; the message lists those that exist.
+        """
+        text = text.strip()
+        for name in sorted(self.names, key=len, reverse=True):
+            rest = text[len(name) :].lstrip()
+            if text.startswith(name) and (not rest or rest.startswith(separator)):
+                return self.names.index(name), rest[len(separator) :].strip()
+        name, _, rest = text.partition(separator)
+        return self.index(name.strip()), rest.strip()
+
+    def mirror_table(self) -> list[int]:
+        """For each index, the index of the same place in a mirror image."""
+        table = list(range(len(self)))
+        for i, j in self.mirror:
+            table[i], table[j] = j, i
+        return table
+
+    def mirror_note(self) -> str | None:
+        """A sentence that says which regions change places in mirror images; None where none do."""
+        pairs = ", ".join(f"{self.names[i]} and {self.names[j]}" for i, j in self.mirror)
+        return f"Regions that change places in mirror images: {pairs}." if pairs else None
 
     @property
     def num_ws(self) -> int:
@@ -155,6 +215,20 @@ class Regions:
         indices = mask.argmax(dim=1) if mask.ndim == 4 else mask.long()
         colors = torch.tensor(self.colors, dtype=torch.float32, device=mask.device) / 127.5 - 1
         return colors[indices].permute(0, 3, 1, 2)
+
+
+def mirror_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
+    """Pairs of indices of names that differ in left and right alone: left_eye and right_eye, l_brow and r_brow, EarLeft.
+
+    A name without its counterpart makes no pair: ``neck_l`` of CelebAMask-HQ is a necklace.
+    """
+    known = {name.lower(): k for k, name in enumerate(names)}
+    pairs = set()
+    for k, name in enumerate(names):
+        other = known.get(_SIDE.sub(lambda found: _SIDES[found[0].lower()], name).lower(), k)
+        if other != k:
+            pairs.add((min(k, other), max(k, other)))
+    return sorted(pairs)
 
 
 def distinct_colors(count: int) -> list[tuple[int, int, int]]:

@@ -29,6 +29,9 @@ class Dataset(torch.utils.data.Dataset):
     `_load_raw_image` and `_load_raw_labels`. It may name its own `item_type`, with further arrays that `_load_item`
     reads, `_mirror` turns and `_draw` draws.
 
+    Attributes:
+        notes: sentences that the user should read before training.
+
     Args:
         name: name of the dataset.
         raw_shape: [count, channels, height, width] of everything there is.
@@ -53,6 +56,7 @@ class Dataset(torch.utils.data.Dataset):
         random_seed: int = 0,
     ):
         self.name = name
+        self.notes: list[str] = []
         self._raw_shape = list(raw_shape)
         self._use_labels = use_labels
         self._labels: np.ndarray | None = None
@@ -205,6 +209,8 @@ class ImageFolderDataset(Dataset):
             xflip=xflip,
             random_seed=random_seed,
         )
+        if self._metadata.get("labels") is not None and not use_labels:
+            self.notes.append(f"{path} holds labels, which are not used: add --cond=1 to train a conditional network.")
         if resolution is not None and resolution != self.resolution:
             raise DataError(
                 f"The images of {path} are {self.resolution}x{self.resolution}, not {resolution}x{resolution}: "

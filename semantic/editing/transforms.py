@@ -34,8 +34,8 @@ def parse_transform(text: str, regions: Regions) -> tuple[int, RegionTransform]:
     Raises:
         UserError: an unknown region or setting, or a number that makes no sense.
     """
-    region, _, settings = text.partition(":")
-    index = regions.index(region.strip())
+    index, settings = regions.split(text)
+    region = regions.names[index]
     names = [f.name for f in fields(RegionTransform)]
     values: dict[str, float] = {}
     for setting in filter(None, (s.strip() for s in settings.split(","))):

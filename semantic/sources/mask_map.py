@@ -53,7 +53,7 @@ class MaskMap:
             )
         inner = data if "classes" in data else {}
         self.regions = Regions.from_dict(
-            {"names": list(groups), "colors": inner.get("colors"), "transparent": inner.get("transparent")},
+            {"names": list(groups), **{key: inner.get(key) for key in ("colors", "transparent", "mirror")}},
             where=f"the mask map {where}",
         )
 

@@ -138,9 +138,10 @@ def read_palette(data: Any, where: str) -> Palette:
     if isinstance(data, Mapping) and isinstance(data.get("regions"), Mapping):
         data = data["regions"]
     if isinstance(data, Mapping) and "names" not in data:
-        colors = {name: color for name, color in data.items() if name != "transparent" or _is_color(color)}
-        transparent = () if "transparent" in colors else data.get("transparent", ())
-        data = {"names": list(colors), "colors": list(colors.values()), "transparent": transparent}
+        extra = ("transparent", "mirror")
+        colors = {name: color for name, color in data.items() if name not in extra or _is_color(color)}
+        more = {name: data.get(name) for name in extra if name not in colors}
+        data = {"names": list(colors), "colors": list(colors.values()), **more}
     colors = data.get("colors") if isinstance(data, Mapping) else None
     if not isinstance(colors, list) or not all(_is_color(color) for color in colors):
         raise DataError(

@@ -155,3 +155,17 @@ def test_archives_that_do_not_fit_are_refused(tmp_path):
     refuse("img00000001.png in .* not a single-channel image", tmp_path / "colours.zip")
     write(tmp_path / "broken.zip", masks, masks_as=lambda mask: encode_png(mask)[:50])
     refuse("Cannot read masks/00000/img00000000.png", tmp_path / "broken.zip")
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_left_and_right_change_places_in_mirror_images(dest, paired):
+    masks = index_masks(classes=4)
+    regions = {"names": ["background", "left_eye", "nose", "right_eye"], **({} if paired else {"mirror": []})}
+    write(dest, masks, {"labels": None, "regions": regions})
+    dataset = MaskedImageDataset(dest, xflip=True)
+    swapped = np.array([0, 3, 2, 1] if paired else [0, 1, 2, 3])
+    assert (dataset[4].mask == swapped[masks[1][:, ::-1]]).all()
+    assert (dataset[1].mask == masks[1]).all()
+    assert dataset[4].mask.dtype == np.uint8
+    assert any("left_eye and right_eye" in note for note in dataset.notes) == paired
+    assert not MaskedImageDataset(dest).notes

@@ -124,3 +124,55 @@ def test_chosen_colours_are_distinct(count):
     colors = [tuple(c) for c in distinct_colors(count)]
     assert len(set(colors)) == count
     assert all(0 <= value <= 255 for color in colors for value in color)
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs"),
+    [
+        (["background", "left_eye", "right_eye", "nose"], [(1, 2)]),
+        (["bg", "r_brow", "hair", "l_brow", "Ear Left", "ear right"], [(1, 3), (4, 5)]),
+        (["bg", "leftEye", "rightEye", "EyeLeft", "EyeRight", "arm-l", "arm-r"], [(1, 2), (3, 4), (5, 6)]),
+        (["left", "right", "eye2_left", "eye2_right"], [(0, 1), (2, 3)]),
+        (["background", "neck", "neck_l", "l_lip", "u_lip", "ear_r", "left_eye"], []),
+        (["background", "bright", "blight", "cleft", "lr", "rl"], []),
+    ],
+)
+def test_names_that_say_left_and_right_are_pairs(names, pairs):
+    regions = Regions(names)
+    assert regions.mirror == pairs
+    table = regions.mirror_table()
+    for i, j in pairs:
+        assert (table[i], table[j]) == (j, i)
+        assert names[i] in regions.mirror_note()
+    assert bool(regions.mirror_note()) == bool(pairs)
+    assert Regions.from_dict(regions.to_dict()).mirror == pairs
+
+
+def test_pairs_can_be_named_or_left_out():
+    names = ["background", "left_eye", "right_eye", "port", "starboard"]
+    assert Regions(names, mirror=[]).mirror == []
+    assert Regions.from_dict(Regions(names, mirror=[]).to_dict()).mirror == []
+    assert Regions.from_dict({"names": names, "mirror": [["starboard", 3]]}).mirror == [(3, 4)]
+    for wrong in ([[1, 1]], [[1, 2], [2, 3]], [[1]], [[1, 9]], [["none", 1]], [1], "x", [[1, 2, 3]]):
+        with pytest.raises(UserError) as error:
+            Regions.from_dict({"names": names, "mirror": wrong})
+        assert "\n" not in str(error.value)
+
+
+def test_names_with_commas_and_colons_can_be_named():
+    regions = Regions(["background", "wall", "wall, other", "door:left", "door:left:top"])
+    assert regions.select("wall, other,wall , door:left") == [2, 1, 3]
+    assert regions.select("3,wall") == [3, 1]
+    assert regions.split("door:left:dx=0.1,dy=2") == (3, "dx=0.1,dy=2")
+    assert regions.split("door:left:top:swap:7") == (4, "swap:7")
+    assert regions.split("wall") == (1, "")
+    with pytest.raises(UserError, match="no region 'roof'"):
+        regions.split("roof:1")
+
+
+@pytest.mark.parametrize("name", ["", "  ", "two\nlines", "bell\x07", "\x1b[31mred"])
+def test_names_that_cannot_be_shown_are_refused(name):
+    with pytest.raises(UserError) as error:
+        Regions(["background", name])
+    assert "\n" not in str(error.value)
+    assert "\x1b" not in str(error.value)
