@@ -13,7 +13,8 @@ from dnnlib import open_url
 from semantic.mask_files import decode_indices, mask_name
 from semantic.regions import Regions
 from training.archive import DataError, parse_json
-from training.dataset import METADATA, ImageFolderDataset
+from training.dataset import ImageFolderDataset
+from training.layout import METADATA
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,7 @@ class Regions:
 
 
 def mirror_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs of indices of names that differ in left and right alone: left_eye and right_eye, l_brow and r_brow, EarLeft.
+    """Pairs of indices of names that differ in left and right alone: left_eye and right_eye, l_brow and r_brow.
 
     A name without its counterpart makes no pair: ``neck_l`` of CelebAMask-HQ is a necklace.
     """

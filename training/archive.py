@@ -21,6 +21,7 @@ import PIL.Image
 
 from dnnlib import UserError, atomic_path, open_url
 from dnnlib.util import is_url
+from training.layout import usual_names
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAX_IMAGE_PIXELS = 1 << 26  # 8192 x 8192; what declares more is refused before any memory is taken
@@ -46,9 +47,10 @@ class DataError(UserError):
 
 
 class Archive:
-    """The files of a zip or a folder, by their relative names with forward slashes.
+    """The files of a zip or a folder, by the relative names that dataset_tool.py gives them.
 
-    It can be pickled, forked and used from threads: each process opens the zip once, when it first reads from it.
+    Archives that were packed again are read as if they had not been, see `training.layout.usual_names`. An archive can
+    be pickled, forked and used from threads: each process opens the zip once, when it first reads from it.
 
     Args:
         path: a zip file or a folder; an ``http(s)://`` address of a zip is downloaded into the cache.
@@ -62,15 +64,16 @@ class Archive:
         self.is_zip = os.path.isfile(self.path)
         self._handle: tuple[int, zipfile.ZipFile] | None = None
         if self.is_zip:
-            self.names = self._zip_names()
+            stored = self._zip_names()
         elif os.path.isdir(self.path):
-            self.names = sorted(_walk(self.path))
+            stored = sorted(_walk(self.path))
         else:
             raise DataError(f"There is no file or folder {self.path}: check the path.")
-        self._known = frozenset(self.names)
+        self._stored = usual_names(stored)
+        self.names = sorted(self._stored)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._known
+        return name in self._stored
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_handle": None}
@@ -90,12 +93,13 @@ class Archive:
         Raises:
             DataError: there is no such file, it is damaged, encrypted or far too large.
         """
-        if name not in self._known:
+        stored = self._stored.get(name)
+        if stored is None:
             raise DataError(f"There is no {self.where(name)}: make the archive again with dataset_tool.py.")
         try:
             if self.is_zip:
-                return _read_member(self._zip(), name)
-            path = os.path.join(self.path, name)
+                return _read_member(self._zip(), stored)
+            path = os.path.join(self.path, stored)
             status = os.stat(path)
             if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever, a device never end
                 raise ValueError("it is no regular file")
@@ -109,7 +113,7 @@ class Archive:
     def read_json(self, name: str) -> Any:
         """The content of one JSON file."""
         data = self.read(name)
-        stored = self._zip().getinfo(name).compress_size if self.is_zip else len(data)
+        stored = self._zip().getinfo(self._stored[name]).compress_size if self.is_zip else len(data)
         return parse_json(data, self.where(name), stored)
 
     def close(self) -> None:

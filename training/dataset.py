@@ -1,7 +1,7 @@
 """Datasets of images with optional labels, read from a zip or a folder."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,10 +9,10 @@ import torch.utils.data
 
 from dnnlib import EasyDict, UserError
 from training.archive import Archive, DataError, decode_pixels
+from training.labels import label_array, read_labels, read_metadata
+from training.layout import MASKS, METADATA, folder_of_masks
 
-METADATA = "dataset.json"
-MAX_CLASSES = 1 << 16  # each takes a column of the networks' label embeddings
-COMPANIONS = ("masks",)  # top folders of an archive that hold something about the images instead of images
+COMPANIONS = (MASKS,)  # top folders of an archive that hold something about the images instead of images
 
 
 class Item(NamedTuple):
@@ -196,9 +196,13 @@ class ImageFolderDataset(Dataset):
         self._image_names = self._archive.images(skip=COMPANIONS)
         if not self._image_names:
             raise DataError(f"There is no image in {path}: make an archive with dataset_tool.py.")
-        self._metadata = self._archive.read_json(METADATA) if METADATA in self._archive else {}
-        if not isinstance(self._metadata, Mapping):
-            raise DataError(f"{self._archive.where(METADATA)} must be an object with an entry 'labels'.")
+        self._metadata = read_metadata(self._archive)
+        masks = folder_of_masks(self._image_names)
+        if masks is not None:
+            raise DataError(
+                f"{masks} in {path} seems to hold masks, which would count as images: make the archive with "
+                f"dataset_tool.py, or rename the folder if it holds images."
+            )
         first = self._read_pixels(0)
         shape = [len(self._image_names), 1 if first.ndim == 2 else 3, *first.shape[:2]]
         super().__init__(
@@ -244,33 +248,5 @@ class ImageFolderDataset(Dataset):
         return decode_pixels(self._archive.read(name), self._archive.where(name))
 
     def _load_raw_labels(self) -> np.ndarray | None:
-        entries = self._metadata.get("labels")
-        if entries is None:
-            return None
-        where = self._archive.where(METADATA)
-        try:
-            table = {str(name).replace("\\", "/"): label for name, label in entries}
-        except (TypeError, ValueError) as error:
-            raise DataError(f"The labels in {where} must be a list of [image name, label].") from error
-        missing = next((name for name in self._image_names if name not in table), None)
-        if missing is not None:
-            raise DataError(f"There is no label for {missing} in {where}: add it, or train without --cond.")
-        return _label_array([table[name] for name in self._image_names], where)
-
-
-def _label_array(values: list[Any], where: str) -> np.ndarray:
-    """Classes as int64 [N], or vectors as float32 [N, label_dim]."""
-    try:
-        labels = np.array(values)
-    except ValueError:
-        labels = np.empty(0, object)
-    if labels.ndim == 1 and labels.dtype.kind == "i" and labels.min() >= 0:
-        if labels.max() >= MAX_CLASSES:
-            raise DataError(f"The labels in {where} reach {labels.max()}: number the classes from 0 to fewer.")
-        return labels.astype(np.int64)
-    if labels.ndim == 2 and labels.dtype.kind in "if":
-        with np.errstate(over="ignore"):
-            vectors = labels.astype(np.float32)
-        if np.isfinite(vectors).all():
-            return vectors
-    raise DataError(f"The labels in {where} must be class numbers from 0, or lists of finite numbers of one length.")
+        labels = read_labels(self._archive, self._image_names)
+        return None if labels is None else label_array(labels, self._archive.where(METADATA))

@@ -21,7 +21,7 @@ from semantic.regions import Regions
 from semantic.sources.base import Source
 from semantic.sources.geometry import Geometry
 from training.archive import DataError, check_dest, create_archive, encode_png, image_name
-from training.dataset import METADATA
+from training.layout import METADATA
 
 BATCH = 4  # samples a task; more would only delay the first result and Ctrl-C
 MASK_COMPRESSION = 1  # masks shrink about thirtyfold, at no cost in reading

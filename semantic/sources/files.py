@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from semantic.mask_files import MASKS, mask_name
@@ -11,7 +11,9 @@ from semantic.sources.base import Sample, Source, read_image
 from semantic.sources.coding import MaskCoding, make_coding, read_json
 from semantic.sources.mask_map import parse_class_names
 from training.archive import IMAGE_SUFFIXES, Archive, DataError
-from training.dataset import COMPANIONS, METADATA
+from training.dataset import COMPANIONS
+from training.labels import label_array, read_labels, read_metadata
+from training.layout import METADATA
 
 CLASSES = "classes.json"
 
@@ -68,7 +70,7 @@ def open_files(images: Archive, masks: str | None, palette: str | None, mask_map
     names = images.images(skip=COMPANIONS)
     if not names:
         raise DataError(f"There is no image ({', '.join(IMAGE_SUFFIXES)}) in {images.path}: check --source.")
-    metadata = images.read_json(METADATA) if METADATA in images else {}
+    metadata = read_metadata(images)
     own_masks = [name for name in images.images() if name.startswith(MASKS)]
     if masks is not None:
         mask_archive = Archive(masks)
@@ -79,16 +81,16 @@ def open_files(images: Archive, masks: str | None, palette: str | None, mask_map
         coding = make_coding(palette, mask_map, names=_class_names(mask_archive))
     elif own_masks:
         mask_archive, mask_files = images, own_masks
-        regions = metadata.get("regions") if isinstance(metadata, Mapping) else None
+        regions = metadata.get("regions")
         known = Regions.from_dict(regions, where=f"the regions in {images.where(METADATA)}") if regions else None
         coding = make_coding(palette, mask_map, known, None if known else _class_names(images))
     elif palette or mask_map:
         option = "--palette" if palette else "--mask-map"
         raise DataError(f"{option} is for masks, but there are none in {images.path}: add --masks=PATH.")
     else:
-        return FileSource(images, names, labels=_labels(images, metadata, names))
+        return FileSource(images, names, labels=_labels(images, names))
     partners, unused = _match(images, names, mask_archive, mask_files)
-    source = FileSource(images, names, mask_archive, partners, coding, _labels(images, metadata, names))
+    source = FileSource(images, names, mask_archive, partners, coding, _labels(images, names))
     if unused:
         source.notes.append(f"{unused} masks without an image were left out.")
     return source
@@ -148,20 +150,12 @@ def _class_names(masks: Archive) -> list[str] | None:
     return parse_class_names(read_json(beside), beside) if os.path.isfile(beside) else None
 
 
-def _labels(images: Archive, metadata: Any, names: Sequence[str]) -> list[Any] | None:
-    """Labels of the images from dataset.json."""
-    entries = metadata.get("labels") if isinstance(metadata, Mapping) else None
-    if entries is None:
-        return None
-    where = images.where(METADATA)
-    try:
-        table = {str(name).replace("\\", "/"): label for name, label in entries}
-    except (TypeError, ValueError) as error:
-        raise DataError(f"The labels in {where} must be a list of [image name, label].") from error
-    missing = next((name for name in names if name not in table), None)
-    if missing is not None:
-        raise DataError(f"There is no label for {missing} in {where}: add it, or remove the entry 'labels'.")
-    return [table[name] for name in names]
+def _labels(images: Archive, names: Sequence[str]) -> list[Any] | None:
+    """Labels of the images from dataset.json, such as training accepts."""
+    labels = read_labels(images, names)
+    if labels is not None:
+        label_array(labels, images.where(METADATA))
+    return labels
 
 
 def _stem(name: str) -> str:

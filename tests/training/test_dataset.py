@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import pickle
 import threading
 import zipfile
@@ -262,10 +263,19 @@ def test_wrong_labels_are_refused(tmp_path):
             ([[names[0], 1], [names[1], -1]], "class numbers from 0"),
             ([[names[0], [1, 2]], [names[1], [1]]], "of one length"),
             ([1, 2], r"must be a list of \[image name, label\]"),
+            ([[names[0], 1], [names[0], 2], [names[1], 1]], "two labels, 1 and 2"),
+            *(([[names[0], 1], [names[1], wrong]], "class numbers from 0") for wrong in ("1", True, None, 0.5, [])),
+            *(([[names[0], [1.0]], [names[1], [wrong]]], "finite numbers") for wrong in ("1", True, math.nan, 1e300)),
+            ([[names[0], 10**30], [names[1], 1]], "number the classes"),
+            ([[names[0], 1], [names[1], [1]]], "all of one kind"),
         ]
     ):
         path = write(tmp_path / f"{number}.zip", pictures(2), {"labels": labels})
         refuse(message, path, use_labels=True)
+    for number, key in enumerate(("label", "Labels", "LABEL")):
+        path = write(tmp_path / f"key{number}.zip", pictures(2), {key: []})
+        refuse(f"an entry '{key}', but labels must stand under 'labels'", path, use_labels=True)
+    refuse("must be an object", write(tmp_path / "list.zip", pictures(2), [[names[0], 1]]))
     path = write(tmp_path / "json.zip", pictures(2), extra=[("dataset.json", b"{")])
     refuse("dataset.json in .* not valid JSON", path)
 
@@ -319,3 +329,61 @@ def test_equal_content_gives_equal_zips(tmp_path):
     write(tmp_path / "b.zip", pictures(2))
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     assert {info.compress_type for info in zipfile.ZipFile(tmp_path / "a.zip").infolist()} == {zipfile.ZIP_STORED}
+
+
+@pytest.mark.parametrize("form", ["deeper", "two deeper", "backslashes", "capitals"])
+@pytest.mark.parametrize("packed", [True, False])
+def test_archives_that_were_packed_again_are_read_alike(tmp_path, form, packed):
+    images = pictures(3)
+    labels = {"labels": [[image_name(i), i] for i in range(3)]}
+    files = {image_name(i): encode_png(image) for i, image in enumerate(images)}
+    files |= {f"masks/{name}": encode_png(np.zeros([8, 8], np.uint8)) for name in files}
+    files["dataset.json"] = json.dumps(labels).encode()
+    rename = {
+        "deeper": lambda name: f"my set/{name}",
+        "two deeper": lambda name: f"a/b/{name}",
+        "backslashes": lambda name: name.replace("/", "\\"),
+        "capitals": lambda name: name.replace("masks", "Masks").replace("dataset", "Dataset"),
+    }[form]
+    path = tmp_path / "a.zip"
+    if packed:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in files.items():
+                archive.writestr(rename(name), data)
+    else:
+        for name, data in files.items():
+            (path / rename(name)).parent.mkdir(parents=True, exist_ok=True)
+            (path / rename(name)).write_bytes(data)
+    dataset = ImageFolderDataset(path, use_labels=True)
+    assert len(dataset) == 3
+    for i, (image, label) in enumerate(dataset[k] for k in range(3)):
+        assert (image == images[i].transpose(2, 0, 1)).all()
+        assert label.argmax() == i
+
+
+def test_masks_at_another_place_are_not_taken_for_images(tmp_path):
+    for number, masks in enumerate(("x/masks", "Mask", "labels", "x/my_annotations/png")):
+        path = tmp_path / f"{number}.zip"
+        extra = [(f"{masks}/img{i:08d}.png", encode_png(np.zeros([8, 8], np.uint8))) for i in range(2)]
+        refuse("seems to hold masks", write(path, pictures(2), extra=extra))
+    names = [(f"face_masks/{i}.png", encode_png(pictures(1)[0])) for i in range(2)]
+    assert len(ImageFolderDataset(write(tmp_path / "a.zip", pictures(2), extra=names))) == 4
+
+
+def test_labels_in_another_place_are_found(tmp_path):
+    path = tmp_path / "a"
+    for folder in ("x", "y"):
+        (path / folder).mkdir(parents=True)
+        labels = []
+        for i in range(2):
+            (path / folder / f"{i}.png").write_bytes(encode_png(pictures(1)[0]))
+            labels.append([f"{i}.png", i + 2 * (folder == "y")])
+        (path / folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+    dataset = ImageFolderDataset(path, use_labels=True)
+    assert [int(dataset.get_label(i).argmax()) for i in range(4)] == [0, 1, 2, 3]
+
+
+def test_labels_that_are_not_used_are_told(tmp_path):
+    path = write(tmp_path / "a.zip", pictures(2), {"labels": [[image_name(i), i] for i in range(2)]})
+    assert "add --cond=1" in ImageFolderDataset(path).notes[0]
+    assert not ImageFolderDataset(path, use_labels=True).notes
