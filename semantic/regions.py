@@ -89,7 +89,7 @@ class Regions:
     def from_dict(
         cls, data: Mapping[str, Any], base_layers: int = BASE_LAYERS, where: str = "the regions"
     ) -> "Regions":
-        """Read the `regions` entry of dataset.json: {"names", "colors", "transparent", "mirror"}; names must be there."""
+        """Regions from dataset.json: {"names", "colors", "transparent", "mirror"}; the names must be there."""
         if not isinstance(data, Mapping) or not isinstance(data.get("names"), (list, tuple)):
             raise UserError(
                 f'Cannot read {where}: expected {{"names": [...], "colors": [[r, g, b], ...], "transparent": [...]}}.'
