@@ -139,7 +139,7 @@ def open_data(args: EasyDict) -> tuple[EasyDict, Any]:
         kwargs.regions = call_func_by_name(*about, func_name="semantic.presets.override_regions")
     training_set = construct_class_by_name(**kwargs)
     for note in training_set.notes:
-        click.echo(note, err=True)
+        click.echo(note, err=args.dry_run)
     kwargs.resolution = training_set.resolution
     if masked:
         kwargs.regions = training_set.regions.to_dict()
