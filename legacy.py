@@ -10,6 +10,7 @@ import click
 import torch
 
 from dnnlib import Command, EasyDict, UserError, open_url
+from dnnlib.util import is_url
 from torch_utils.network_files import machine, rebuild
 from training import formats
 from training.run.snapshots import save_networks
@@ -87,6 +88,10 @@ def load_network(path_or_url: str | os.PathLike) -> EasyDict:
         UserError: the file cannot be opened, is none of these or is damaged.
     """
     source = resolve(os.fspath(path_or_url))
+    if not is_url(source) and not os.path.exists(source):
+        raise UserError(
+            f"Cannot open {source}: there is no such file, nor a network of that name ({', '.join(NAMED)})."
+        )
     with open_url(source) as file:
         return load_network_pkl(file, where=source)
 

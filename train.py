@@ -6,8 +6,8 @@ import click
 
 from dnnlib import Command, EasyDict
 from dnnlib.option_types import Number, Share
+from training.registry import CONFIGURATIONS
 
-CONFIGURATIONS = ("auto", "stylegan2", "paper256", "paper512", "paper1024", "cifar", "semantic", "semantic-adapt")
 AUGMENTATIONS = ("blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc")
 
 EPILOG = """\b
@@ -40,7 +40,7 @@ Exit codes:
 
 @click.command(cls=Command, epilog=EPILOG, context_settings={"max_content_width": 110, "show_default": True})
 @click.option("--outdir", default="training-runs", metavar="DIR", help="Folder that holds the run directories.")
-@click.option("--cfg", type=click.Choice(CONFIGURATIONS), default="auto", help="Configuration.")
+@click.option("--cfg", type=click.Choice(list(CONFIGURATIONS)), default="auto", help="Configuration.")
 @click.option("--data", metavar="PATH", help="Training data: an archive or folder made by dataset_tool.py.")
 @click.option("--gpus", type=click.IntRange(min=1), default=1, metavar="INT", help="Processes on this machine.")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Where to train.")
@@ -82,8 +82,7 @@ Exit codes:
 @click.option(
     "--recipe",
     type=click.Choice(["tuned", "paper"]),
-    default="tuned",
-    help="What --cfg=semantic trains below 256²: a recipe for small pictures, or the paper's.",
+    help="What --cfg=semantic trains below 256²: a recipe for small pictures, or the paper's.  [default: tuned]",
 )
 @click.option("--gamma", type=Number(min=0), metavar="FLOAT", help="Weight of R1 on images.")
 @click.option("--gamma-mask", type=Number(min=0), metavar="FLOAT", help="Weight of R1 on masks.")
@@ -143,10 +142,11 @@ def main(context: click.Context, **given: Any) -> None:
     mask rendered together. The other configurations train StyleGAN2-ADA on images alone. Everything that a run makes
     appears in a new folder under --outdir.
     """
+    import legacy
     from training.launch import launch
 
     explicit = {n for n in given if context.get_parameter_source(n) == click.core.ParameterSource.COMMANDLINE}
-    launch(EasyDict(given), explicit)
+    launch(EasyDict(given), explicit, legacy.load_network)
 
 
 if __name__ == "__main__":

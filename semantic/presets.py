@@ -1,15 +1,19 @@
-"""Configurations of the compositional GAN, as a table over resolutions."""
+"""The configuration `--cfg=semantic`, with a table over resolutions."""
 
 import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dnnlib import EasyDict, UserError
 from semantic.dataset import MaskedImageDataset
 from semantic.regions import Regions
+from training.configurations import FROM_DATA, Configuration
 from training.presets import optimizer_options
+
+SMALLEST = 32
+"""The lowest resolution for which there are networks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +74,55 @@ SIZES = {
 }
 """Smaller pictures need less width, and their R1 is weaker: it sums squared gradients over fewer pixels. What else
 differs from the paper is cheaper, keeps edits local or helps small regions along: see docs/results.md."""
+
+
+class Semantic(Configuration):
+    """The compositional GAN on pairs of image and mask."""
+
+    options: ClassVar[Mapping[str, Any]] = {
+        "regions": None,
+        "transparent": None,
+        "recipe": "tuned",
+        "gamma_mask": None,
+        "mask_weight": None,
+        "locality": None,
+        "octaves": None,
+    }
+    dataset_class = "semantic.dataset.MaskedImageDataset"
+    gpu_precision = "bf16"
+    loss_weights: ClassVar[Mapping[str, str]] = {
+        "gamma": "r1_gamma",
+        "gamma_mask": "r1_gamma_mask",
+        "mask_weight": "mask_weight",
+        "locality": "locality_weight",
+    }
+    from_data = (*FROM_DATA, "regions", "num_regions")
+    metric_plugins = ("semantic.metrics",)
+
+    def data_options(self) -> dict[str, Any]:
+        if self.args.regions is None and self.args.transparent is None:
+            return {}
+        return {"regions": override_regions(self.args.data, self.args.regions, self.args.transparent)}
+
+    def open_data(self) -> tuple[EasyDict, Any]:
+        kwargs, training_set = super().open_data()
+        size = training_set.resolution
+        if size < SMALLEST:
+            raise UserError(f"--cfg=semantic needs {SMALLEST}² or more, but {self.args.data} is {size}².")
+        kwargs.regions = training_set.regions.to_dict()
+        return kwargs, training_set
+
+    def training_options(self, training_set: Any, source: Mapping[str, Any] | None) -> EasyDict:
+        return semantic_options(training_set.resolution, training_set.regions, self.precision, self.args.recipe)
+
+    def adjust(self, options: EasyDict, training_set: Any, source: Mapping[str, Any] | None) -> None:
+        super().adjust(options, training_set, source)
+        if self.args.octaves is not None:
+            limit_octaves(options.G_kwargs.synthesis_kwargs, self.args.octaves, training_set.resolution, source)
+
+    def name_parts(self) -> list[str]:
+        parts = [self.args.recipe] * (self.args.recipe != "tuned")
+        return parts + [f"{n}{self.args[n]:g}" for n in ("octaves", "locality") if self.args[n] is not None]
 
 
 def size_for(resolution: int, recipe: str) -> Size:

@@ -39,8 +39,8 @@ def mistakes(archive, folder, snapshot):
         "no masks": ((*semantic, data("n.zip", masks=False)), "no masks in .*--masks, or train on images only"),
         "too small": ((*semantic, data("t.zip", side=16)), "needs 32² or more, but .* is 16²"),
         "other resolution than resumed": (
-            (*semantic, data("r.zip", side=64, masks=True), f"--resume={snapshot}"),
-            "its G is .*32×32×3.*this run's is .*64×64×3",
+            (*semantic, data("r.zip", side=256, masks=True), f"--resume={snapshot}"),
+            "its G is .*32×32×3.*this run's is .*256×256×3",
         ),
         "other network than resumed": ((*plain, good, f"--resume={snapshot}"), r"its G is a semantic\.generator\.Gen"),
         "unknown transparent region": ((*semantic, good, "--transparent=hat"), "no region 'hat'. The regions are: bac"),

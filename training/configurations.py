@@ -1,16 +1,16 @@
-"""From what the user asks for to all options of a run."""
+"""What a value of --cfg stands for: the base class of all configurations, and plain StyleGAN2-ADA."""
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 import torch
 
-from dnnlib import EasyDict, UserError, call_func_by_name, construct_class_by_name, get_obj_by_name
-from dnnlib.util import is_url
+from dnnlib import EasyDict, UserError, construct_class_by_name, get_obj_by_name
+from metrics import metric_main, registry
 from training.augment import augpipe_specs
 from training.presets import stylegan2_options
 from training.warm_start import inherit_arguments
@@ -19,149 +19,193 @@ CHANGEABLE = (
     "outdir", "resume", "device", "gpus", "batch_gpu", "kimg", "workers", "dry_run", "data", "snap", "keep_states",
     "max_bad_steps",
 )  # fmt: skip
-"""What may be different when a run is continued."""
+"""Options of train.py that may change when a run is resumed."""
 
-FROM_DATA = ("c_dim", "img_resolution", "img_channels", "regions", "num_regions")
+FIXED = (
+    "cfg", "seed", "batch", "tick", "metrics", "cond", "subset", "mirror", "gamma", "cbase", "aug", "p", "target",
+    "augpipe", "freezed", "precision", "fp32", "nhwc", "nobench", "allow_tf32",
+)  # fmt: skip
+"""Options of train.py that all configurations take and that stay as they are."""
 
-LOSS_WEIGHTS = {
-    "gamma": "r1_gamma",
-    "gamma_mask": "r1_gamma_mask",
-    "mask_weight": "mask_weight",
-    "locality": "locality_weight",
-}
-"""Options and what the loss calls them."""
+FROM_DATA = ("c_dim", "img_resolution", "img_channels")
 
-
-def new_run(args: EasyDict, device: str) -> EasyDict:
-    """All options of a new run, from the configuration's table and what the user asked for."""
-    if args.data is None:
-        raise click.UsageError("--data is missing: name an archive made by dataset_tool.py.")
-    precision = "fp32" if args.fp32 else args.precision
-    if precision is None:
-        precision = "fp32" if device != "cuda" else "bf16" if args.cfg.startswith("semantic") else "fp16"
-    check_combinations(args)
-    check_source(args.resume)
-    training_set_kwargs, training_set = open_data(args)
-    arguments = {name: value for name, value in args.items() if name not in CHANGEABLE}
-    options = EasyDict(description="", arguments=arguments, device=device, training_set_kwargs=training_set_kwargs)
-    processes = num_processes(args)
-    source = None if args.resume in (None, "noresume") else load_network(args.resume)
-    if args.cfg == "semantic":
-        about = (training_set.resolution, training_set.regions, precision, args.recipe)
-        options.update(call_func_by_name(*about, func_name="semantic.presets.semantic_options"))
-    elif args.cfg == "semantic-adapt":
-        about = (source, args.resume, precision, args.freeze_local)
-        options.update(call_func_by_name(*about, func_name="semantic.adaptation.presets.adaptation_options"))
-    else:
-        options.update(stylegan2_options(args.cfg, training_set.resolution, processes, precision))
-    options.metric_plugins = ["semantic.metrics"] if args.cfg.startswith("semantic") else []
-    if source is not None:
-        inherit_architecture(options, source, training_set.resolution)
-    apply_losses(args, options)
-    if args.cbase is not None:
-        for widths in (options.G_kwargs.synthesis_kwargs, options.D_kwargs):
-            widths["channel_base"] = args.cbase
-            widths.pop("channels", None)  # of a network to resume: explicit widths go before
-        if source is not None and getattr(source["D"], "c_dim", 0) > 0:  # or it would follow the width at 4²
-            options.D_kwargs["cmap_dim"] = source["D"].b4.cmap_dim
-    if args.octaves is not None:
-        about = (options.G_kwargs.synthesis_kwargs, args.octaves, training_set.resolution, source)
-        call_func_by_name(*about, func_name="semantic.presets.limit_octaves")
-    apply_augmentation(args, options)
-    apply_schedule(args, options, processes)
-    apply_performance(args, options, precision)
-    if source is not None:
-        options.resume = EasyDict(func_name="legacy.load_network", path_or_url=args.resume)
-        options.ada_kimg = 100
-        options.ema_rampup = 0.05  # the average follows this run, not the source's length
-    options.description = describe(args, training_set, options, processes)
-    return options
+LoadNetwork = Callable[[str], Mapping[str, Any]]
+"""Path, address or name -> networks G, D, G_ema, as `load_network` of legacy.py."""
 
 
-def load_network(path: str) -> EasyDict:
-    """Networks of any file, address or name."""
-    return call_func_by_name(path, func_name="legacy.load_network")
+class Configuration:
+    """What train.py needs to know about a value of --cfg, together with what the user asked for.
+
+    A subclass gives the networks and the loss in `training_options`, and overrides what else differs.
+
+    Args:
+        args: options of train.py by name.
+        device: 'cuda', 'cpu' or 'mps'.
+
+    Attributes:
+        options: options of train.py that this configuration takes beyond `CHANGEABLE` and `FIXED`, and their defaults.
+        dataset_class: class name of the data set.
+        gpu_precision: number format on a GPU, where the user chose none.
+        loss_weights: options of train.py that are weights of the loss, and the names that the loss has for them.
+        from_data: arguments of networks that follow from the data, also where a trained network brings the others.
+        metric_plugins: modules that register further metrics.
+    """
+
+    options: ClassVar[Mapping[str, Any]] = {}
+    dataset_class: ClassVar[str] = "training.dataset.ImageFolderDataset"
+    gpu_precision: ClassVar[str] = "fp16"
+    loss_weights: ClassVar[Mapping[str, str]] = {"gamma": "r1_gamma"}
+    from_data: ClassVar[Sequence[str]] = FROM_DATA
+    metric_plugins: ClassVar[Sequence[str]] = ()
+
+    def __init__(self, args: Mapping[str, Any], device: str):
+        defaults = {name: default for name, default in self.options.items() if args[name] is None}
+        self.args = EasyDict({**args, **defaults})
+        self.device = device
+        self.processes = num_processes(args)
+        self.resume = None if args["resume"] == "noresume" else args["resume"]
+        chosen = "fp32" if args["fp32"] else args["precision"]
+        self.precision = chosen or (self.gpu_precision if device == "cuda" else "fp32")
+
+    @classmethod
+    def accepted(cls) -> set[str]:
+        """Names of all options of train.py that this configuration takes."""
+        return {*CHANGEABLE, *FIXED, *cls.options}
+
+    def check(self) -> None:
+        """Refuse options that contradict each other.
+
+        Raises:
+            click.UsageError: they do.
+        """
+        args = self.args
+        if args.data is None:
+            raise click.UsageError("--data is missing: name an archive made by dataset_tool.py.")
+        if args.p is not None and args.aug != "fixed":
+            raise click.UsageError("--p needs --aug=fixed.")
+        if args.aug == "fixed" and args.p is None:
+            raise click.UsageError("--aug=fixed needs --p, the probability.")
+        if args.target is not None and args.aug != "ada":
+            raise click.UsageError("--target needs --aug=ada.")
+
+    def data_options(self) -> dict[str, Any]:
+        """Options of the data set that only this configuration gives."""
+        return {}
+
+    def open_data(self) -> tuple[EasyDict, Any]:
+        """Class name and options of the data set, and the data set itself.
+
+        Raises:
+            UserError: it cannot be opened, or does not hold what the options ask for.
+        """
+        args = self.args
+        kwargs = EasyDict(
+            class_name=self.dataset_class,
+            path=args.data,
+            use_labels=args.cond,
+            max_size=args.subset,
+            xflip=args.mirror,
+            random_seed=args.seed,
+            **self.data_options(),
+        )
+        training_set = construct_class_by_name(**kwargs)
+        for note in training_set.notes:
+            click.echo(note, err=args.dry_run)
+        kwargs.resolution = training_set.resolution
+        if args.cond and not training_set.has_labels:
+            raise UserError(f"--cond=1 needs labels, but dataset.json of {args.data} has none.")
+        images = len(training_set) // (2 if args.mirror else 1)
+        if args.subset is not None and args.subset > images:
+            raise UserError(f"--subset={args.subset} asks for more than the {images} images of {args.data}.")
+        return kwargs, training_set
+
+    def training_options(self, training_set: Any, source: Mapping[str, Any] | None) -> EasyDict:
+        """Options of `training.training_loop.training_loop`: networks, loss, optimizers and what else is peculiar.
+
+        Args:
+            training_set: the opened data set.
+            source: trained networks to start from, or None.
+        """
+        raise NotImplementedError
+
+    def adjust(self, options: EasyDict, training_set: Any, source: Mapping[str, Any] | None) -> None:
+        """Change options of networks and loss as the user asked, after a trained network has brought its own."""
+        for option, name in self.loss_weights.items():
+            if self.args[option] is not None:
+                options.loss_kwargs[name] = self.args[option]
+        if self.args.cbase is not None:
+            for widths in (options.G_kwargs.synthesis_kwargs, options.D_kwargs):
+                widths["channel_base"] = self.args.cbase
+                widths.pop("channels", None)  # of a network to resume: explicit widths go before
+            if source is not None and getattr(source["D"], "c_dim", 0) > 0:  # or it would follow the width at 4²
+                options.D_kwargs["cmap_dim"] = source["D"].b4.cmap_dim
+        if self.args.freezed:
+            layers = {"freeze_layers": self.args.freezed}
+            options.D_kwargs.block_kwargs = {**options.D_kwargs.get("block_kwargs", {}), **layers}
+
+    def name_parts(self) -> list[str]:
+        """Parts of a run's name that only this configuration gives."""
+        return []
+
+    def new_run(self, load_network: LoadNetwork) -> EasyDict:
+        """All options of a new run, checked.
+
+        Raises:
+            click.UsageError, UserError: options, data and networks do not fit together.
+        """
+        self.check()
+        training_set_kwargs, training_set = self.open_data()
+        source = None if self.resume is None else load_network(self.resume)
+        options = self.training_options(training_set, source)
+        options.arguments = {name: value for name, value in self.args.items() if name not in CHANGEABLE}
+        options.update(device=self.device, training_set_kwargs=training_set_kwargs)
+        if source is not None:
+            inherit_architecture(options, source, training_set.resolution, self.from_data)
+            # The average of the weights follows this run, not the source's length.
+            options.update(resume=self.resume, ada_kimg=100, ema_rampup=0.05)
+        self.adjust(options, training_set, source)
+        apply_augmentation(self.args, options)
+        apply_schedule(self.args, options, self.processes)
+        apply_performance(self.args, options, self.processes)
+        options.metric_plugins = list(self.metric_plugins)
+        options.metrics = check_metrics(self.args.metrics, self.metric_plugins)
+        options.description = describe(self, training_set.name)
+        return options
 
 
-def inherit_architecture(options: EasyDict, source: EasyDict, resolution: int) -> None:
-    """Build networks with the widths and depths of those to resume; what follows from the data stays the data's."""
+class StyleGAN2(Configuration):
+    """StyleGAN2-ADA on images: 'auto' and the published configurations."""
+
+    def training_options(self, training_set: Any, source: Mapping[str, Any] | None) -> EasyDict:
+        return stylegan2_options(self.args.cfg, training_set.resolution, self.processes, self.precision)
+
+    def adjust(self, options: EasyDict, training_set: Any, source: Mapping[str, Any] | None) -> None:
+        super().adjust(options, training_set, source)
+        if self.args.nhwc and self.precision != "fp32":
+            options.G_kwargs.synthesis_kwargs["fp16_channels_last"] = True
+            options.D_kwargs.block_kwargs["fp16_channels_last"] = True
+
+
+def inherit_architecture(
+    options: EasyDict, source: Mapping[str, Any], resolution: int, from_data: Container[str] = FROM_DATA
+) -> None:
+    """Build networks with the widths and depths of those to resume; what follows from the data stays the data's.
+
+    Args:
+        options: of the run, changed in place.
+        source: networks to resume.
+        resolution: of the data; networks for a lower one grow.
+        from_data: names of arguments that follow from the data.
+    """
     for key, network in (("G_kwargs", source["G_ema"]), ("D_kwargs", source["D"])):
         if network is not None and type(network) is get_obj_by_name(options[key].class_name):
-            options[key] = inherit_arguments(options[key], network, FROM_DATA)
+            options[key] = inherit_arguments(options[key], network, from_data)
             if resolution > network.img_resolution and hasattr(network, "grown_arguments"):
                 options[key] = EasyDict(network.grown_arguments(options[key], network, resolution))
 
 
-def check_combinations(args: EasyDict) -> None:
-    """Refuse options that contradict each other or the configuration."""
-    for name in ("regions", "transparent", "gamma_mask", "locality", "octaves"):
-        if args[name] is not None and args.cfg != "semantic":
-            raise click.UsageError(f"--{name.replace('_', '-')} needs --cfg=semantic.")
-    if args.recipe != "tuned" and args.cfg != "semantic":
-        raise click.UsageError("--recipe needs --cfg=semantic.")
-    if args.mask_weight is not None and not args.cfg.startswith("semantic"):
-        raise click.UsageError("--mask-weight needs --cfg=semantic or semantic-adapt.")
-    if args.freeze_local and args.cfg != "semantic-adapt":
-        raise click.UsageError("--freeze-local needs --cfg=semantic-adapt.")
-    if args.cfg == "semantic-adapt" and args.resume in (None, "noresume"):
-        raise click.UsageError("--cfg=semantic-adapt needs --resume=NETWORK, the trained pair to start from.")
-    if args.p is not None and args.aug != "fixed":
-        raise click.UsageError("--p needs --aug=fixed.")
-    if args.aug == "fixed" and args.p is None:
-        raise click.UsageError("--aug=fixed needs --p, the probability.")
-    if args.target is not None and args.aug != "ada":
-        raise click.UsageError("--target needs --aug=ada.")
-
-
-def check_source(resume: str | None) -> None:
-    """Refuse a network to start from that is not there, before anything is made."""
-    if resume in (None, "noresume"):
-        return
-    source = call_func_by_name(resume, func_name="legacy.resolve")
-    if not is_url(source) and not os.path.isfile(source):
-        known = ", ".join(get_obj_by_name("legacy.NAMED"))
-        raise UserError(f"--resume={resume}: there is no such file, nor a network of that name ({known}).")
-
-
-def open_data(args: EasyDict) -> tuple[EasyDict, Any]:
-    """Options of the data set, checked by opening it."""
-    masked = args.cfg == "semantic"
-    kwargs = EasyDict(
-        class_name="semantic.dataset.MaskedImageDataset" if masked else "training.dataset.ImageFolderDataset",
-        path=args.data,
-        use_labels=args.cond,
-        max_size=args.subset,
-        xflip=args.mirror,
-        random_seed=args.seed,
-    )
-    if masked and (args.regions is not None or args.transparent is not None):
-        about = (args.data, args.regions, args.transparent)
-        kwargs.regions = call_func_by_name(*about, func_name="semantic.presets.override_regions")
-    training_set = construct_class_by_name(**kwargs)
-    for note in training_set.notes:
-        click.echo(note, err=args.dry_run)
-    kwargs.resolution = training_set.resolution
-    if masked:
-        kwargs.regions = training_set.regions.to_dict()
-    if args.cond and not training_set.has_labels:
-        raise UserError(f"--cond=1 needs labels, but dataset.json of {args.data} has none.")
-    images = len(training_set) // (2 if args.mirror else 1)
-    if args.subset is not None and args.subset > images:
-        raise UserError(f"--subset={args.subset} asks for more than the {images} images of {args.data}.")
-    if masked and training_set.resolution < 32:
-        raise UserError(f"--cfg=semantic needs 32² or more, but {args.data} is {training_set.resolution}².")
-    return kwargs, training_set
-
-
-def apply_losses(args: EasyDict, options: EasyDict) -> None:
-    """Weights of the loss that the user chose."""
-    for option, name in LOSS_WEIGHTS.items():
-        if args[option] is not None:
-            options.loss_kwargs[name] = args[option]
-
-
 def apply_augmentation(args: EasyDict, options: EasyDict) -> None:
-    """Augmentation pipe and its control."""
+    """Set augmentation pipe and its control."""
     if args.aug == "noaug":
         return
     options.augment_kwargs = EasyDict(class_name="training.augment.AugmentPipe", **augpipe_specs[args.augpipe])
@@ -172,7 +216,7 @@ def apply_augmentation(args: EasyDict, options: EasyDict) -> None:
 
 
 def apply_schedule(args: EasyDict, options: EasyDict, processes: int) -> None:
-    """Length, batch, ticks, snapshots."""
+    """Set length, batch, ticks and snapshots."""
     options.seed = args.seed
     options.total_kimg = options.total_kimg if args.kimg is None else args.kimg
     options.batch_size = options.batch_size if args.batch is None else args.batch
@@ -191,36 +235,33 @@ def apply_schedule(args: EasyDict, options: EasyDict, processes: int) -> None:
     options.image_snapshot_ticks = options.network_snapshot_ticks = snap
     options.keep_states = args.keep_states
     options.max_bad_steps = args.max_bad_steps
-    options.metrics = check_metrics(args.metrics, options.metric_plugins)
 
 
-def check_metrics(text: str, plugins: list[str]) -> list[str]:
-    """Names of metrics, each known to the framework or to a plugin."""
+def check_metrics(text: str, plugins: Sequence[str]) -> list[str]:
+    """Names of metrics, each known to the framework or to a plugin.
+
+    Raises:
+        UserError: there is no metric of that name.
+    """
     names = [name.strip() for name in text.split(",") if name.strip() not in ("", "none")]
-    if names:
-        call_func_by_name(plugins, func_name="metrics.metric_main.load_plugins")
-        for name in names:
-            if not call_func_by_name(name, func_name="metrics.metric_main.is_valid_metric"):
-                known = ", ".join(call_func_by_name(func_name="metrics.metric_main.list_valid_metrics"))
-                raise UserError(f"There is no metric {name!r}. Choose from: {known}.")
+    registry.load_plugins(plugins if names else ())
+    for name in names:
+        if not metric_main.is_valid_metric(name):
+            known = ", ".join(metric_main.list_valid_metrics())
+            raise UserError(f"There is no metric {name!r}. Choose from: {known}.")
     return names
 
 
-def apply_performance(args: EasyDict, options: EasyDict, precision: str) -> None:
-    """Loader processes, memory format, freezing, switches of the GPU."""
+def apply_performance(args: EasyDict, options: EasyDict, processes: int) -> None:
+    """Set loader processes, threads and switches of the GPU."""
     workers = min(3, max((os.cpu_count() or 1) // 2, 1)) if args.workers is None else args.workers
     options.data_loader_kwargs = loader_options(workers)
     if options.device == "cpu":
         # The loaders keep their cores: two threads that share one core spend their time waiting for each other.
-        share = (os.cpu_count() or 1) // num_processes(args) - workers
+        share = (os.cpu_count() or 1) // processes - workers
         options.cpu_threads = torch.get_num_threads() if os.environ.get("OMP_NUM_THREADS") else max(share, 1)
     options.cudnn_benchmark = not args.nobench
     options.allow_tf32 = args.allow_tf32
-    if args.freezed:
-        options.D_kwargs.block_kwargs = {**options.D_kwargs.get("block_kwargs", {}), "freeze_layers": args.freezed}
-    if args.nhwc and precision != "fp32" and not args.cfg.startswith("semantic"):
-        options.G_kwargs.synthesis_kwargs["fp16_channels_last"] = True
-        options.D_kwargs.block_kwargs["fp16_channels_last"] = True
 
 
 def loader_options(workers: int) -> EasyDict:
@@ -228,22 +269,20 @@ def loader_options(workers: int) -> EasyDict:
     return EasyDict(num_workers=workers, **({"prefetch_factor": 2} if workers else {}))
 
 
-def describe(args: EasyDict, training_set: Any, options: EasyDict, processes: int) -> str:
+def describe(configuration: Configuration, data_name: str) -> str:
     """The run's name: data, configuration and what differs from its defaults."""
-    parts = [re.sub(r"[^0-9A-Za-z_.-]", "_", training_set.name)]
+    args, processes, resume = configuration.args, configuration.processes, configuration.resume
+    parts = [re.sub(r"[^0-9A-Za-z_.-]", "_", data_name)]
     parts += ["cond"] * bool(args.cond) + ["mirror"] * bool(args.mirror)
     parts += [f"subset{args.subset}"] if args.subset else []
-    parts += [f"{args.cfg}{processes if processes > 1 else ''}"] + [args.recipe] * (args.recipe != "tuned")
-    parts += [
-        f"{key}{args[key]:g}"
-        for key in ("kimg", "batch", "cbase", "octaves", "gamma", "locality", "p", "target")
-        if args[key] is not None
-    ]
+    parts += [f"{args.cfg}{processes if processes > 1 else ''}", *configuration.name_parts()]
+    numbers = ("kimg", "batch", "cbase", "gamma", "p", "target")
+    parts += [f"{key}{args[key]:g}" for key in numbers if args[key] is not None]
     parts += [args.aug] * (args.aug != "ada") + [args.augpipe] * (args.augpipe != "bgc")
-    if "resume" in options:
-        name = Path(args.resume).stem if len(args.resume) > 20 or os.sep in args.resume else args.resume
+    if resume is not None:
+        name = Path(resume).stem if len(resume) > 20 or os.sep in resume else resume
         parts.append("resume" + re.sub(r"[^0-9A-Za-z_]", "", name)[:20])
-    parts += [f"freezed{args.freezed}"] * bool(args.freezed) + ["freezelocal"] * args.freeze_local
+    parts += [f"freezed{args.freezed}"] * bool(args.freezed)
     return "-".join(parts)
 
 

@@ -13,7 +13,8 @@ import click
 from dnnlib import EasyDict, Logger, UserError, write_json
 from torch_utils import distributed
 from torch_utils.devices import resolve_device
-from training.configurations import CHANGEABLE, loader_options, new_run, num_processes
+from training.configurations import CHANGEABLE, LoadNetwork, loader_options, num_processes
+from training.registry import find_configuration
 from training.run.folder import (
     check_options,
     discard_start,
@@ -32,42 +33,45 @@ EXIT_INTERRUPTED = 75
 NOT_OF_THE_LOOP = ("description", "arguments")
 
 
-def launch(args: EasyDict, explicit: set[str]) -> None:
+def launch(args: EasyDict, explicit: set[str], load_network: LoadNetwork) -> None:
     """Train in this process, or in several, and exit with the code that says how it ended.
 
     Args:
         args: options of train.py by name.
         explicit: names of those that the user gave.
+        load_network: reads the networks of --resume.
     """
     device = resolve_device(args.device, args.gpus)
     if "RANK" in os.environ:
         distributed.init(device=device)
         with distributed.one_voice():
-            finished = run(args, explicit, device)
+            finished = run(args, explicit, device, load_network)
             distributed.shutdown()
     else:
-        finished = run(args, explicit, device)
+        finished = run(args, explicit, device, load_network)
     sys.exit(0 if finished else EXIT_INTERRUPTED)
 
 
-def run(args: EasyDict, explicit: set[str], device: str) -> bool:
+def run(args: EasyDict, explicit: set[str], device: str, load_network: LoadNetwork) -> bool:
     """Prepare the run and train; True when the run reached its end."""
-    options, run_dir, made = distributed.from_first(prepare, args, explicit, device)
+    options, run_dir, made = distributed.from_first(prepare, args, explicit, device, load_network)
     if run_dir is None:
         return True
     with discarding(run_dir, made):
         if "RANK" in os.environ or args.gpus == 1:
-            return train(options, run_dir)
-        return distributed.spawn(train, args.gpus, options, run_dir, device=device)
+            return train(options, run_dir, load_network)
+        return distributed.spawn(train, args.gpus, options, run_dir, load_network, device=device)
 
 
-def prepare(args: EasyDict, explicit: set[str], device: str) -> tuple[EasyDict, str | None, bool]:
+def prepare(
+    args: EasyDict, explicit: set[str], device: str, load_network: LoadNetwork
+) -> tuple[EasyDict, str | None, bool]:
     """Options of the run, its folder, and whether it is new; a dry run has no folder and is only told."""
     run_dir, options = None, None
     if args.resume == "latest":
         run_dir, options = resume_latest(args, explicit, device)
     if options is None:
-        options = new_run(args, device)
+        options = find_configuration(args.cfg, explicit)(args, device).new_run(load_network)
     if args.dry_run:
         click.echo(json.dumps(options, indent=2))
         return options, None, False
@@ -150,9 +154,10 @@ def discarding(run_dir: str, made: bool) -> Iterator[None]:
         raise
 
 
-def train(options: EasyDict, run_dir: str) -> bool:
+def train(options: EasyDict, run_dir: str, load_network: LoadNetwork) -> bool:
     """The training itself; process 0 keeps options and log."""
     kwargs = {name: value for name, value in options.items() if name not in NOT_OF_THE_LOOP}
+    kwargs["load_network"] = load_network
     if distributed.get_rank() != 0:
         return train_safely(training_loop, run_dir, kwargs, click.echo)
     with hold(run_dir, click.echo):

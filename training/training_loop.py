@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,7 +55,8 @@ def training_loop(
     network_snapshot_ticks: int | None = 50,
     keep_states: int = 2,
     max_bad_steps: int = 10,
-    resume: Mapping[str, Any] | None = None,
+    resume: str | None = None,
+    load_network: Callable[[str], Mapping[str, Any]] | None = None,
     resume_state: str | None = None,
     G_frozen: Sequence[str] = (),
     cpu_threads: int | None = None,
@@ -90,7 +91,8 @@ def training_loop(
         image_snapshot_ticks, network_snapshot_ticks: ticks between snapshots; None for none until the end.
         keep_states: how many training states are kept.
         max_bad_steps: steps in a row that are skipped, for values that are not finite, before the run goes back.
-        resume: a function by name and its arguments that gives trained networks {G, D, G_ema} to start from.
+        resume: trained networks to start from, as `load_network` takes them.
+        load_network: gives networks {G, D, G_ema} by path, address or name.
         resume_state: path of a training state to continue exactly.
         G_frozen: parameters of G whose names start with one of these are not trained.
         cpu_threads: threads of a process on a CPU; a run repeats exactly with the same number only.
@@ -128,7 +130,7 @@ def training_loop(
             augment_pipe.p.copy_(torch.as_tensor(augment_p))
         about_source = None
         if resume is not None and resume_state is None and rank == 0:
-            about_source = copy_networks(dnnlib.call_func_by_name(**resume), {"G": G, "D": D, "G_ema": G_ema})
+            about_source = copy_networks(load_network(resume), {"G": G, "D": D, "G_ema": G_ema})
         for network in (G, D, G_ema):
             distributed.broadcast_module(network)
 

@@ -1,35 +1,44 @@
-"""Options for adapting a trained network to a domain that has images only."""
+"""The configuration `--cfg=semantic-adapt`: a trained network, and data of a domain that has images only."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
+
+import click
 
 from dnnlib import EasyDict, UserError
-from semantic.presets import semantic_options
+from semantic.presets import Semantic, semantic_options
+from training.configurations import Configuration
 
 
-def adaptation_options(source: Mapping[str, Any], path: str, precision: str, freeze_local: bool) -> EasyDict:
-    """Options for adapting a trained pair to images alone.
+class SemanticAdaptation(Configuration):
+    """Adaptation of a trained pair to images alone."""
 
-    Args:
-        source: networks as `legacy.load_network` gives them.
-        path: where they came from, for messages.
-        precision: 'fp32', 'fp16' or 'bf16'.
-        freeze_local: keep mapping and local generators: masks stay, geometry cannot change.
+    options: ClassVar[Mapping[str, Any]] = {"mask_weight": None, "freeze_local": False}
+    gpu_precision = Semantic.gpu_precision
+    loss_weights: ClassVar[Mapping[str, str]] = {"gamma": "r1_gamma", "mask_weight": "mask_weight"}
+    from_data = Semantic.from_data
+    metric_plugins = Semantic.metric_plugins
 
-    Raises:
-        UserError: the network has no regions.
-    """
-    G = source["G_ema"]
-    if not hasattr(G, "regions"):
-        raise UserError(f"--cfg=semantic-adapt starts from a network with regions, but {path} has none.")
-    options = semantic_options(G.img_resolution, G.regions, precision)
-    options.loss_kwargs = EasyDict(
-        class_name="semantic.adaptation.AdaptationLoss",
-        r1_gamma=options.loss_kwargs.r1_gamma,
-        mask_weight=10,
-        precision=precision,
-    )
-    del options.D_kwargs["segmentation"]
-    options.update(total_kimg=32, G_reg_interval=4)
-    options.G_frozen = ["mapping.", "synthesis.local."] if freeze_local else []
-    return options
+    def check(self) -> None:
+        super().check()
+        if self.resume is None:
+            raise click.UsageError("--cfg=semantic-adapt needs --resume=NETWORK, the trained pair to start from.")
+
+    def training_options(self, training_set: Any, source: Mapping[str, Any] | None) -> EasyDict:
+        G = source["G_ema"]
+        if not hasattr(G, "regions"):
+            raise UserError(f"--cfg=semantic-adapt starts from a network with regions, but {self.resume} has none.")
+        options = semantic_options(G.img_resolution, G.regions, self.precision)
+        options.loss_kwargs = EasyDict(
+            class_name="semantic.adaptation.AdaptationLoss",
+            r1_gamma=options.loss_kwargs.r1_gamma,
+            mask_weight=10,
+            precision=self.precision,
+        )
+        del options.D_kwargs["segmentation"]
+        options.update(total_kimg=32, G_reg_interval=4)
+        options.G_frozen = ["mapping.", "synthesis.local."] if self.args.freeze_local else []
+        return options
+
+    def name_parts(self) -> list[str]:
+        return ["freezelocal"] * self.args.freeze_local

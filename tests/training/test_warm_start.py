@@ -4,9 +4,10 @@ import legacy
 import training.networks
 from dnnlib import EasyDict
 from semantic.discriminator import DualBranchDiscriminator
+from semantic.presets import Semantic
 from tests.helpers import shared_file
 from training import warm_start
-from training.configurations import FROM_DATA, inherit_architecture
+from training.configurations import inherit_architecture
 
 
 def test_networks_to_resume_bring_their_own_widths():
@@ -27,7 +28,7 @@ def test_what_a_network_to_resume_was_not_given_has_its_default():
         "class_name": "semantic.discriminator.DualBranchDiscriminator", "num_regions": 5, "mask_width": 0.5,
         "mapping_kwargs": {"num_layers": 2}, "block_kwargs": {"conv_clamp": 256}, "channel_max": 8,
     }  # fmt: skip
-    found = warm_start.inherit_arguments(own, D, FROM_DATA)
+    found = warm_start.inherit_arguments(own, D, Semantic.from_data)
     assert found == {
         "class_name": own["class_name"], "num_regions": 5, "mapping_kwargs": {}, "channel_max": 4,
         "block_kwargs": {"conv_clamp": 256, "freeze_layers": 1},
@@ -37,6 +38,6 @@ def test_what_a_network_to_resume_was_not_given_has_its_default():
 def test_networks_to_resume_keep_arguments_by_position_and_the_precision_of_the_run():
     G = training.networks.Generator(4, 0, 5, 8, 3, synthesis_kwargs={"channel_max": 4})
     own = {"class_name": "training.networks.Generator", "z_dim": 512, "w_dim": 512, "num_fp16_res": 4}
-    found = warm_start.inherit_arguments(own, G, FROM_DATA)
+    found = warm_start.inherit_arguments(own, G, Semantic.from_data)
     assert (found.z_dim, found.w_dim, found.num_fp16_res) == (4, 5, 4)
     assert found.synthesis_kwargs == {"channel_max": 4}

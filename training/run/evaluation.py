@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-import dnnlib
+from metrics import metric_main
 from torch_utils import distributed, training_stats
 from training.run.folder import recorded_result
 
@@ -37,9 +37,8 @@ def report_metrics(
         file = f"metric-{metric}.jsonl"
         results = distributed.from_first(recorded_result, run_dir, metric, network_path, logs.get(file, 0))
         if results is None:
-            computed, _ = dnnlib.call_func_by_name(
+            computed, _ = metric_main.evaluate(
                 [metric],
-                func_name="metrics.metric_main.evaluate",
                 plugins=plugins,
                 run_dir=run_dir,
                 snapshot_pkl=network_path,

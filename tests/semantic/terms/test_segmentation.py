@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from semantic.discriminator import DualBranchDiscriminator
-from semantic.presets import semantic_options
+from semantic.presets import Semantic, semantic_options
 from semantic.regions import Regions
 from semantic.terms.segmentation import segmentation_loss
 from tests.helpers import assert_close
@@ -23,7 +23,6 @@ from tests.semantic.helpers import (
 )
 from tests.semantic.plain import plain_conv, plain_features, plain_logits
 from training import warm_start
-from training.configurations import FROM_DATA
 
 
 @pytest.fixture
@@ -143,7 +142,7 @@ def test_networks_to_resume_get_a_head_or_lose_it_with_the_run():
         for ours in (False, True):
             source = build_discriminator(segmentation=theirs)
             own = {"class_name": "semantic.discriminator.DualBranchDiscriminator", "segmentation": ours}
-            kwargs = warm_start.inherit_arguments(own, source, FROM_DATA)
+            kwargs = warm_start.inherit_arguments(own, source, Semantic.from_data)
             assert kwargs.segmentation == ours
             target = build_discriminator(segmentation=ours)
             warm_start.copy_networks({"D": source}, {"D": target})
