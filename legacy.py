@@ -192,13 +192,8 @@ def _read_published(file: BinaryIO, where: str) -> EasyDict:
     """A checkpoint of the published SemanticStyleGAN, if this zip archive is a torch file."""
     from semantic import published
 
-    archive, _ = machine.open_archive(file, where)
-    size = sum(member.file_size for member in archive.infolist())
-    file.seek(0)
     try:
-        # Networks and w_avg take up to a billion numbers; arguments that ask for much more are not honest.
-        with rebuild.Allowance(64 * size + (1 << 30)):
-            return published.load(file, where)
+        return published.load(file, where)
     except UserError as error:
         raise UserError(error.message if where in error.message else f"{where}: {error.message}") from error
     except Exception as error:

@@ -1,6 +1,7 @@
 """Published SemanticStyleGAN checkpoints: their arguments and state as our networks."""
 
 import argparse
+import copy
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
@@ -11,11 +12,13 @@ from dnnlib import EasyDict, UserError
 from semantic.discriminator import DualBranchDiscriminator
 from semantic.generator import Generator
 from semantic.regions import CELEBAMASK, Regions
-from torch_utils.network_files import machine
+from torch_utils.network_files import machine, rebuild
 
 W_AVG_SAMPLES = 10_000
 W_AVG_SEED = 0
 W_AVG_BATCH = 500
+
+_IGNORED = re.compile(r"(\.kernel|\.noises\.noise_\d+)$")
 
 
 def load(file: BinaryIO, name: str = "the checkpoint") -> EasyDict:
@@ -44,11 +47,13 @@ def load(file: BinaryIO, name: str = "the checkpoint") -> EasyDict:
 
 def estimate_w_avg(mapping: torch.nn.Module, num_samples: int = W_AVG_SAMPLES, seed: int = W_AVG_SEED) -> torch.Tensor:
     """Mean of w over `num_samples` random z, the centre of truncation for networks that store none: [D]."""
+    mapping = copy.copy(mapping)
+    mapping.num_ws = None  # one w for each z; w repeated for every slot would take much memory
     latents = torch.randn(num_samples, mapping.z_dim, generator=torch.Generator().manual_seed(seed))
     total = torch.zeros(mapping.w_dim, dtype=torch.float64)
     with torch.no_grad():
-        for z in latents.split(W_AVG_BATCH):  # the mapping repeats w for every slot, so all at once takes much memory
-            total += mapping(z, torch.zeros(len(z), mapping.c_dim), skip_w_avg_update=True)[:, 0].double().sum(dim=0)
+        for z in latents.split(W_AVG_BATCH):
+            total += mapping(z, torch.zeros(len(z), mapping.c_dim), skip_w_avg_update=True).double().sum(dim=0)
     return (total / num_samples).float()
 
 
@@ -73,7 +78,7 @@ def _channels(args: Mapping[str, Any]) -> dict[int, int]:
 def _generator(args: Mapping[str, Any], state: Mapping[str, torch.Tensor], name: str) -> Generator:
     """Build a generator from published arguments and fill it from a published state."""
     try:
-        G = Generator(
+        options = dict(
             z_dim=int(args["latent"]),
             c_dim=0,
             w_dim=int(args["latent"]),
@@ -94,18 +99,46 @@ def _generator(args: Mapping[str, Any], state: Mapping[str, torch.Tensor], name:
                 "detach_texture": bool(args.get("detach_texture", False)),
             },
         )
-    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:  # the last two: impossible sizes
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{name} has incomplete arguments: {_first_line(error)}.") from error
+    G = _filled(Generator, options, _fill_generator, state, name)
+    G.mapping.w_avg.copy_(estimate_w_avg(G.mapping))
+    return G.eval().requires_grad_(False)
+
+
+def _filled(
+    cls: type[torch.nn.Module],
+    options: dict[str, Any],
+    fill: Callable[[torch.nn.Module, "_Taker"], None],
+    state: Mapping[str, torch.Tensor],
+    name: str,
+) -> torch.nn.Module:
+    """A network of the class `cls`, whose tensors are those of a published state.
+
+    All shapes are compared before any memory is allocated, so that arguments cannot ask for more than the file has.
+    """
+    options = rebuild.plain_arguments(options, name)
     take = _Taker(state, name)
-    for i in range(int(args["n_mlp"])):
+    try:
+        with rebuild.Blueprint(len(take.state)):
+            blueprint = cls(**options)
+    except RuntimeError as error:  # PyTorch's, on impossible sizes
+        raise UserError(f"{name} has arguments that do not fit together: {_first_line(error)}.") from error
+    fill(blueprint, take)
+    take.finish(blueprint)
+    with rebuild.Undrawn():
+        network = cls(**options)
+    fill(network, take)
+    return network
+
+
+def _fill_generator(G: torch.nn.Module, take: "_Taker") -> None:
+    for i in range(G.mapping.num_layers):
         layer = getattr(G.mapping, f"fc{i}")
         take(layer.weight, f"style.{i + 1}.weight")
         take(layer.bias, f"style.{i + 1}.bias")
     _fill_local(G.synthesis.local, take)
     _fill_render(G.synthesis.render, take)
-    take.finish(r"(\.kernel|\.noises\.noise_\d+)$")
-    G.mapping.w_avg.copy_(estimate_w_avg(G.mapping))
-    return G.eval().requires_grad_(False)
 
 
 def _fill_local(local: torch.nn.Module, take: "_Taker") -> None:
@@ -144,14 +177,17 @@ def _fill_render(render: torch.nn.Module, take: "_Taker") -> None:
 
 def _discriminator(args: Mapping[str, Any], state: Mapping[str, torch.Tensor], name: str) -> DualBranchDiscriminator:
     """Build a discriminator from published arguments and fill it from a published state."""
-    D = DualBranchDiscriminator(
+    options = dict(
         c_dim=0,
         img_resolution=int(args["size"]),
         img_channels=3,
         num_regions=int(args["seg_dim"]),
         channels=_channels(args),
     )
-    take = _Taker(state, name)
+    return _filled(DualBranchDiscriminator, options, _fill_discriminator, state, name).eval().requires_grad_(False)
+
+
+def _fill_discriminator(D: torch.nn.Module, take: "_Taker") -> None:
     for branch, theirs in [(D.image, "convs_img"), (D.mask, "convs_seg")]:
         for i, resolution in enumerate(branch.resolutions):
             block = getattr(branch, f"b{resolution}")
@@ -166,20 +202,20 @@ def _discriminator(args: Mapping[str, Any], state: Mapping[str, torch.Tensor], n
     for layer, theirs in [(D.b4.conv, "final_conv"), (D.b4.fc, "final_linear.0"), (D.b4.out, "final_linear.1")]:
         take(layer.weight, f"{theirs}.0.weight" if theirs == "final_conv" else f"{theirs}.weight")
         take(layer.bias, f"{theirs}.1.bias" if theirs == "final_conv" else f"{theirs}.bias")
-    take.finish(r"\.kernel$")
-    return D.eval().requires_grad_(False)
 
 
 class _Taker:
-    """Copies tensors out of a published state by name, and keeps account of what was taken."""
+    """Copies tensors out of a published state by name, and keeps account of the tensors that it took."""
 
     def __init__(self, state: Mapping[str, torch.Tensor], name: str):
         if not isinstance(state, Mapping):
             raise UserError(f"{name} holds no state dictionary where one was expected.")
-        self.state, self.name, self.taken = state, name, set()
+        self.state, self.name = state, name
+        self.taken: set[str] = set()
+        self.numbers = 0
 
     def __call__(self, target: torch.Tensor, key: str) -> None:
-        """Copy entry `key` into `target`; axes of length 1 may differ."""
+        """Copy entry `key` into `target`; axes of length 1 may differ. On the meta device, only compare the shapes."""
         value = self.state.get(key)
         if not isinstance(value, torch.Tensor):
             raise UserError(f"{self.name} has no tensor {key!r}: it does not fit its own arguments.")
@@ -187,15 +223,23 @@ class _Taker:
             raise UserError(
                 f"{self.name}: {key!r} has shape {list(value.shape)} where its arguments ask for {list(target.shape)}."
             )
-        with torch.no_grad():
-            target.copy_(value.reshape(target.shape))
+        if not target.is_meta:
+            with torch.no_grad():
+                target.copy_(value.reshape(target.shape))
         self.taken.add(key)
+        self.numbers += target.numel()
 
-    def finish(self, ignored: str) -> None:
-        """Check that nothing was left over but entries that match the pattern `ignored`."""
-        left: Callable[[str], bool] = lambda key: key not in self.taken and not re.search(ignored, key)  # noqa: E731
-        extra = sorted(filter(left, self.state))
+    def finish(self, network: torch.nn.Module) -> None:
+        """Check that `network` got everything that it learned, and that the state has nothing else.
+
+        Low-pass filters may be left over, since they are not learned, and so may noise that no layer uses.
+        """
+        extra = sorted(key for key in self.state if key not in self.taken and not _IGNORED.search(key))
         if extra:
             raise UserError(
                 f"{self.name} holds {len(extra)} entries that its arguments do not explain, e.g. {extra[0]!r}."
             )
+        tensors = rebuild.named_tensors(network)
+        learned = dict(network.named_parameters())
+        if self.numbers != sum(t.numel() for n, t in tensors.items() if n in learned or n.endswith("noise_const")):
+            raise UserError(f"{self.name} has arguments that ask for more than its state holds.")

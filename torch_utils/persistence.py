@@ -1,7 +1,7 @@
-"""Objects that remember how they were built, and network files that other StyleGAN2-ADA tools can open.
+"""Objects that remember how they were built, and that other StyleGAN2-ADA tools can unpickle.
 
 A pickle of a persistent object holds the source text of its module, its class name, its constructor arguments and its
-`__dict__`. Foreign tools may run that text; nothing here does: reading looks the class up by name.
+`__dict__`. Foreign tools run this text. Nothing here does: the class is looked up by name.
 """
 
 import copy
@@ -9,14 +9,23 @@ import copyreg
 import functools
 import inspect
 import sys
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from dnnlib import EasyDict, UserError, get_obj_by_name
+import torch
+
+from dnnlib import EasyDict, get_obj_by_name
+from torch_utils.network_files import classes, rebuild
+from torch_utils.network_files.allowed import Record
+from torch_utils.network_files.classes import find_class, is_known
 
 FORMAT_VERSION = 6
 T = TypeVar("T", bound=type)
+Hook = Callable[[EasyDict], EasyDict]
 
-_classes: dict[str, type] = {}
+__all__ = ["as_record", "find_class", "import_hook", "is_known", "is_persistent", "named_arguments", "persistent_class"]
+
+_import_hooks: list[Hook] = []
 
 
 def persistent_class(cls: T) -> T:
@@ -38,39 +47,43 @@ def persistent_class(cls: T) -> T:
 
     cls.__init__ = recording_init
     cls.__reduce__ = _reduce
+    cls.__copy__ = _shallow_copy
+    cls.__deepcopy__ = _deep_copy
     cls.init_args = property(lambda self: list(copy.deepcopy(self._init_args)), doc="Positional constructor arguments.")
     cls.init_kwargs = property(
         lambda self: EasyDict(copy.deepcopy(self._init_kwargs)), doc="Constructor arguments given by name."
     )
-    _classes[_full_name(cls)] = cls
+    classes.register(cls)
     return cls
 
 
 def is_persistent(obj: Any) -> bool:
     """Whether `obj` is a persistent class or an instance of one."""
-    cls = obj if isinstance(obj, type) else type(obj)
-    return _classes.get(_full_name(cls)) is cls
+    return classes.is_registered(obj if isinstance(obj, type) else type(obj))
 
 
-def is_known(name: str) -> bool:
-    """Whether a persistent class of this dotted name is imported already."""
-    return name in _classes
+def named_arguments(obj: Any) -> dict[str, Any]:
+    """The constructor arguments of a persistent object, each under its name, without the defaults.
 
-
-def find_class(name: str) -> type:
-    """The persistent class of a dotted name such as ``'training.networks.Generator'``; imports its module.
-
-    Raises:
-        UserError: there is no such class, or it is not persistent.
+    Arguments that the constructor collects by ``**`` stand beside the others.
     """
-    cls = _classes.get(name) or get_obj_by_name(name)
-    if not isinstance(cls, type) or not is_persistent(cls):
-        raise UserError(f"{name} is not a class that network files can hold.")
-    return cls
+    signature = inspect.signature(type(obj).__init__)
+    found = signature.bind(obj, *obj.init_args, **obj.init_kwargs).arguments
+    names = list(signature.parameters)
+    collected = next((n for n in names if signature.parameters[n].kind is inspect.Parameter.VAR_KEYWORD), None)
+    rest = found.pop(collected, {})
+    found.pop(names[0])
+    return {**found, **rest}
 
 
-def _full_name(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
+def import_hook(hook: Hook) -> Hook:
+    """Register a function that may change the description of an object before Python's own unpickler makes it.
+
+    `hook` is given an EasyDict of type, version, module_src, class_name and state, and returns the one to use.
+    `legacy.load_network` calls no hooks.
+    """
+    _import_hooks.append(hook)
+    return hook
 
 
 @functools.cache
@@ -85,7 +98,7 @@ def _source_text(module_name: str) -> str:
 def as_record(obj: Any) -> tuple:
     """How `obj`, of any class whose instances are no more than their `__dict__`, is written to a network file.
 
-    This is what `__reduce__` of a persistent object gives; `safe_pickle.dump` writes the parts of one in the same way.
+    `__reduce__` of a persistent object returns this; `machine.dump` writes the parts of an object in the same way.
     """
     cls = type(obj)
     meta = EasyDict(
@@ -105,13 +118,41 @@ def _reduce(self: Any) -> tuple:
     return copyreg.__newobj__, (type(self),), dict(self.__dict__)
 
 
-def _reconstruct_persistent_obj(meta: dict[str, Any]) -> Any:
-    """What plain pickle and copy.deepcopy call. The name is part of the file format."""
-    name = f"{meta['module']}.{meta['class_name']}"
-    cls = _classes.get(name) or get_obj_by_name(name)
-    obj = cls.__new__(cls)
+def _shallow_copy(self: Any) -> Any:
+    return _restored(type(self).__new__(type(self)), dict(self.__dict__))
+
+
+def _deep_copy(self: Any, memo: dict[int, Any]) -> Any:
+    twin = type(self).__new__(type(self))
+    memo[id(self)] = twin
+    return _restored(twin, copy.deepcopy(dict(self.__dict__), memo))
+
+
+def _restored(obj: Any, state: dict[str, Any]) -> Any:
+    """The empty object `obj` with this `__dict__`."""
     if hasattr(obj, "__setstate__"):
-        obj.__setstate__(meta["state"])
+        obj.__setstate__(state)
     else:
-        obj.__dict__.update(meta["state"])
+        obj.__dict__.update(state)
+    return obj
+
+
+def _reconstruct_persistent_obj(meta: dict[str, Any]) -> Any:
+    """What Python's own unpickler calls for every persistent object. The name is part of the file format.
+
+    Objects of ours get their state back. A network of NVIDIA's is built from its recorded constructor arguments, and
+    its tensors are copied; its parts stay `Record`s until then. Networks get single precision.
+    """
+    for hook in _import_hooks:
+        meta = hook(EasyDict(meta))
+    name, module, state = meta["class_name"], meta.get("module"), meta["state"]
+    if module is None:
+        record = Record(name, None, state)
+        return rebuild.rebuild_record(record, classes.PUBLISHED, (), name) if name in classes.PUBLISHED else record
+    cls = get_obj_by_name(f"{module}.{name}")
+    obj = _restored(cls.__new__(cls), state)
+    if isinstance(obj, torch.nn.Module):
+        for tensor in [*obj.parameters(recurse=False), *obj.buffers(recurse=False)]:
+            if tensor.dtype == torch.float16:  # stored so for the size of the file alone
+                tensor.data = tensor.data.float()
     return obj

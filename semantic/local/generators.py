@@ -16,8 +16,9 @@ LRELU_GAIN = np.sqrt(2)
 def pixel_grid(size: int) -> torch.Tensor:
     """Coordinates of a square grid: float32 [2, size, size], x first, from -1 to 1 with both ends included."""
     axis = torch.linspace(-1, 1, size)
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    return torch.stack([x, y])
+    grid = torch.empty(2, size, size)
+    grid[0], grid[1] = axis, axis.unsqueeze(1)
+    return grid
 
 
 class FourierFeatures(torch.nn.Module):

@@ -7,9 +7,10 @@ sizes and strides cannot reach outside the bytes that the file really has.
 import argparse
 import io
 import math
+import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
@@ -21,6 +22,8 @@ DICTIONARIES = (dict, EasyDict, OrderedDict)
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_VERSION = 1001
 MAX_DIMENSIONS = 16
+_SYSTEM = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+_STORAGE_HEAD = b"".join(pickle.dumps(part, 2) for part in (LEGACY_MAGIC, LEGACY_VERSION, _SYSTEM))
 
 DTYPES = {
     "Double": torch.float64,
@@ -97,26 +100,34 @@ def is_allowed(module: str, name: str) -> bool:
     return (module, name) in _ALLOWED
 
 
-def find(module: Any, name: Any) -> Any:
+def find(module: Any, name: Any, packages: Collection[str] = ()) -> Any:
     """What stands for `module.name` in a file.
+
+    Args:
+        module, name: from the file.
+        packages: top-level packages whose classes a file may name for the parts of a network. Such a part becomes a
+            `Record`; its class is not touched.
 
     Raises:
         Refused: it is not allowed.
     """
     if type(module) is not str or type(name) is not str:
         raise Refused("names an object by something other than text")
-    try:
+    shown = f"{module}.{name}"
+    if (module, name) in _ALLOWED:
         return _ALLOWED[module, name]
-    except KeyError:
-        shown = f"{module}.{name}"
-        shown = shown if len(shown) <= 100 and shown.isprintable() else repr(shown[:100])
-        raise Refused(f"asks for {shown}, which network files have no use for") from None
+    if module.startswith("torch.nn.modules.") or module.split(".")[0] in packages:
+        return Global(shown, _part_of(module, name))
+    shown = shown if len(shown) <= 100 and shown.isprintable() else repr(shown[:100])
+    raise Refused(f"asks for {shown}, which network files have no use for")
 
 
 def set_state(target: Any, state: Any, reader: Reader) -> Any:
     """What the instruction BUILD gives: `target` with the state that the file has for it."""
     if type(target) is argparse.Namespace and _is_text_dict(state):
         vars(target).update(state)
+    elif type(target) is Record and _is_text_dict(state):
+        target.state.update(state)
     elif type(target) is NumberType and type(state) is tuple and len(state) > 1 and state[1] in ("<", ">", "=", "|"):
         target.dtype = target.dtype.newbyteorder(state[1])
     elif type(target) is np.ndarray and type(state) is tuple and len(state) == 5:
@@ -147,6 +158,13 @@ def _persistent(reader: Reader, meta: Any) -> Record:
     name, module, state = meta.get("class_name"), meta.get("module"), meta.get("state")
     _require(type(name) is str and type(module) in (str, type(None)) and _is_text_dict(state))
     return Record(name, module, state)
+
+
+def _part_of(module: str, name: str) -> Callable[..., Record]:
+    def make(reader: Reader) -> Record:
+        return Record(name, module, {})
+
+    return make
 
 
 def _empty(factory: Callable[[], Any]) -> Callable[..., Any]:
@@ -212,9 +230,12 @@ def _make_storage(reader: Reader, data: Any) -> Storage:
     def read() -> Any:
         return reader.run_part(stream, declare)
 
-    _require(read() == LEGACY_MAGIC and read() == LEGACY_VERSION)
-    system = read()
-    _require(type(system) is dict and system.get("little_endian", True) is True)
+    if data.startswith(_STORAGE_HEAD):  # as torch writes it nearly everywhere; a file repeats it for every tensor
+        stream.seek(len(_STORAGE_HEAD))
+    else:
+        _require(read() == LEGACY_MAGIC and read() == LEGACY_VERSION)
+        system = read()
+        _require(type(system) is dict and system.get("little_endian", True) is True)
     read()
     _require(len(declared) == 1)
     dtype, key, length = declared[0]

@@ -2,7 +2,7 @@
 
 A pickle is a small program: it can name any function of any module and call it. `load` runs this program on a machine
 of its own, which knows only the instructions that plain data need. Names stay names: nothing is imported, and a call is
-made only where `pickle_objects` has a replacement that checks its arguments. Everything else ends the reading.
+made only where `allowed` has a replacement that checks its arguments. Everything else ends the reading.
 """
 
 import contextlib
@@ -76,18 +76,18 @@ def load(
         UserError: the file is damaged or asks for something that plain data have no use for. Nothing of it was run.
     """
     where = where or describe(file)
-    value = load_records(file, where)
+    value = load_records(file, where, packages)
     return rebuild_records(value, dict(class_names or {}), frozenset(packages), where)
 
 
-def load_records(file: BinaryIO, where: str | None = None) -> Any:
+def load_records(file: BinaryIO, where: str | None = None, packages: Collection[str] = ()) -> Any:
     """As `load`, but persistent objects appear as `Record`s: class name, module and state."""
     where = where or describe(file)
     stream = _Bounded(file)
     if stream.size > MAX_FILE_BYTES:
         raise UserError(f"{where} holds {stream.size >> 30} GiB, which is too much for a network file.")
     with _plain_errors(where):
-        return _Machine(stream, _Memory(stream.size)).run()
+        return _Machine(stream, _Memory(stream.size), packages=packages).run()
 
 
 def load_torch(file: BinaryIO, where: str | None = None) -> Any:
@@ -171,15 +171,18 @@ class _Bounded:
             file = io.BytesIO(file.read(MAX_FILE_BYTES + 1))
         self._file = file
         start = file.tell()
-        self.size = file.seek(0, os.SEEK_END) - start
-        self._end = start + self.size
+        self.size = self._left = file.seek(0, os.SEEK_END) - start
         file.seek(start)
 
     def read(self, count: int) -> bytes:
-        return self._file.read(min(count, self._end - self._file.tell()))
+        data = self._file.read(min(count, self._left))
+        self._left -= len(data)
+        return data
 
     def readline(self) -> bytes:
-        return self._file.readline(4096)
+        line = self._file.readline(4096)
+        self._left -= len(line)
+        return line
 
 
 class _Memory:
@@ -192,10 +195,17 @@ class _Memory:
 class _Machine:
     """The stack machine that a pickle is a program for (see the standard module pickletools)."""
 
-    def __init__(self, file: Any, memory: _Memory, storage: Callable[[Any], Any] | None = None):
+    def __init__(
+        self,
+        file: Any,
+        memory: _Memory,
+        storage: Callable[[Any], Any] | None = None,
+        packages: Collection[str] = (),
+    ):
         self.file = file
         self.memory = memory
         self.storage = storage
+        self.packages = packages
         self.stack: list[Any] = []
         self.outer: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -260,7 +270,7 @@ class _Machine:
         self.target(*allowed.DICTIONARIES).update(zip(map(_checked_key, items[::2]), items[1::2], strict=True))
 
     def find(self, module: Any, name: Any) -> None:
-        self.push(allowed.find(module, name))
+        self.push(allowed.find(module, name, self.packages))
 
     def call(self, args: list[Any]) -> None:
         target, arguments = args

@@ -1,23 +1,25 @@
 """Building a network from what a file says about it: constructor arguments and named tensors, none of them trusted."""
 
 import contextlib
-import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dnnlib import EasyDict, UserError
-from torch_utils import persistence
+from torch_utils.network_files import classes
 from torch_utils.network_files.allowed import DICTIONARIES, Record
 
 MAX_ARGUMENT = 1 << 20
 MAX_ARGUMENTS = 10_000
 MAX_MODULES = 10_000
 MAX_DEPTH = 32
-MIN_COST = 2048
+MIN_OPERATIONS = 2000
+OPERATIONS_PER_TENSOR = 16
 MODULE_GROUPS = ("_parameters", "_buffers", "_modules")
 
 
@@ -64,7 +66,7 @@ def find_record_class(
         return find_network_class(f"{record.module}.{record.class_name}", packages, where)
     if record.class_name not in class_names:
         raise UserError(f"{where} is of class {record.class_name[:100]!r}, which is no network known here.")
-    return persistence.find_class(class_names[record.class_name])
+    return classes.find_class(class_names[record.class_name])
 
 
 def find_network_class(name: str, packages: Collection[str], where: str) -> type[nn.Module]:
@@ -73,9 +75,9 @@ def find_network_class(name: str, packages: Collection[str], where: str) -> type
     Raises:
         UserError: there is none.
     """
-    if persistence.is_known(name) or (name.split(".")[0] in packages and name.replace(".", "a").isidentifier()):
+    if classes.is_known(name) or (name.split(".")[0] in packages and name.replace(".", "a").isidentifier()):
         with contextlib.suppress(UserError):
-            cls = persistence.find_class(name)
+            cls = classes.find_class(name)
             if issubclass(cls, nn.Module):
                 return cls
     raise UserError(f"{where} is of class {name[:100]!r}, which is no network known here.")
@@ -90,16 +92,15 @@ def build_module(
 ) -> nn.Module:
     """Construct `cls` and copy all parameters and buffers, bit by bit; none may be missing, left over or misshapen.
 
-    Tensors stored in half precision become those of single precision that the class has. While the constructor runs, it
-    can allocate only in proportion to the tensors that the file really has.
+    The class is constructed without memory first. Memory is allocated when the shapes are those of the file's tensors.
+    Tensors stored in half precision become those of single precision that the class has.
 
     Raises:
         UserError: arguments or tensors do not fit the class, in one line that names the tensor.
     """
-    args, kwargs = _plain(args, where), _plain(kwargs, where)
-    size = sum(tensor.numel() for tensor in tensors.values())
+    args, kwargs = plain_arguments(args, where), plain_arguments(kwargs, where)
     try:
-        with Allowance(16 * size + (4 << 20)):
+        with Blueprint(len(tensors)):
             module = cls(*args, **kwargs)
     except UserError as error:
         raise UserError(f"{where} cannot be built: {error.message}") from error
@@ -117,8 +118,10 @@ def build_module(
             raise UserError(f"{where}: the tensor {name} is {list(source.shape)} but must be {list(target.shape)}.")
         if source.dtype != target.dtype and (source.dtype, target.dtype) != (torch.float16, torch.float32):
             raise UserError(f"{where}: the tensor {name} holds {source.dtype} but must hold {target.dtype}.")
+    # As `to_empty` does, which would import PyTorch's compiler.
+    module._apply(lambda meta: torch.empty_strided(meta.shape, meta.stride(), dtype=meta.dtype, device="cpu"))
     with torch.no_grad():
-        for name, target in own.items():
+        for name, target in named_tensors(module).items():
             target.copy_(tensors[name])
     return module
 
@@ -149,8 +152,12 @@ def _collect(record: Record, where: str) -> dict[str, torch.Tensor]:
     raise UserError(f"{where} has more parts than any network.")
 
 
-def _plain(value: Any, where: str) -> Any:
-    """A copy of constructor arguments, if they are plain data of moderate size."""
+def plain_arguments(value: Any, where: str) -> Any:
+    """A copy of constructor arguments.
+
+    Raises:
+        UserError: they are not plain data of moderate size.
+    """
     left = MAX_ARGUMENTS
 
     def copy(item: Any, depth: int) -> Any:
@@ -175,44 +182,58 @@ def _plain(value: Any, where: str) -> Any:
     return copy(value, 0)
 
 
-class Allowance(TorchDispatchMode):
-    """Ends a computation by a UserError once it has gone through more than `size` numbers.
+class Blueprint(TorchDispatchMode):
+    """Within it, networks are built on the meta device: every tensor has a shape and no memory, whatever its size.
 
-    Every operation is charged before it runs, by the sizes that it is given and the shape to which its inputs
-    broadcast.
+    Operations are counted, because a module without memory still takes time. Arithmetic is answered by shape: PyTorch
+    would import its compiler for arithmetic on the meta device, which takes seconds.
+
+    Args:
+        num_tensors: how many tensors the file has for the network; some operations are allowed for each.
     """
 
-    def __init__(self, size: int):
+    def __init__(self, num_tensors: int):
         super().__init__()
-        self.left = size
+        self.left = MIN_OPERATIONS + OPERATIONS_PER_TENSOR * num_tensors
+        self.others = contextlib.ExitStack()
+
+    def __enter__(self) -> "Blueprint":
+        self.others.enter_context(torch.device("meta"))
+        self.others.enter_context(Undrawn())
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self.others.close()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # PyTorch asks this of every such class; True would make it import its compiler, which takes seconds.
+        # PyTorch asks this of every such class; True would make it import its compiler, too.
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        values = [*args, *(kwargs or {}).values()]
-        cost = _cost(values)
-        name = func.overloadpacket.__name__
-        if name in ("arange", "linspace", "eye"):
-            length = max((abs(value) for value in values if isinstance(value, (int, float))), default=0)
-            cost = max(cost, length**2 if name == "eye" else length)
-        elif name == "repeat":
-            cost = args[0].numel() * math.prod(args[1])
-        self.left -= max(MIN_COST, cost)
+        self.left -= 1
         if self.left < 0:
-            raise UserError("its arguments ask for far more numbers than its tensors have.")
-        return func(*args, **(kwargs or {}))
+            raise UserError("its arguments ask for far more parts than it has tensors.")
+        kwargs = kwargs or {}
+        if func is torch.ops.aten.linspace.default:
+            return torch.empty(args[2], dtype=kwargs.get("dtype"), device="meta")
+        if func.overloadpacket is torch.ops.aten.arange and all(type(arg) is int for arg in args):
+            return torch.empty(len(range(*args)), dtype=kwargs.get("dtype") or torch.int64, device="meta")
+        if torch.Tag.pointwise in func.tags and not func._schema.is_mutable:
+            return _pointwise(func, args, kwargs)
+        return func(*args, **kwargs)
 
 
-def _cost(values: list[Any]) -> int:
-    """No less than the number of elements that an operation on `values` reads or makes."""
-    shapes = [value.shape for value in values if isinstance(value, torch.Tensor)]
-    lists = [value for value in values if isinstance(value, (list, tuple)) and len(value)]
-    sizes = [value for value in lists if all(type(number) is int for number in value)][:1]  # strides come second
-    joined = [sum(v.numel() for v in value if isinstance(v, torch.Tensor)) for value in lists]
-    rank = max(map(len, shapes), default=0)
-    padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
-    broadcast = math.prod(max(sides) for sides in zip(*padded, strict=True))
-    return max([broadcast, *map(math.prod, sizes), *joined])
+def _pointwise(func: Any, args: tuple, kwargs: dict) -> torch.Tensor:
+    """A tensor on the meta device with the shape and the number type of `func(*args, **kwargs)`."""
+    ones = [torch.ones([], dtype=a.dtype, device="cpu") if isinstance(a, torch.Tensor) else a for a in args]
+    shape = np.broadcast_shapes(*(arg.shape for arg in args if isinstance(arg, torch.Tensor)))
+    return torch.empty(shape, dtype=func(*ones, **kwargs).dtype, device="meta")
+
+
+class Undrawn(TorchFunctionMode):
+    """Within it, `torch.randn` gives memory as it is: for networks whose weights are filled from a file."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))

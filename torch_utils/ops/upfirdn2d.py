@@ -25,7 +25,7 @@ _SEPARABLE_FROM_TAPS = 8
 
 def setup_filter(
     f: torch.Tensor | np.ndarray | Sequence | float | None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     normalize: bool = True,
     flip_filter: bool = False,
     gain: float = 1,
@@ -35,7 +35,7 @@ def setup_filter(
 
     Args:
         f: Taps: an image `[h, w]`, a row `[n]` used along both axes, one number, or None for the identity.
-        device: Where the result is put.
+        device: Where the result is put; None: PyTorch's default device, which is the CPU unless it is set.
         normalize: Scale the taps to sum to 1 (before `gain`).
         flip_filter: Reverse the order of the taps.
         gain: Factor on the signal that the filter passes at frequency zero.
@@ -62,7 +62,7 @@ def setup_filter(
     if flip_filter:
         taps = _reversed(taps)
     # A row acts twice, so each pass carries the square root of the gain.
-    return (taps * gain ** (taps.ndim / 2)).to(device)
+    return (taps * gain ** (taps.ndim / 2)).to(device or torch.get_default_device())
 
 
 def upfirdn2d(

@@ -153,18 +153,3 @@ def test_torch_files_read_as_torch_reads_them(tmp_path):
     assert torch.equal(loaded["state"]["a"], tensor)
     assert torch.equal(loaded["state"]["b"], tensor[1:3, ::2])
     assert loaded["state"]["a"].data_ptr() == loaded["state"]["b"].data_ptr() - 5 * 4
-
-
-def test_a_computation_ends_at_its_allowance():
-    with rebuild.Allowance(1_000_000):
-        torch.zeros(10, 10) + 1
-    for bomb in (
-        lambda: torch.zeros(1 << 20, 1 << 20),
-        lambda: torch.linspace(0, 1, 1 << 30),
-        lambda: torch.ones(4096, 1) * torch.ones(1, 4096),
-        lambda: torch.ones(4096, 1) @ torch.ones(1, 4096),
-        lambda: torch.ones(1024).repeat(4096),
-        lambda: [torch.zeros(1) for _ in range(10_000)],
-    ):
-        with pytest.raises(UserError), rebuild.Allowance(1_000_000):
-            bomb()
