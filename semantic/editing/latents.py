@@ -1,19 +1,15 @@
 """Latents of seeds and of files."""
 
-import io
-import math
 import os
-import zipfile
-import zlib
-from collections.abc import Iterable
-from typing import BinaryIO
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
 
-from dnnlib import UserError, open_url
+from dnnlib import UserError
+from semantic.editing.arrays import read_arrays
 
-MAX_LATENT_BYTES = 1 << 28
+LATENT_FILE = "a .npz file that holds `w`"
 
 
 def seed_latents(seeds: Iterable[int], z_dim: int) -> torch.Tensor:
@@ -35,32 +31,22 @@ def read_latents(path: str | os.PathLike, G: torch.nn.Module) -> torch.Tensor:
     Raises:
         UserError: no such file, nothing of that kind in it, or codes of another network.
     """
-    with open_url(path) as file:
-        try:
-            w = _array_of(file, "w")
-        except (KeyError, ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"Cannot read latents from {path}: expected a .npz file that holds `w`.") from error
+    return check_latents(read_arrays(path, ["w"], LATENT_FILE), path, G)
+
+
+def check_latents(arrays: Mapping[str, np.ndarray], path: str | os.PathLike, G: torch.nn.Module) -> torch.Tensor:
+    """The codes `w` among arrays read from `path`; see `read_latents`.
+
+    Raises:
+        UserError: there are none, or they are codes of another network.
+    """
+    w = arrays.get("w")
+    if w is None or w.dtype.kind not in "fiu":
+        raise UserError(f"Cannot read {path}: expected {LATENT_FILE}.")
     expanded = G.synthesis.local.num_expanded if hasattr(G, "regions") else G.num_ws
     if w.ndim != 3 or w.shape[1] not in (G.num_ws, expanded) or w.shape[2] != G.w_dim:
         raise UserError(
             f"The latents in {path} have the shape {list(w.shape)}, but this network takes [N, {G.num_ws}, {G.w_dim}]."
         )
-    return torch.from_numpy(w)
-
-
-def _array_of(file: BinaryIO, name: str) -> np.ndarray:
-    """One array of numbers of a .npz file as float32; what the file says about its size is checked first."""
-    with zipfile.ZipFile(file) as archive:
-        info = archive.getinfo(f"{name}.npy")
-        if info.file_size > MAX_LATENT_BYTES or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError("too large, or compressed in an unusual way")
-        with archive.open(info) as member:
-            stream = io.BytesIO(member.read(info.file_size + 1))
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError("another version of the format")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    data = stream.read()
-    if dtype.kind not in "fiu" or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data):
-        raise ValueError("not an array of numbers, or of another size than it says")
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C").astype(np.float32)
+        return torch.from_numpy(w.astype(np.float32))

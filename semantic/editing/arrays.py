@@ -1,0 +1,61 @@
+"""Arrays from .npz files of others, read without unpickling."""
+
+import io
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Iterable
+from typing import BinaryIO
+
+import numpy as np
+
+from dnnlib import UserError, open_url
+
+MAX_ARRAY_BYTES = 1 << 28
+KINDS = "biufU"
+"""Truth values, numbers and text; everything else would need unpickling."""
+DAMAGED = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+def read_arrays(path: str | os.PathLike, names: Iterable[str], expected: str) -> dict[str, np.ndarray]:
+    """Some arrays of a .npz file, by name; arrays that the file lacks are left out.
+
+    Args:
+        path: file or address.
+        names: of the arrays to read.
+        expected: what the message says about a file of another kind, such as 'a .npz file that holds `w`'.
+
+    Returns:
+        Arrays of truth values, numbers or text, as they were stored.
+
+    Raises:
+        UserError: no such file, another format, too large, or arrays of other objects.
+    """
+    with open_url(path) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                stored = set(archive.namelist())
+                return {n: _read_member(archive, archive.getinfo(f"{n}.npy")) for n in names if f"{n}.npy" in stored}
+        except DAMAGED as error:
+            raise UserError(f"Cannot read {path}: expected {expected}.") from error
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    if info.file_size > MAX_ARRAY_BYTES or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("too large, or compressed in an unusual way")
+    with archive.open(info) as member:
+        return _array_of(io.BytesIO(member.read(info.file_size + 1)))
+
+
+def _array_of(stream: BinaryIO) -> np.ndarray:
+    """One array; what the header says about its size is checked first."""
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("another version of the format")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    data = stream.read()
+    if dtype.kind not in KINDS or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data):
+        raise ValueError("not an array of numbers or text, or of another size than it says")
+    if not dtype.itemsize:  # an array of empty texts
+        return np.zeros(shape, dtype)
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
