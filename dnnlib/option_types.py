@@ -7,6 +7,22 @@ from typing import Any
 import click
 
 MAX_SEEDS = 1_000_000
+ORDER = "dnnlib.option_types.order"
+
+
+class InOrder(click.Command):
+    """A command that knows the order of its repeatable options, also between different ones."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        values, _, order = self.make_parser(ctx).parse_args(list(args))
+        given = {name: iter(value) for name, value in values.items() if isinstance(value, list)}
+        ctx.meta[ORDER] = [(p.name, next(given[p.name])) for p in order if getattr(p, "multiple", False)]
+        return super().parse_args(ctx, args)
+
+
+def in_order(ctx: click.Context) -> list[tuple[str, str]]:
+    """Names and texts of the repeatable options of an `InOrder` command, as they were given from left to right."""
+    return ctx.meta[ORDER]
 
 
 class SeedList(click.ParamType):

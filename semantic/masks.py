@@ -46,3 +46,10 @@ def region_centers(coarse_mask: torch.Tensor, grid: torch.Tensor) -> torch.Tenso
     total = share.sum(dim=(2, 3)).unsqueeze(-1)
     moments = torch.einsum("nkhw,chw->nkc", share, grid.float())
     return torch.where(total > 1e-4, moments / total.clamp_min(1e-4), grid.float().mean(dim=(1, 2)))
+
+
+def mask_areas(mask: torch.Tensor) -> torch.Tensor:
+    """Share of the picture that each region covers: mask planes [N, K, H, W] -> float32 [N, K]."""
+    indices = mask.argmax(dim=1).flatten(1)
+    regions = torch.arange(mask.shape[1], device=mask.device)
+    return (indices.unsqueeze(2) == regions).float().mean(dim=1)

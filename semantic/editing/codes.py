@@ -22,10 +22,19 @@ def region_slots(regions: Regions, which: Iterable[int | str], part: str = "both
     Raises:
         UserError: an unknown part or region.
     """
+    kept = check_parts(part)
+    return [regions.slots(region)[name] for region in which for name in kept]
+
+
+def check_parts(part: str) -> tuple[str, ...]:
+    """The codes that make up a part: ('shape',), ('texture',), or both for 'both'.
+
+    Raises:
+        UserError: an unknown part.
+    """
     if part not in PARTS[:3]:
         raise UserError(f"There is no part {part!r} of a region: choose shape, texture or both.")
-    kept = ("shape", "texture") if part == "both" else (part,)
-    return [regions.slots(region)[name] for region in which for name in kept]
+    return ("shape", "texture") if part == "both" else (part,)
 
 
 def mix_regions(
@@ -66,6 +75,29 @@ def expanded_slots(ws: torch.Tensor, regions: Regions, which: Iterable[int | str
     """Slots of the regions in `which` in expanded latents [N, K·L, D]."""
     layers = ws.shape[1] // len(regions)
     return [regions.index(region) * layers + layer for region in which for layer in range(layers)]
+
+
+def part_slots(codes: torch.Tensor, regions: Regions, region: int | str, layer_slots: torch.Tensor) -> dict[str, list]:
+    """Where the codes of one region are, in W+ latents [N, b+2K, D] or in expanded ones [N, K·L, D].
+
+    Args:
+        layer_slots: which W+ slot feeds each layer of each region, [K, L], see `Regions.layer_slots`.
+
+    Returns:
+        Slots of its 'shape' and 'texture', and of its 'base' codes; base slots of W+ are shared, so it has none there.
+    """
+    k = regions.index(region)
+    own = regions.slots(k)
+    if codes.shape[1] == regions.num_ws:
+        return {"base": [], "shape": [own["shape"]], "texture": [own["texture"]]}
+    fed = layer_slots[k].tolist()
+    found = {part: [k * len(fed) + i for i, slot in enumerate(fed) if slot == own[part]] for part in own}
+    return {"base": [k * len(fed) + i for i, slot in enumerate(fed) if slot in regions.base_slots], **found}
+
+
+def expand(ws: torch.Tensor, layer_slots: torch.Tensor) -> torch.Tensor:
+    """Codes [N, b+2K, D] as one a layer a region [N, K·L, D], on their own device; expanded latents pass unchanged."""
+    return ws if ws.shape[1] == layer_slots.numel() else ws[:, layer_slots.flatten().to(ws.device)]
 
 
 def loop_codes(keys: torch.Tensor, frames: int) -> torch.Tensor:

@@ -89,15 +89,32 @@ def region_grid(
         `coords` for the synthesis network: [K, 2, H, W], or [N, K, 2, H, W] where the centres differ by sample.
     """
     lead = [len(regions)] if centers is None else list(centers.shape[:-1])
-    coords = grid.expand(*lead, *grid.shape).clone()
+    frames = torch.eye(2, 3, dtype=torch.float64, device=grid.device).repeat(*lead, 1, 1)
     for region, change in transforms.items():
         k = regions.index(region)
-        if centers is None:
-            center = grid.new_zeros(2, 1, 1)
-        else:
-            center = centers[..., k, :, None, None].to(grid)
-        shift = grid.new_tensor([change.dx, change.dy]).view(2, 1, 1)
-        x, y = ((grid - center - shift) / change.scale).unbind(-3)
-        cos, sin = math.cos(math.radians(change.rotate)), math.sin(math.radians(change.rotate))
-        coords[..., k, :, :, :] = torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-3) + center
-    return coords
+        center = grid.new_zeros(2) if centers is None else centers[..., k, :]
+        frames[..., k, :, :] = inverse_frame(change, center)
+    return warp_grid(grid, frames).to(grid)
+
+
+def inverse_frame(change: RegionTransform, center: torch.Tensor) -> torch.Tensor:
+    """The map from a place p in the picture to T⁻¹ p, the place that a transform T about c brings there.
+
+    Args:
+        change: T.
+        center: c, [..., 2], x first.
+
+    Returns:
+        float64 [..., 2, 3], which takes (x, y, 1) to c + R⁻¹(p - c - d) / scale.
+    """
+    cos, sin = math.cos(math.radians(change.rotate)), math.sin(math.radians(change.rotate))
+    center = center.double()
+    turn = center.new_tensor([[cos, -sin], [sin, cos]]) / change.scale
+    offset = center - (center + center.new_tensor([change.dx, change.dy])) @ turn.T
+    return torch.cat([turn.expand(*center.shape[:-1], 2, 2), offset.unsqueeze(-1)], dim=-1)
+
+
+def warp_grid(grid: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """Grids as frames move them: [2, H, W] and [..., 2, 3] -> float64 [..., 2, H, W]."""
+    turn, offset = frames[..., :2], frames[..., 2:]
+    return (turn @ grid.double().flatten(1) + offset).unflatten(-1, grid.shape[1:])

@@ -1,0 +1,121 @@
+"""Directions in the codes of one region, and the files that hold them."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dnnlib import UserError, atomic_open
+from semantic.editing.arrays import read_arrays
+
+ROLES = ("base", "shape", "texture")
+"""Codes of a region that a direction may move; base codes are those that the layers of this region see."""
+METHODS = ("sefa", "pca", "boundary")
+TEXTS = ("names", "methods", "regions", "parts", "measured")
+DIRECTION_FILE = "a .npz file that edit.py --find wrote"
+SAME_AVERAGE = 0.5
+"""Correlation of two networks' average codes from which on their codes mean the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A direction in the codes of one region."""
+
+    name: str
+    """Such as 'hair/area'."""
+    method: str
+    """One of `METHODS`."""
+    region: str
+    part: str
+    """'shape', 'texture', 'both' or 'whole'."""
+    measured: str
+    """What it was found by, and how well."""
+    codes: torch.Tensor
+    """float32 [3, D], what one standard deviation adds to codes of each of `ROLES`."""
+
+
+def save_directions(path: str | os.PathLike, directions: Iterable[Direction], G: torch.nn.Module) -> None:
+    """Write directions and what a network must have to use them, as .npz, whole or not at all."""
+    found = list(directions)
+    columns = {
+        "names": [d.name for d in found],
+        "methods": [d.method for d in found],
+        "regions": [d.region for d in found],
+        "parts": [d.part for d in found],
+        "measured": [d.measured for d in found],
+        "network_regions": G.regions.names,
+    }
+    with atomic_open(path, "wb") as file:
+        np.savez(
+            file,
+            codes=torch.stack([d.codes for d in found]).float().cpu().numpy(),
+            average=G.mapping.w_avg.float().cpu().numpy(),
+            **{name: np.array(column, np.str_) for name, column in columns.items()},
+        )
+
+
+def read_directions(path: str | os.PathLike) -> tuple[dict[str, Direction], dict[str, np.ndarray]]:
+    """Directions of a file by name, and what it says about the network: 'network_regions' and 'average'.
+
+    Raises:
+        UserError: no such file, or none of this kind.
+    """
+    arrays = read_arrays(path, [*TEXTS, "network_regions", "codes", "average"], DIRECTION_FILE)
+    texts = [arrays.get(name) for name in (*TEXTS, "network_regions")]
+    codes, average = arrays.get("codes"), arrays.get("average")
+    right = (
+        all(text is not None and text.dtype.kind == "U" and text.ndim == 1 for text in texts)
+        and all(array is not None and array.dtype.kind == "f" for array in (codes, average))
+        and codes.ndim == 3
+        and codes.shape == (len(texts[0]), len(ROLES), *average.shape)
+        and all(len(text) == len(codes) for text in texts[:-1])
+        and bool(np.isfinite(codes).all())
+    )
+    if not right:
+        raise UserError(f"Cannot read {path}: expected {DIRECTION_FILE}.")
+    rows = zip(*(text.tolist() for text in texts[:-1]), torch.from_numpy(codes.astype(np.float32)), strict=True)
+    return {row[0]: Direction(*row) for row in rows}, {"network_regions": texts[-1], "average": average}
+
+
+def load_directions(path: str | os.PathLike, G: torch.nn.Module) -> dict[str, Direction]:
+    """Directions of a file by name, for this network.
+
+    Networks that were trained further from the same one may share a file: their regions, the width of their codes and
+    their average code must fit.
+
+    Raises:
+        UserError: no such file, none of this kind, or one of another network.
+    """
+    directions, network = read_directions(path)
+    names, average = network["network_regions"].tolist(), network["average"]
+    ours = G.mapping.w_avg.float().cpu().numpy()
+    why = None
+    if names != list(G.regions.names):
+        why = f"their regions are {', '.join(names)}, those of this network {', '.join(G.regions.names)}"
+    elif average.shape != ours.shape:
+        why = f"their codes have {average.size} numbers, those of this network {ours.size}"
+    elif _correlation(average, ours) < SAME_AVERAGE:
+        why = "the average codes of both networks differ"
+    if why is not None:
+        raise UserError(f"The directions in {path} are of another network: {why}. Find some with edit.py --find.")
+    wrong = next((d for d in directions.values() if d.region not in names), None)
+    if wrong is not None:
+        raise UserError(f"Cannot read {path}: its direction {wrong.name} names no region of the network.")
+    return directions
+
+
+def list_directions(path: str | os.PathLike) -> str:
+    """A table of the directions in a file: names, method, region, part, what was measured."""
+    directions, _ = read_directions(path)
+    rows = [("name", "method", "region", "part", "measured")]
+    rows += [(d.name, d.method, d.region, d.part, d.measured) for d in directions.values()]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)] + [0]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Cosine of the angle between two codes; 1 where one is zero, as before training."""
+    scale = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / scale) if scale > 0 else 1.0

@@ -1,0 +1,219 @@
+"""Directions of one region: by factorising its style affines, by principal components, by a boundary of a score."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from dnnlib import UserError
+from semantic.editing.codes import check_parts, part_slots
+from semantic.editing.directions import ROLES, Direction
+from semantic.editing.scores import Score
+from semantic.masks import mask_areas
+
+MAPPED_SAMPLES = 10_000
+RIDGE = 0.02
+"""Share of the mean variance that is added to every variance before a covariance is inverted."""
+FEWEST = 50
+"""Samples in which a score must be measurable."""
+Progress = Callable[[int], object]
+
+
+def roles_of(part: str) -> tuple[str, ...]:
+    """The codes that belong to a part: as `check_parts`, and for 'whole' the region's own base codes, too."""
+    return ROLES if part == "whole" else check_parts(part)
+
+
+def sample_codes(G: torch.nn.Module, count: int, seed: int, sets: int = 1) -> torch.Tensor:
+    """Codes of random z, and of random classes where the network knows any: [sets, count, D], one class a row of sets.
+
+    All slots of a mapped code are the same, so there is one code a sample.
+    """
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.zeros(count, G.c_dim)
+    if G.c_dim:
+        labels[range(count), torch.randint(G.c_dim, [count], generator=random)] = 1
+    device = G.mapping.w_avg.device
+    found = []
+    for _ in range(sets):
+        z = torch.randn(count, G.z_dim, generator=random)
+        found.append(G.mapping(z.to(device), labels.to(device))[:, 0])
+    return torch.stack(found)
+
+
+def style_affines(G: torch.nn.Module, region: int, part: str) -> torch.Tensor:
+    """Style affines of a region's layers that see this part, one below the other: float64 [layers · C, D]."""
+    local = G.synthesis.local
+    slots = G.regions.slots(region)
+    wanted = [slots[name] for name in ("shape", "texture") if name in roles_of(part)]
+    if part == "whole":
+        wanted += list(G.regions.base_slots)
+    layers = [i for i, slot in enumerate(local.layer_slots[region].tolist()) if slot in wanted]
+    if not layers:
+        raise UserError(f"No layer of {G.regions.names[region]} sees its {part} code: choose another part.")
+    weight = local.affine_weight[layers, region].detach().double()
+    return weight.flatten(0, 1) / np.sqrt(weight.shape[-1])
+
+
+def factorised(G: torch.nn.Module, region: int, part: str, count: int) -> list[Direction]:
+    """Directions that change the region's styles most: eigenvectors of AᵀA (Shen & Zhou 2021, equation 6).
+
+    Args:
+        count: how many, from the largest eigenvalue down.
+    """
+    affines = style_affines(G, region, part)
+    values, vectors = torch.linalg.eigh(affines.mT @ affines)
+    spread = _covariance(sample_codes(G, MAPPED_SAMPLES, seed=1)[0])
+    shares = values / values.sum()
+    return [
+        _named(G, region, part, "sefa", f"sefa{i + 1}", f"{shares[-1 - i]:.1%} of the styles' gain", vector, spread)
+        for i, vector in enumerate(vectors.mT.flip(0)[:count])
+    ]
+
+
+def principal(G: torch.nn.Module, region: int, part: str, count: int) -> list[Direction]:
+    """Directions in which the region's codes vary most: principal components (Härkönen et al. 2020).
+
+    Codes of all regions come from one mapping, so the components are the same for all; the region is what they move.
+    """
+    spread = _covariance(sample_codes(G, MAPPED_SAMPLES, seed=1)[0])
+    values, vectors = torch.linalg.eigh(spread)
+    shares = values / values.sum()
+    return [
+        _named(G, region, part, "pca", f"pc{i + 1}", f"{shares[-1 - i]:.1%} of the codes' variance", vector, spread)
+        for i, vector in enumerate(vectors.mT.flip(0)[:count])
+    ]
+
+
+def boundary(
+    G: torch.nn.Module,
+    region: int,
+    part: str,
+    score: Score,
+    count: int,
+    batch: int = 8,
+    progress: Progress | None = None,
+) -> Direction:
+    """The direction in a region's codes along which a score rises (after Shen et al. 2020), other regions' areas held.
+
+    Samples get codes of their own in this part of the region, independent of all others. See `score_direction` for
+    the direction.
+
+    Args:
+        count: samples to render.
+        batch: samples at a time.
+        progress: called with the number of samples done.
+
+    Raises:
+        UserError: the score cannot be measured, or does not vary.
+    """
+    roles = roles_of(part)
+    drawn = sample_codes(G, count, seed=2, sets=1 + len(roles))
+    rest, own = drawn[0], drawn[1:]
+    measured, areas = [], []
+    for start in range(0, count, batch):
+        rows = slice(start, start + batch)
+        ws = rest[rows, None].expand(-1, G.num_ws, -1)
+        ws = (G.synthesis.expand(ws) if "base" in roles else ws).clone()
+        slots = part_slots(ws, G.regions, region, G.synthesis.local.layer_slots)
+        for role, codes in zip(roles, own[:, rows], strict=True):
+            ws[:, slots[role]] = codes[:, None]
+        out = G.synthesis(ws, noise_mode="const", return_mask=True)
+        measured.append(_checked(score(out.image, out.mask, region), score, len(ws)))
+        areas.append(mask_areas(out.mask))
+        if progress is not None:
+            progress(len(ws))
+    values, areas = torch.cat(measured).double().cpu(), torch.cat(areas).double().cpu()
+    there = values.isfinite()
+    name = G.regions.names[region]
+    if there.sum() < FEWEST:
+        raise UserError(f"{score.name} of {name} can be measured in {int(there.sum())} of {count} samples only.")
+    values = _unwrapped(values[there]) if score.circular else values[there]
+    if values.std() < 1e-9:
+        raise UserError(f"{score.name} of {name} is the same in all {count} samples: there is nothing to find.")
+    held = [k for k in range(len(G.regions)) if k not in (0, region)]
+    codes = torch.cat([drawn.cpu().double()[there] for drawn in own], dim=1)
+    step, slope = score_direction(codes, values, areas[there][:, held])
+    moves = dict(zip(roles, step.split(G.w_dim), strict=True))
+    told = f"{score.name} {slope:+.3g} {score.unit}".strip() + f" a step, {len(values)} samples"
+    zero = torch.zeros(G.w_dim, dtype=torch.float64)
+    stacked = torch.stack([moves.get(role, zero) for role in ROLES]).float()
+    return Direction(_name(name, part, score.name, score.part), "boundary", name, part, told, stacked)
+
+
+def score_direction(codes: torch.Tensor, values: torch.Tensor, held: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """One step along which a linear score rises while others stay, by the way that codes take most easily.
+
+    With linear scores of normals B = Σ⁻¹C (C: covariances of codes and scores), of all steps d that raise the first
+    score and change no other, Bᵀd = e₁, the likeliest one (least dᵀΣ⁻¹d) is d = C (CᵀΣ⁻¹C)⁻¹ e₁. Without others that
+    is the covariance itself: the mean code of samples with a high score, rather than the boundary's normal, which moves
+    mostly along what hardly varies.
+
+    Args:
+        codes: float64 [N, D].
+        values: the score, [N].
+        held: the others, [N, M]; those that do not vary are left out.
+
+    Returns:
+        The step [D], one standard deviation of the codes along it, and what it adds to the score.
+    """
+    held = held[:, held.std(dim=0) > 1e-9] if held.shape[1] else held
+    scores = torch.cat([values[:, None], held], dim=1)
+    scores = (scores - scores.mean(dim=0)) / scores.std(dim=0)
+    centred = codes - codes.mean(dim=0)
+    spread, shared = _covariance(codes), centred.mT @ scores / len(codes)
+    ridge = RIDGE * spread.diagonal().mean() * torch.eye(len(spread)).to(spread)
+    normals = torch.linalg.solve(spread + ridge, shared)
+    explained = shared.mT @ normals
+    first = torch.zeros(len(explained)).to(explained)
+    first[0] = 1
+    shrink = RIDGE * explained.diagonal().mean() * torch.eye(len(explained)).to(explained)
+    step = shared @ torch.linalg.solve(explained + shrink, first)
+    step = step / step.norm()
+    step = step * (centred @ step).std()
+    return step, float(step @ normals[:, 0] * values.std())
+
+
+def _covariance(codes: torch.Tensor) -> torch.Tensor:
+    return torch.cov(codes.double().mT)
+
+
+def _unwrapped(degrees: torch.Tensor) -> torch.Tensor:
+    """Angles as numbers around their circular mean, in degrees."""
+    angles = torch.deg2rad(degrees)
+    middle = torch.atan2(angles.sin().mean(), angles.cos().mean())
+    return torch.rad2deg(torch.remainder(angles - middle + torch.pi, 2 * torch.pi) - torch.pi)
+
+
+def _checked(values: object, score: Score, count: int) -> torch.Tensor:
+    if not isinstance(values, torch.Tensor) or values.shape != (count,):
+        raise UserError(f"The score {score.name} must return a tensor of one number an image, [{count}].")
+    return values.detach()
+
+
+def _named(
+    G: torch.nn.Module,
+    region: int,
+    part: str,
+    method: str,
+    label: str,
+    told: str,
+    vector: torch.Tensor,
+    spread: torch.Tensor,
+) -> Direction:
+    """A direction of one vector for all codes of the part; its largest number is positive, its length a deviation."""
+    vector = vector * vector[vector.abs().argmax()].sign() * (vector @ spread @ vector).clamp_min(0).sqrt()
+    roles = roles_of(part)
+    codes = torch.stack([vector if role in roles else torch.zeros_like(vector) for role in ROLES]).float().cpu()
+    name = G.regions.names[region]
+    return Direction(_name(name, part, label, "both"), method, name, part, told, codes)
+
+
+def _name(region: str, part: str, label: str, usual: str) -> str:
+    """'hair/area', or 'hair/texture-area' where the part is not the usual one."""
+    return f"{region}/{label}" if part == usual else f"{region}/{part}-{label}"
+
+
+def merge(old: Sequence[Direction], new: Sequence[Direction]) -> list[Direction]:
+    """Old and new directions; a new one takes the place of an old one of its name."""
+    return list({d.name: d for d in (*old, *new)}.values())

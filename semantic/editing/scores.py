@@ -1,0 +1,137 @@
+"""Scores of one region in an image and its mask: what a direction may be asked to change."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from dnnlib import UserError
+from semantic.masks import MIN_AREA
+
+Measure = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+"""(image [N, 3, R, R] in [-1, 1], mask [N, K, R, R], index of the region) -> [N]; NaN where nothing can be measured."""
+LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A measure of a region."""
+
+    name: str
+    measure: Measure
+    part: str
+    """The part of the region on which it depends most, 'shape', 'texture' or 'both'."""
+    unit: str = ""
+    circular: bool = False
+    """Whether it is an angle in degrees."""
+
+    def __call__(self, image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
+        """Scores [N] of a region in images and masks; see `Measure`."""
+        return self.measure(image.float().clamp(-1, 1), mask, region)
+
+
+def shares(mask: torch.Tensor, region: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixels of a region [N, R, R] as 0 and 1, and its share of each picture [N]."""
+    inside = (mask.argmax(dim=1) == region).float()
+    return inside, inside.mean(dim=(1, 2))
+
+
+def area(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
+    """Share of the picture."""
+    return shares(mask, region)[1]
+
+
+def presence(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
+    """1 where the region is there, else 0; see `MIN_AREA`."""
+    return (shares(mask, region)[1] >= MIN_AREA).float()
+
+
+def level(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
+    """How far the centre of the region is above that of the picture, in sides of the picture."""
+    return -_along(mask, region, 1)[0]
+
+
+def height(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
+    """How tall the region is: √12 deviations of its pixels, which is the height of a rectangle, in sides."""
+    return _along(mask, region, 1)[1]
+
+
+def width(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
+    """How wide the region is, in sides of the picture; see `height`."""
+    return _along(mask, region, 2)[1]
+
+
+def brightness(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
+    """Luma of the region's mean colour, from 0 to 1."""
+    return (mean_color(image, mask, region) * image.new_tensor(LUMA)).sum(dim=1)
+
+
+def saturation(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
+    """Saturation of the region's mean colour in HSV, from 0 to 1."""
+    color = mean_color(image, mask, region)
+    high, low = color.amax(dim=1), color.amin(dim=1)
+    return (high - low) / high.clamp_min(1e-6) + 0 * color.sum(dim=1)  # NaN stays NaN
+
+
+def hue(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
+    """Hue of the region's mean colour in degrees: red 0, green 120, blue 240."""
+    red, green, blue = mean_color(image, mask, region).unbind(dim=1)
+    return torch.rad2deg(torch.atan2(3**0.5 * (green - blue), 2 * red - green - blue)) % 360
+
+
+def mean_color(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
+    """Mean colour of a region, [N, 3] from 0 to 1 (a grey image counts as three equal channels); NaN without it."""
+    inside, share = shares(mask, region)
+    image = (image.float().clamp(-1, 1).expand(-1, 3, -1, -1) + 1) / 2
+    mean = (image * inside.unsqueeze(1)).mean(dim=(2, 3)) / share.unsqueeze(1)
+    return torch.where(share.unsqueeze(1) >= MIN_AREA, mean, torch.nan)
+
+
+def _along(mask: torch.Tensor, region: int, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centre and extent of a region along an axis of [N, R, R], in sides of the picture; NaN without it."""
+    inside, share = shares(mask, region)
+    side = mask.shape[axis + 1]
+    places = (torch.arange(side, device=mask.device) + 0.5) / side - 0.5
+    profile = inside.sum(dim=3 - axis)
+    profile = profile / profile.sum(dim=1, keepdim=True)
+    center = (profile * places).sum(dim=1)
+    variance = (profile * (places - center[:, None]).square()).sum(dim=1)
+    there = share >= MIN_AREA
+    return tuple(torch.where(there, found, torch.nan) for found in (center, (12 * variance).sqrt()))
+
+
+SCORES = {
+    score.name: score
+    for score in (
+        Score("area", area, "shape", "of the picture"),
+        Score("height", height, "shape", "of the picture"),
+        Score("width", width, "shape", "of the picture"),
+        Score("level", level, "shape", "of the picture"),
+        Score("presence", presence, "whole"),
+        Score("brightness", brightness, "texture"),
+        Score("saturation", saturation, "texture"),
+        Score("hue", hue, "texture", "degrees", circular=True),
+    )
+}
+"""Built-in scores by name."""
+
+
+def find_score(name: str) -> Score:
+    """A built-in score, or any function that is named 'module:function'; see `Measure` for what it takes and gives.
+
+    Raises:
+        UserError: there is neither.
+    """
+    if name in SCORES:
+        return SCORES[name]
+    module, _, function = name.partition(":")
+    if not module or not function:
+        raise UserError(f"There is no score {name!r}: choose {', '.join(SCORES)}, or write MODULE:FUNCTION.")
+    try:
+        measure = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"Cannot use the score {name}: {error}.") from error
+    if not callable(measure):
+        raise UserError(f"Cannot use the score {name}: it is no function.")
+    return Score(function, measure, "both")

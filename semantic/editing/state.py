@@ -1,0 +1,117 @@
+"""What a network renders of an edited image: codes, regions that are kept, and where each region is evaluated."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from dnnlib import UserError, atomic_open
+from semantic.editing.arrays import read_arrays
+from semantic.editing.latents import LATENT_FILE, check_latents
+from semantic.editing.transforms import warp_grid
+from semantic.regions import Regions
+
+BESIDE_CODES = ("keep", "frames", "centers", "touched")
+"""What a file of edited codes holds beside `w`."""
+
+
+@dataclass(frozen=True, eq=False)
+class EditState:
+    """Everything that decides an edited image. A state never changes: an edit makes another one.
+
+    Codes and frames are kept in double precision, on the CPU. So a move and its reverse give the same numbers in
+    single precision, and the same picture bit for bit.
+    """
+
+    ws: torch.Tensor
+    """float64 [N, b+2K, D], or expanded [N, K·L, D] once a whole region was taken from elsewhere."""
+    keep: torch.Tensor
+    """float64 [N, K]: 1 where a region is drawn, 0 where it is left out."""
+    frames: torch.Tensor
+    """float64 [N, K, 2, 3]: from a place in the picture (x, y, 1) to the place at which a region is evaluated."""
+    centers: torch.Tensor
+    """float64 [N, K, 2]: point about which a region is scaled and turned; NaN until its first transform."""
+    touched: torch.Tensor
+    """bool [N, K]: regions that some edit changed."""
+
+    @classmethod
+    def of(cls, ws: torch.Tensor, regions: Regions) -> "EditState":
+        """The unedited state of codes [N, b+2K, D], or of expanded ones."""
+        count, num_regions = len(ws), len(regions)
+        return cls(
+            ws=ws.detach().cpu().double(),
+            keep=torch.ones(count, num_regions, dtype=torch.float64),
+            frames=torch.eye(2, 3, dtype=torch.float64).repeat(count, num_regions, 1, 1),
+            centers=torch.full([count, num_regions, 2], torch.nan, dtype=torch.float64),
+            touched=torch.zeros(count, num_regions, dtype=torch.bool),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ws)
+
+    def __getitem__(self, which: slice) -> "EditState":
+        """The states of some images."""
+        return EditState(**{field.name: getattr(self, field.name)[which] for field in fields(self)})
+
+    def changed(self, region: int, **values: torch.Tensor) -> "EditState":
+        """Another state with some fields replaced by an edit of this region."""
+        touched = self.touched.clone()
+        touched[:, region] = True
+        return replace(self, touched=touched, **values)
+
+    def inputs(self, grid: torch.Tensor) -> dict[str, Any]:
+        """What the synthesis network takes: `ws`, and `keep_regions` and `coords` where they differ from its defaults.
+
+        Args:
+            grid: the pixel grid of the network, [2, H, H]; its device is that of the result.
+        """
+        found: dict[str, Any] = {"ws": self.ws.float().to(grid.device), "keep_regions": None, "coords": None}
+        if not bool((self.keep == 1).all()):
+            found["keep_regions"] = self.keep.float().to(grid.device)
+        if not torch.equal(self.frames, torch.eye(2, 3).to(self.frames).expand_as(self.frames)):
+            found["coords"] = warp_grid(grid.cpu(), self.frames).float().to(grid.device)
+        return found
+
+    def same_as(self, other: "EditState") -> bool:
+        """Whether both render the same picture: equal numbers in the precision in which networks compute."""
+        pairs = ((self.ws, other.ws), (self.keep, other.keep), (self.frames, other.frames))
+        return all(torch.equal(a.float(), b.float()) for a, b in pairs)
+
+
+def join_states(states: Sequence[EditState]) -> EditState:
+    """The states of several images as one; they must all have W+ codes, or all expanded ones."""
+    return EditState(**{f.name: torch.cat([getattr(s, f.name) for s in states]) for f in fields(EditState)})
+
+
+def save_state(path: str | os.PathLike, state: EditState, options: Sequence[str] = ()) -> None:
+    """Write a state and the options that led to it as .npz: `w` as in upstream's layout, and what else it takes.
+
+    Args:
+        options: as on the command line, such as ``--drop=glasses``.
+    """
+    arrays = {"w": state.ws.float()} | {name: getattr(state, name) for name in BESIDE_CODES}
+    with atomic_open(path, "wb") as file:
+        np.savez(file, edits=np.array(list(options), np.str_), **{n: a.cpu().numpy() for n, a in arrays.items()})
+
+
+def load_state(path: str | os.PathLike, G: torch.nn.Module) -> EditState:
+    """The state of a file that ``edit.py``, ``projector.py`` or ``generate.py --save-latents`` wrote.
+
+    Raises:
+        UserError: no such file, or codes, regions or frames of another network.
+    """
+    arrays = read_arrays(path, ["w", *BESIDE_CODES], LATENT_FILE)
+    state = EditState.of(check_latents(arrays, path, G), G.regions)
+    found = {"ws": state.ws}
+    for name in BESIDE_CODES:
+        usual = getattr(state, name).numpy()
+        array = arrays.get(name, usual)
+        if array.shape != usual.shape or array.dtype.kind not in "bfiu":
+            raise UserError(f"{path} holds edits of a network with other regions: {name} has the shape {array.shape}.")
+        found[name] = torch.from_numpy(array.astype(usual.dtype))
+    if not all(bool(found[name].isfinite().all()) for name in ("ws", "keep", "frames")):
+        raise UserError(f"{path} holds numbers that are not finite: it is damaged.")
+    return EditState(**found)
