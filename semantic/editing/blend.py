@@ -1,0 +1,189 @@
+"""Putting the edited crop back into its photo, so that only what was edited changes and no seam shows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+
+from semantic.placement import Placement
+
+FEATHER = 1 / 24
+"""Width of the feather around the edited regions, in sides of the crop."""
+SOFT = 1 / 48
+"""Width over which the photo's own detail fades where the layout changes, in sides of the crop."""
+LARGEST_CANVAS = 1024
+MOST_ENLARGED = 8
+
+
+@dataclass(frozen=True)
+class Render:
+    """An image and its mask, as a network gives them."""
+
+    image: torch.Tensor
+    """[3, R, R] in [-1, 1]."""
+    mask: torch.Tensor
+    """[K, R, R]."""
+
+
+def blend(photo: np.ndarray, placement: Placement, before: Render, after: Render, regions: Sequence[int]) -> np.ndarray:
+    """The photo with an edit in it.
+
+    Inside the feathered union of the regions' masks before and after, the photo gets the *change* that the edit makes
+    in the render, so its own detail stays. Where the layout changes (new hair over the old background) nothing of the
+    photo can stay: there is the edited render, plus the difference of photo and render that the same region has nearby.
+    Everywhere else the photo's pixels stay as they are, bit for bit.
+
+    Args:
+        photo: uint8 [H, W, 3], of the placement's size.
+        placement: where the crop lies in it.
+        before: the render of the photo's codes.
+        after: the render of the edited state.
+        regions: indices of the edited regions.
+
+    Returns:
+        uint8 [H, W, 3].
+
+    Raises:
+        UserError: the photo has another size than the placement says.
+    """
+    pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)
+    canvas = canvas_placement(placement)
+    side = canvas.resolution
+    first, second = (_labels(render.mask, side) for render in (before, after))
+    old, new = (_enlarge(render.image.clamp(-1, 1), side) for render in (before, after))
+    alpha = feathered_union(first, second, regions, canvas)
+    if not bool(alpha.any()):
+        return np.array(photo)
+    steady = first == second
+    sure = steady & _away_from_borders(first, side / placement.resolution)
+    filled = fill_by_label(canvas.crop(pixels) / 127.5 - 1 - old, sure, steady, second)
+    loose = ndimage.gaussian_filter((~steady).numpy().astype(np.float32), SOFT * side / 2)
+    loose = torch.maximum(torch.from_numpy(loose), (~steady).float())
+    drawn, cover = canvas.to_photo(torch.cat([alpha[None], loose[None], new - old, filled + old]))
+    return _composed(pixels, drawn, cover).permute(1, 2, 0).contiguous().numpy()
+
+
+def canvas_placement(placement: Placement) -> Placement:
+    """The same crop with as many pixels as the photo has there, up to `LARGEST_CANVAS`: masks get smooth borders."""
+    times = 1
+    while times < min(placement.scale, MOST_ENLARGED) and placement.resolution * times * 2 <= LARGEST_CANVAS:
+        times *= 2
+    (a, b, x), (c, d, y) = placement.matrix
+    matrix = ((a / times, b / times, x), (c / times, d / times, y))
+    return replace(placement, resolution=placement.resolution * times, matrix=matrix)
+
+
+def feathered_union(
+    first: torch.Tensor, second: torch.Tensor, regions: Sequence[int], canvas: Placement
+) -> torch.Tensor:
+    """How much of the edit each pixel of the canvas takes, in [0, 1]: float32 [S, S].
+
+    It is 1 where one of the regions is before or after, falls to 0 within `FEATHER` around, and falls to 0 towards
+    edges of the crop beyond which the photo goes on.
+
+    Args:
+        first, second: class indices before and after, [S, S].
+    """
+    wanted = torch.tensor(list(regions), dtype=first.dtype)
+    union = (torch.isin(first, wanted) | torch.isin(second, wanted)).numpy()
+    width = FEATHER * canvas.resolution
+    if not union.any():
+        return torch.zeros(union.shape)
+    around = 1 - ndimage.distance_transform_edt(~union) / width
+    beyond = _goes_on(canvas)
+    inwards = np.ones(union.shape)
+    if beyond.any():
+        inwards = (ndimage.distance_transform_edt(~beyond)[1:-1, 1:-1] - 1) / width
+    share = np.clip(np.minimum(around, inwards), 0, 1)
+    return torch.from_numpy((share * share * (3 - 2 * share)).astype(np.float32))
+
+
+def _goes_on(canvas: Placement) -> np.ndarray:
+    """Which pixels of a frame one pixel wide around the canvas lie in the photo: bool [S + 2, S + 2]."""
+    side = canvas.resolution
+    frame = np.pad(np.zeros([side, side], bool), 1, constant_values=True)
+    y, x = np.nonzero(frame)
+    places = np.array(canvas.matrix) @ np.stack([x - 0.5, y - 0.5, np.ones(len(x))])
+    width, height = canvas.photo_size
+    frame[y, x] = ((places >= 0) & (places <= np.array([[width], [height]]))).all(axis=0)
+    return frame
+
+
+def fill_by_label(values: torch.Tensor, sure: torch.Tensor, known: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Values carried on smoothly from sure pixels to all others of the same label.
+
+    Args:
+        values: [C, S, S].
+        sure: bool [S, S]; where a label has none, `known` pixels of it serve.
+        known: bool [S, S]; where a label has none either, its values are 0.
+        labels: [S, S].
+
+    Returns:
+        float32 [C, S, S]; sure pixels keep their values.
+    """
+    filled = values * sure
+    for label in labels[~sure].unique():
+        here = labels == label
+        source = sure & here
+        weight = (source if bool(source.any()) else known & here).float()
+        filled = torch.where(here & ~sure, _pull_push(values, weight), filled)
+    return filled
+
+
+def _away_from_borders(labels: torch.Tensor, distance: float) -> torch.Tensor:
+    """Pixels at which no other label is near: there render and photo may disagree about the border. Bool [S, S]."""
+    array = labels.numpy()
+    border = np.zeros(array.shape, bool)
+    border[1:] |= array[1:] != array[:-1]
+    border[:, 1:] |= array[:, 1:] != array[:, :-1]
+    if not border.any():
+        return torch.ones(labels.shape, dtype=torch.bool)
+    return torch.from_numpy(ndimage.distance_transform_edt(~border) > 2 * distance)
+
+
+def _pull_push(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Weighted means [C, S, S] from the finest level of a pyramid on which there is weight; 0 without any."""
+    mean = values * weight
+    if weight.shape[-1] == 1:
+        return mean / weight.clamp_min(1e-8)
+    coarse_weight = F.avg_pool2d(weight[None], 2)[0]
+    coarse = F.avg_pool2d(mean[None], 2)[0] / coarse_weight.clamp_min(1e-8)
+    coarse = _pull_push(coarse, (4 * coarse_weight).clamp(max=1))
+    above = F.interpolate(coarse[None], scale_factor=2, mode="bilinear", align_corners=False)[0]
+    return mean + (1 - weight) * above
+
+
+def _composed(photo: torch.Tensor, drawn: torch.Tensor, cover: torch.Tensor) -> torch.Tensor:
+    """The photo uint8 [3, H, W] with the planes of `blend` in it.
+
+    With P the photo, B and E the renders before and after, F what fills in for P - B, and h = 1 - `loose`:
+    P + alpha [E - B + (1 - h) (F + B - P)].
+    """
+    found = photo.clone()
+    rows, columns = ((drawn[0] * cover[0]) > 0).nonzero(as_tuple=True)
+    if not len(rows):
+        return found
+    box = (slice(None), slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
+    alpha, loose, change, fill = drawn[box].split([1, 1, 3, 3])
+    alpha = alpha.clamp(0, 1) * cover[box]
+    own = photo[box] / 127.5 - 1
+    edited = own + alpha * (change + loose.clamp(0, 1) * (fill - own))
+    edited = ((edited + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    found[box] = torch.where(alpha > 0, edited, photo[box])
+    return found
+
+
+def _enlarge(planes: torch.Tensor, side: int) -> torch.Tensor:
+    """[C, R, R] -> float32 [C, side, side], side a multiple of R."""
+    planes = planes.detach().float().cpu()
+    if planes.shape[-1] == side:
+        return planes
+    return F.interpolate(planes[None], size=(side, side), mode="bicubic", align_corners=False)[0]
+
+
+def _labels(mask: torch.Tensor, side: int) -> torch.Tensor:
+    """Class indices [side, side] of mask planes [K, R, R], enlarged before the largest is taken."""
+    return _enlarge(mask, side).argmax(dim=0)
