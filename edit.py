@@ -1,0 +1,168 @@
+"""Edits of regions, in images of seeds, of latents and of photographs; and directions to edit along."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+import legacy
+from dnnlib import EasyDict, UserError
+from dnnlib.option_types import InOrder, Number, SeedList, in_order
+from semantic.editing import directions, finding
+from semantic.editing.codes import PARTS
+from semantic.editing.edits import PARSERS, Edit, EditTools, parse_edit
+from semantic.editing.scores import SCORES, find_score
+from semantic.pictures import edited, subjects
+from semantic.pictures.modes import chosen, progress
+from semantic.studio import Studio, check_class
+from torch_utils.devices import select_device
+
+
+@click.command(cls=InOrder, context_settings={"show_default": True})
+@click.option(
+    "--network", metavar="FILE|URL|DIR", help="Network, or run directory. [default: the bundled or newest one]"
+)
+@click.option("--latents", metavar="NPZ|DIR", help="Codes to edit: a file, a projector's folder, a folder of either.")
+@click.option("--seeds", type=SeedList(), help="Images to edit, instead of --latents.")
+@click.option("--photo", metavar="DIR", help="A projector's folder: put the edit back into the photo.")
+@click.option("--no-blend", is_flag=True, help="With --photo: put the whole crop back, without blending.")
+@click.option("--outdir", type=click.Path(path_type=Path, file_okay=False), default="out", help="Where to write.")
+@click.option("--swap", multiple=True, metavar="REGION:SEED|NPZ[:PART]", help="Take a region's codes from a donor.")
+@click.option("--apply", multiple=True, metavar="NAME:STRENGTH", help="Move along a direction, in deviations.")
+@click.option("--transform", multiple=True, metavar="REGION:SETTINGS", help="Shift, enlarge, turn a region.")
+@click.option("--drop", multiple=True, metavar="REGION", help="Leave a region out.")
+@click.option("--psi", multiple=True, metavar="REGION:PSI", help="Truncate a region's codes: 0 is the average.")
+@click.option("--directions", "directions_file", metavar="NPZ", help="Directions. [default: those beside the network]")
+@click.option("--sheet", is_flag=True, help="Also a sheet of the edits at growing strengths.")
+@click.option("--video", is_flag=True, help="Also a video in which the edits come and go.")
+@click.option("--frames", type=click.IntRange(min=2), default=60, help="Frames of the video.")
+@click.option("--fps", type=click.IntRange(min=1), default=30, help="Frames a second.")
+@click.option("--find", type=click.Choice(directions.METHODS), help="Find directions of --regions instead.")
+@click.option("--regions", metavar="A,B", help="With --find: the regions.")
+@click.option("--part", type=click.Choice(PARTS), help="With --find: what of a region. [default: what suits the score]")
+@click.option("--score", metavar="SCORE", help=f"With --find=boundary: {', '.join(SCORES)}, or MODULE:FUNCTION.")
+@click.option(
+    "--count", type=click.IntRange(min=1), help="Directions to find; samples of a boundary. [default: 5; 2000]"
+)
+@click.option("--dest", metavar="NPZ", default="directions.npz", help="File to add found directions to.")
+@click.option("--list", "listed", metavar="NPZ", help="Print the directions of a file.")
+@click.option("--trunc", type=Number(), default=0.7, help="Truncation psi of seeds.")
+@click.option("--class", "class_index", type=int, help="Class label, for conditional networks.")
+@click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise of details.")
+@click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Where to compute.")
+@click.option("--batch", type=click.IntRange(min=1), default=8, help="Images at a time.")
+@click.pass_context
+def main(ctx: click.Context, **options: Any) -> None:
+    """Edit regions of images: generated ones, or photographs that projector.py found in the network.
+
+    Edits are done in the order in which they are given, each option as often as you like. Every image gives edit.png,
+    edit_mask.png and edit.npz (its codes and edits, for --latents); several are numbered.
+
+    \b
+    Hair of seed 5, larger, and no glasses:
+      python edit.py --seeds=3 --swap=hair:5 --transform=hair:scale=1.1 --drop=glasses
+    More hair, on a sheet of seven strengths:
+      python edit.py --seeds=0-3 --apply=hair/area:3 --sheet
+    A photo: find it, edit it, put it back:
+      python projector.py --target=me.jpg --outdir=out/me
+      python edit.py --photo=out/me --swap=hair:5:texture --outdir=out/edited
+    Directions of one's own, and what a file holds:
+      python edit.py --find=boundary --regions=cloth --score=brightness --dest=directions.npz
+      python edit.py --find=pca --regions=hair,eye --part=shape --count=10 --dest=directions.npz
+      python edit.py --list=directions.npz
+      python edit.py --seeds=0 --directions=directions.npz --apply=cloth/brightness:2
+
+    \b
+    --swap       REGION:SEED or REGION:FILE, then :shape, :texture, :both (default) or :whole (with base codes)
+    --apply      NAME:STRENGTH, in standard deviations of the codes along the direction
+    --transform  REGION:dx=0.1,dy=0,scale=1.2,rotate=10; the picture is 2 wide, degrees counter-clockwise
+    --psi        REGION:PSI: 1 leaves the region's codes, 0 makes them average
+    """
+    opts = EasyDict(options)
+    try:
+        run(opts, in_order(ctx))
+    except KeyboardInterrupt:
+        click.echo("Stopped. Files that were finished are kept.", err=True)
+        sys.exit(130)
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"The GPU is out of memory at --batch={opts.batch}: choose a smaller one.") from error
+
+
+@torch.no_grad()
+def run(opts: EasyDict, order: list[tuple[str, str]]) -> None:
+    """List, find or edit, whichever is asked for."""
+    if opts.listed is not None:
+        click.echo(directions.list_directions(opts.listed))
+        return
+    if opts.find is None and not opts.latents and opts.seeds is None and opts.photo is None:
+        raise click.UsageError("There is nothing to edit: name images with --seeds, --latents or --photo.")
+    if opts.latents and opts.seeds is not None:
+        raise click.UsageError("--latents and --seeds both name images: choose one.")
+    device = select_device(opts.device)
+    path = None if opts.network is None else legacy.resolve(opts.network)
+    if path is None or Path(path).is_dir():
+        path = legacy.find_network() if path is None else legacy.newest_snapshot(path)
+    click.echo(f"Network: {path}")
+    G = legacy.load_network(str(path))["G_ema"].eval().requires_grad_(False).to(device)
+    class_index = check_class(G, opts.class_index, drawn=opts.find is not None or opts.seeds is None)
+    studio = Studio(G, device, opts.outdir, opts.trunc, class_index, opts.noise_mode, opts.batch)
+    studio.regions("edit.py")
+    if opts.find is not None:
+        find(studio, opts)
+    else:
+        edit(studio, opts, path, order)
+
+
+def edit(studio: Studio, opts: EasyDict, network: str | Path, order: list[tuple[str, str]]) -> None:
+    """Edit images and write what is asked for."""
+    tools = EditTools(studio.G, lambda seed: studio.codes([seed]), known_directions(studio, opts, network))
+    edits: list[Edit] = [parse_edit(name, text, tools) for name, text in order if name in PARSERS]
+    if not edits and (opts.sheet or opts.video):
+        raise click.UsageError("--sheet and --video show edits: name some, such as --apply=hair/area:3.")
+    found = subjects.find(studio, opts.latents, opts.seeds, opts.photo)
+    edited.write_edits(studio, found, edits, blended=not opts.no_blend)
+    if opts.sheet:
+        edited.write_sheet(studio, found, edits)
+    if opts.video:
+        edited.write_edit_video(studio, found, edits, opts.frames, opts.fps)
+
+
+def known_directions(studio: Studio, opts: EasyDict, network: str | Path) -> dict[str, directions.Direction]:
+    """Directions of --directions, else those in a file NAME-directions.npz beside the network NAME.pkl."""
+    if opts.directions_file is not None:
+        return directions.load_directions(opts.directions_file, studio.G)
+    beside = Path(network).with_name(f"{Path(network).stem}-directions.npz")
+    return directions.load_directions(beside, studio.G) if beside.is_file() else {}
+
+
+def find(studio: Studio, opts: EasyDict) -> None:
+    """Find directions and add them to the file --dest."""
+    which = chosen(studio.G.regions, opts.regions)
+    if which is None:
+        raise click.UsageError("--find needs --regions, such as --regions=hair.")
+    if (opts.find == "boundary") != (opts.score is not None):
+        raise click.UsageError("--find=boundary needs --score, such as --score=area; other methods take none.")
+    known = directions.load_directions(opts.dest, studio.G).values() if Path(opts.dest).exists() else []
+    found: list[directions.Direction] = []
+    for region in which:
+        if opts.find == "boundary":
+            score, count = find_score(opts.score), opts.count or 2000
+            with progress(f"{studio.G.regions.names[region]}: {score.name}", count) as bar:
+                found.append(
+                    finding.boundary(
+                        studio.G, region, opts.part or score.part, score, count, opts.batch, progress=bar.update
+                    )
+                )
+        else:
+            method = finding.factorised if opts.find == "sefa" else finding.principal
+            found += method(studio.G, region, opts.part or "both", opts.count or 5)
+    directions.save_directions(opts.dest, finding.merge(known, found), studio.G)
+    for direction in found:
+        click.echo(f"{direction.name}: {direction.measured}")
+    click.echo(f"Wrote {opts.dest}")
+
+
+if __name__ == "__main__":
+    main()
