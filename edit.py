@@ -9,7 +9,7 @@ import torch
 
 import legacy
 from dnnlib import EasyDict, UserError
-from dnnlib.option_types import InOrder, Number, SeedList, in_order
+from dnnlib.option_types import InOrderCommand, Number, SeedList, in_order
 from semantic.editing import directions, finding
 from semantic.editing.codes import PARTS
 from semantic.editing.edits import PARSERS, Edit, EditTools, parse_edit
@@ -20,7 +20,7 @@ from semantic.studio import Studio, check_class
 from torch_utils.devices import select_device
 
 
-@click.command(cls=InOrder, context_settings={"show_default": True})
+@click.command(cls=InOrderCommand, context_settings={"show_default": True})
 @click.option(
     "--network", metavar="FILE|URL|DIR", help="Network, or run directory. [default: the bundled or newest one]"
 )

@@ -6,11 +6,13 @@ from typing import Any
 
 import click
 
+from dnnlib.streams import Command
+
 MAX_SEEDS = 1_000_000
 ORDER = "dnnlib.option_types.order"
 
 
-class InOrder(click.Command):
+class InOrderCommand(Command):
     """A command that knows the order of its repeatable options, also between different ones."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -21,7 +23,7 @@ class InOrder(click.Command):
 
 
 def in_order(ctx: click.Context) -> list[tuple[str, str]]:
-    """Names and texts of the repeatable options of an `InOrder` command, as they were given from left to right."""
+    """Names and texts of the repeatable options of an `InOrderCommand`, as they were given from left to right."""
     return ctx.meta[ORDER]
 
 
