@@ -1,7 +1,6 @@
 """Attribute dictionaries, objects by name, the log file, downloads and their cache."""
 
 import contextlib
-import hashlib
 import importlib
 import io
 import os
@@ -10,18 +9,18 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import requests
 from tqdm import tqdm
 
+from dnnlib.cache import cached_path, find_kept, keep
+from dnnlib.cache import make_cache_dir_path as make_cache_dir_path  # also known by this name
 from dnnlib.errors import UserError
-from dnnlib.files import LineFile, atomic_open
+from dnnlib.files import LineFile
 from dnnlib.streams import SteadyStream
 
 DOWNLOAD_ATTEMPTS = 4
-CACHE_VARIABLE = "DNNLIB_CACHE_DIR"
 
 
 class EasyDict(dict):
@@ -145,29 +144,17 @@ def construct_class_by_name(*args: Any, class_name: str, **kwargs: Any) -> Any:
     return call_func_by_name(*args, func_name=class_name, **kwargs)
 
 
-def make_cache_dir_path(*paths: str) -> Path:
-    """Path inside the download cache: ``$DNNLIB_CACHE_DIR``, else ``~/.cache/dnnlib``. Nothing is created."""
-    root = os.environ.get(CACHE_VARIABLE)
-    return Path(root if root else Path.home() / ".cache" / "dnnlib", *paths)
-
-
 def is_url(name: Any) -> bool:
     """True for http, https and file addresses."""
     return isinstance(name, str) and re.match(r"(https?|file)://", name) is not None
-
-
-def cached_path(url: str) -> Path:
-    """Where `open_url` keeps the download of `url`: the MD5 of the address, then its file name."""
-    name = urllib.parse.unquote(urllib.parse.urlparse(url).path).rsplit("/", 1)[-1] or "download"
-    name = re.sub(r"[^0-9A-Za-z._-]", "_", name)[-120:]
-    return make_cache_dir_path("downloads", f"{hashlib.md5(url.encode()).hexdigest()}_{name}")
 
 
 def open_url(url: str | os.PathLike, cache: bool = True, verbose: bool = True) -> BinaryIO:
     """Open a local path, a ``file://`` address or a web address for binary reading.
 
     Web files are downloaded once and kept in the cache under the checksum of their address. A download
-    that breaks off is continued, then tried again; it never enters the cache half-finished.
+    that breaks off is continued, then tried again; it never enters the cache half-finished. Where the cache cannot be
+    written, the file is kept for this process only.
 
     Raises:
         UserError: there is no such file, or the address cannot be reached.
@@ -179,17 +166,14 @@ def open_url(url: str | os.PathLike, cache: bool = True, verbose: bool = True) -
             return open(path, "rb")
         except OSError as error:
             raise UserError(f"Cannot open {path}: {error.strerror or error}. Check the path.") from error
-    target = cached_path(name)
-    if cache and target.is_file():
-        return open(target, "rb")
     if not cache:
         buffer = io.BytesIO()
         _download(name, buffer, verbose)
         buffer.seek(0)
         return buffer
-    with atomic_open(target, "wb") as file:
-        _download(name, file, verbose)
-    return open(target, "rb")
+    target = cached_path(name)
+    found = find_kept(target) or keep(target, lambda file: _download(name, file, verbose))
+    return open(found, "rb")
 
 
 def _download(url: str, file: Any, verbose: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from dnnlib import UserError, open_url
-from dnnlib.util import cached_path
+from dnnlib.cache import cached_path, find_kept
 from metrics.options import MetricOptions
 from torch_utils import distributed
 
@@ -86,12 +86,12 @@ def _locate(opts: MetricOptions, name: str) -> tuple[str | None, str | None]:
     url = f"{ADDRESS}/{name}"
     if url not in _unreachable:
         try:
-            open_url(url).close()
-            return str(cached_path(url)), None
+            with open_url(url) as file:
+                return file.name, None
         except UserError:
             _unreachable.add(url)  # other metrics need not wait again
-    if cached_path(url).is_file():
-        return str(cached_path(url)), None
+    if found := find_kept(cached_path(url)):
+        return str(found), None
     return None, (
         f"{opts.metric} needs the feature network {url}, which cannot be downloaded: place it at {cached_path(url)}, "
         f"or name a copy with --detector=PATH."

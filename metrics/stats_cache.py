@@ -1,5 +1,6 @@
 """Statistics of real data, computed once for a data set, options and feature network."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from dnnlib import atomic_open, make_cache_dir_path
+from dnnlib import UserError, make_cache_dir_path
+from dnnlib.cache import find_kept, keep
 from metrics.options import MetricOptions
 from torch_utils import distributed
 
@@ -42,8 +44,8 @@ def cached_arrays(
     if not first:
         return None
     if opts.cache:
-        with atomic_open(path, "wb") as file:
-            np.savez(file, **arrays)
+        with contextlib.suppress(UserError):  # a line on stderr has told of it
+            keep(path, lambda file: np.savez(file, **arrays))
     return arrays
 
 
@@ -83,7 +85,7 @@ def fingerprint(path: Any) -> list[Any]:
 def _read(path: Any) -> dict[str, np.ndarray] | None:
     """The arrays of a file of the cache; None where it is missing or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(find_kept(path) or path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
         return None

@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import sys
+import tempfile
 import threading
 
 import pytest
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 import dnnlib
 from dnnlib import EasyDict, Logger, UserError, call_func_by_name, construct_class_by_name, get_obj_by_name, open_url
-from dnnlib.util import cached_path
+from dnnlib.cache import cached_path, find_kept
 
 
 def test_easy_dict_is_a_dictionary_with_attributes():
@@ -254,6 +255,46 @@ def test_cache_folder_is_the_users_choice(monkeypatch):
     assert str(dnnlib.make_cache_dir_path()) == os.path.join("x", "y")
     monkeypatch.delenv("DNNLIB_CACHE_DIR")
     assert dnnlib.make_cache_dir_path().parts[-2:] == (".cache", "dnnlib")
+
+
+def test_a_user_without_a_home_has_a_cache(monkeypatch):
+    def no_home(*_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("DNNLIB_CACHE_DIR", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", no_home)
+    assert str(dnnlib.make_cache_dir_path()).startswith(tempfile.gettempdir())
+
+
+def test_a_download_is_used_where_the_cache_cannot_be_written(server, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DNNLIB_CACHE_DIR", str(tmp_path / "file"))
+    for _ in range(2):
+        with open_url(server.url, verbose=False) as file:
+            assert file.read() == server.content
+            assert os.path.isfile(file.name)
+    assert len(server.seen) == 1
+    line = f"Nothing is kept in the cache {tmp_path / 'file'}"
+    said = capsys.readouterr().err.splitlines()
+    assert [text.startswith(line) for text in said] == [True]
+    assert "DNNLIB_CACHE_DIR" in said[0]
+    assert find_kept(cached_path("http://nowhere/x")) is None
+
+
+def test_where_nothing_can_be_written_the_error_names_the_cache(server, tmp_path, monkeypatch):
+    (tmp_path / "other").touch()
+    monkeypatch.setenv("DNNLIB_CACHE_DIR", str(tmp_path / "other"))
+    monkeypatch.setattr("dnnlib.cache._stand_in", lambda path, make=False: None)
+    with pytest.raises(UserError, match=r"Cannot write the cache .*DNNLIB_CACHE_DIR"):
+        open_url(server.url, verbose=False)
+
+
+def test_a_failed_download_is_told_as_one_where_the_cache_cannot_be_written(server, tmp_path, monkeypatch):
+    (tmp_path / "another").touch()
+    monkeypatch.setenv("DNNLIB_CACHE_DIR", str(tmp_path / "another"))
+    server.status = 404
+    with pytest.raises(UserError, match="the server answered 404"):
+        open_url(server.url, verbose=False)
 
 
 def test_bars_show_on_the_terminal(server, capsys, monkeypatch):
