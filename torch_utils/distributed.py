@@ -315,29 +315,14 @@ def broadcast_module(module: torch.nn.Module) -> None:
             _together(torch.distributed.broadcast, tensor.detach(), src=0)
 
 
-def average_gradients(parameters: list[torch.nn.Parameter], flag: torch.Tensor | None = None) -> torch.Tensor | None:
-    """Average gradients over all processes, in one transfer; parameters without a gradient are left alone.
-
-    Args:
-        parameters: whose gradients are averaged in place.
-        flag: a scalar that travels with them.
-
-    Returns:
-        The sum of `flag` over all processes.
-    """
+def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Average gradients over all processes, in place and in one transfer; parameters without one are left alone."""
     grads = [p.grad for p in parameters if p.grad is not None]
     if not is_distributed() or not grads:
-        return flag
-    extra = [] if flag is None else [flag.reshape(1).to(grads[0])]
-    flat = torch.cat([*(grad.flatten() for grad in grads), *extra])
-    all_reduce(flat)
-    if flag is not None:
-        flag = flat[-1].clone()
-        flat = flat[:-1]
-    flat /= get_world_size()
+        return
+    flat = all_reduce(torch.cat([grad.flatten() for grad in grads])).div_(get_world_size())
     for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
         grad.copy_(part.view_as(grad))
-    return flag
 
 
 def find_difference(tensors: Mapping[str, torch.Tensor]) -> tuple[str, int] | None:

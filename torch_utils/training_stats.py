@@ -2,7 +2,7 @@
 
 `report` only adds up three numbers on the device of the value, so it costs no synchronisation; a `Collector` fetches
 the sums, adds them over all processes and turns them into counts, means and standard deviations. Values that are not
-finite are left out of the sums and counted apart.
+finite are left out.
 """
 
 import contextlib
@@ -17,7 +17,6 @@ from dnnlib import EasyDict
 from torch_utils import distributed
 
 _collectors: "weakref.WeakSet[Collector]" = weakref.WeakSet()
-_non_finite: dict[str, torch.Tensor] = {}
 _muted = False
 
 
@@ -30,8 +29,6 @@ def report(name: str, value: Any) -> Any:
     finite = data.isfinite()
     kept = torch.where(finite, data, torch.zeros_like(data))
     moments = torch.stack([finite.to(data.dtype).sum(), kept.sum(), kept.square().sum()])
-    lost = data.numel() - moments[0]
-    _non_finite[name] = _non_finite[name] + lost if name in _non_finite else lost
     for collector in _collectors:
         collector._add(name, moments)
     return value
@@ -41,13 +38,6 @@ def report0(name: str, value: Any) -> Any:
     """`report` on process 0 alone; the others note the name, so that all know of it."""
     report(name, value if distributed.get_rank() == 0 else [])
     return value
-
-
-def take_non_finite() -> dict[str, torch.Tensor]:
-    """How many values of each statistic were not finite since the last call, on this process: scalars by name."""
-    taken = dict(_non_finite)
-    _non_finite.clear()
-    return taken
 
 
 @contextlib.contextmanager

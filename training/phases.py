@@ -1,4 +1,4 @@
-"""One optimizer step: which network, which part of the loss, how often; and never one that is not finite."""
+"""One optimizer step: which network it trains, with which part of the loss, and how often."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -6,27 +6,28 @@ from typing import Any
 import torch
 
 import dnnlib
-from torch_utils import distributed, training_stats
+from torch_utils import distributed
 
 
 class Phase:
     """A part of the training step that ends in one optimizer step.
 
-    A step whose loss terms or gradients are not all finite, on any process, is skipped: parameters, the optimizer's
-    state and `running` stay as they were. On a GPU that is decided there, without waiting for it.
+    A step whose gradients are not all finite is skipped: parameters, the optimizer's state and `running` stay as they
+    were. Gradients are averaged over the processes first, so all processes decide alike. On a GPU the decision is made
+    on the device, without waiting for it.
 
     Args:
         name: as the loss knows it: 'Gmain', 'Greg', 'Dmain', 'Dreg', 'Gboth' or 'Dboth'.
-        parameters: what it trains, by name.
+        parameters: the parameters that it trains, by name.
         optimizer: shared by the phases of one network.
-        interval: executed every so many steps; regularization terms are multiplied by it.
-        running: tensors that the loss moves along beside the gradients, such as running means.
+        interval: the phase runs every so many steps; regularization terms are multiplied by it.
+        running: tensors that the loss updates beside the gradients, such as running means.
 
     Attributes:
         rate: present share of the learning rate, see `set_rate`.
-        deferred: whether the optimizer looks at the verdict on the device (a fused one on a GPU), so that nobody waits.
+        deferred: whether the optimizer reads the decision on the device, as a fused one on a GPU does.
         skipped: steps skipped since the last `take_skipped`, a scalar on the device.
-        in_row: steps skipped since the last one that was taken, likewise.
+        in_row: steps skipped since the last one that was taken, a scalar on the device.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Phase:
         running: Sequence[torch.Tensor] = (),
     ):
         self.name = name
+        self.named_parameters = dict(parameters)
         self.parameters = list(parameters.values())
         self.optimizer = optimizer
         self.interval = interval
@@ -45,74 +47,52 @@ class Phase:
         self.rate = 1.0
         on_gpu = any(parameter.is_cuda for parameter in self.parameters)
         self.deferred = on_gpu and getattr(optimizer, "_step_supports_amp_scaling", False)
-        self._names = {id(parameter): name for name, parameter in parameters.items()}
-        self._before: list[torch.Tensor] = []
         self.skipped = self.in_row = torch.zeros([], device=self.parameters[0].device if self.parameters else None)
-        self._evidence: tuple[list[str], torch.Tensor] | None = None
+        self._running_before: list[torch.Tensor] = []
+        self._broken: tuple[list[str], torch.Tensor] = ([], torch.zeros(0))
 
     def begin(self) -> None:
-        """Let gradients flow to this network's parameters, and only start them here."""
+        """Clear the gradients, and let them flow to this phase's parameters."""
         self.optimizer.zero_grad(set_to_none=True)
         for parameter in self.parameters:
             parameter.requires_grad_(True)
-        self._before = [tensor.clone() for tensor in self.running]
-        training_stats.take_non_finite()
+        self._running_before = [tensor.clone() for tensor in self.running]
 
     def end(self, rounds: int = 1) -> None:
-        """Average gradients over rounds and processes, and step; the network is frozen until its next phase."""
+        """Average gradients over rounds and processes, then step; the network is frozen until its next phase."""
         for parameter in self.parameters:
             parameter.requires_grad_(False)
-        trained = [parameter for parameter in self.parameters if parameter.grad is not None]
-        terms = training_stats.take_non_finite()
+        trained = {name: p for name, p in self.named_parameters.items() if p.grad is not None}
         if not trained:
             return
-        grads = [parameter.grad for parameter in trained]
+        grads = [parameter.grad for parameter in trained.values()]
         if rounds > 1:
             torch._foreach_div_(grads, rounds)
-        lost = torch.stack([count.to(grads[0]) for count in terms.values()]) if terms else grads[0].new_zeros(1)
-        lost_anywhere = distributed.average_gradients(trained, lost.sum())
+        distributed.average_gradients(list(trained.values()))
+
+        # A value that is not finite in one process is not finite in the average of all processes.
         broken = ~torch.stack(torch._foreach_norm(grads, float("inf"))).isfinite()
-        bad = (lost_anywhere != 0) | broken.any()
-        self._step_unless(bad)
-        for tensor, before in zip(self.running, self._before, strict=True):
-            tensor.copy_(torch.where(bad, before, tensor))
-        self._note(bad, terms, lost, trained, broken)
-
-    def cancel(self) -> None:
-        """Undo `begin` and what gradients have gathered since."""
-        self.optimizer.zero_grad(set_to_none=True)
-        for parameter in self.parameters:
-            parameter.requires_grad_(False)
-        for tensor, before in zip(self.running, self._before, strict=False):  # none if it did not begin
-            tensor.copy_(before)
-        self._before = []
-
-    def _step_unless(self, bad: torch.Tensor) -> None:
-        """Step, or leave everything as it is."""
+        bad = broken.any()
         if self.deferred:
             self.optimizer.found_inf = bad.float()
             self.optimizer.step()
         elif not bad:
             self.optimizer.step()
 
-    def _note(
-        self,
-        bad: torch.Tensor,
-        terms: Mapping[str, torch.Tensor],
-        lost: torch.Tensor,
-        trained: list[torch.nn.Parameter],
-        broken: torch.Tensor,
-    ) -> None:
-        """Count a bad step, and keep what was not finite in the first one of a row."""
-        flags = torch.cat([lost != 0, broken])
-        names = [*(terms or [""]), *(f"the gradient of {self._names[id(p)]}" for p in trained)]
-        first = bad & (self.in_row == 0)
-        if self._evidence is None or self._evidence[0] != names:
-            self._evidence = (names, flags)
-        else:
-            self._evidence = (names, torch.where(first, flags, self._evidence[1]))
-        self.in_row = (self.in_row + 1) * bad
+        for tensor, before in zip(self.running, self._running_before, strict=True):
+            tensor.copy_(torch.where(bad, before, tensor))
         self.skipped = self.skipped + bad
+        self.in_row = (self.in_row + 1) * bad
+        self._broken = (list(trained), broken)
+
+    def cancel(self) -> None:
+        """Undo `begin` and drop the gradients since."""
+        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.requires_grad_(False)
+        for tensor, before in zip(self.running, self._running_before, strict=False):  # none if it did not begin
+            tensor.copy_(before)
+        self._running_before = []
 
     def take_skipped(self) -> int:
         """How many steps were skipped since the last call; waits for the device."""
@@ -120,14 +100,10 @@ class Phase:
         return skipped
 
     def diagnosis(self) -> str:
-        """What was not finite when the present row of skipped steps began."""
-        found = []
-        if self._evidence is not None:
-            found = [name for name, flag in zip(self._evidence[0], self._evidence[1].tolist(), strict=True) if flag]
-        if not found:
-            return f"phase {self.name}: a loss term of another process"
+        """Which gradients were not finite in the latest step."""
+        found = [name for name, is_broken in zip(*self._broken, strict=True) if is_broken]
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        return f"phase {self.name}: {found[0]}{more}"
+        return f"phase {self.name}: the gradient of {found[0]}{more}"
 
     def set_rate(self, share: float) -> None:
         """Learn at this share of the learning rate that the options give."""
