@@ -9,9 +9,9 @@ import torch
 
 import legacy
 from dnnlib import Command, EasyDict, UserError
-from dnnlib.option_types import SeedList
+from dnnlib.option_types import Number, SeedList
 from semantic.editing.codes import PARTS
-from semantic.pictures import modes
+from semantic.pictures import factory, modes
 from semantic.studio import Studio, check_class
 from torch_utils.devices import select_device
 
@@ -41,6 +41,13 @@ SHOWN = {modes.write_mixing, modes.write_loops, modes.write_components}
 @click.option("--components", is_flag=True, help="Sheet: the image built up region by region.")
 @click.option("--transform", multiple=True, metavar="REGION:SETTINGS", help="Move a region, see above; repeatable.")
 @click.option("--dataset", type=click.IntRange(min=1), metavar="N", help="Archive of N images with masks.")
+@click.option(
+    "--filter",
+    type=Number(0, 1, min_open=True),
+    metavar="SHARE",
+    help="Keep this share of the pairs of --dataset, those with masks that fit and that are unlike others.",
+)
+@click.option("--balance", is_flag=True, help="With --dataset: prefer pairs with rare regions.  [--filter: 0.5]")
 @click.option("--save-masks", is_flag=True, help="Also write masks, coloured and as class indices.")
 @click.option("--save-latents", is_flag=True, help="Also write the codes of every image as .npz.")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Where to compute.")
@@ -71,6 +78,8 @@ def main(**options: Any) -> None:
       python generate.py --transform=hair:dy=-0.05,scale=1.2 --transform=mouth:rotate=10
     Labelled data for segmentation, from seed 1000 on:
       python generate.py --dataset=5000 --seeds=1000 --outdir=data
+    The better half of twice as many pairs, with rare regions more often, and a file that says what was dropped:
+      python generate.py --dataset=5000 --filter=0.5 --balance --outdir=data
 
     \b
     --transform takes, in any order:
@@ -96,16 +105,20 @@ def run(opts: EasyDict) -> None:
         modes.write_loops: opts.interpolate_regions,
         modes.write_components: opts.components,
         modes.write_transforms: opts.transform,
-        modes.write_dataset: opts.dataset,
+        factory.write_dataset: opts.dataset,
     }
+    if (opts.filter is not None or opts.balance) and not opts.dataset:
+        raise click.UsageError("--filter and --balance choose from the pairs of --dataset=N.")
     asked = [mode for mode, wanted in switches.items() if wanted] or [modes.write_images]
     device = select_device(opts.device)
     path = None if opts.network is None else legacy.resolve(opts.network)
     if path is None or Path(path).is_dir():
         path = legacy.find_network() if path is None else legacy.newest_snapshot(path)
     click.echo(f"Network: {path}")
-    G = legacy.load_network(str(path))["G_ema"].eval().requires_grad_(False).to(device)
-    class_index = check_class(G, opts.class_index, drawn=asked == [modes.write_dataset])
+    networks = legacy.load_network(str(path))
+    G = networks["G_ema"].eval().requires_grad_(False).to(device)
+    opts.judge = lambda: factory.own_judge(networks, device)
+    class_index = check_class(G, opts.class_index, drawn=asked == [factory.write_dataset])
     if opts.psi is None:  # one for the whole call, so that a seed is the same image in all its modes
         opts.psi = SHOW_PSI if SHOWN & set(asked) else 1.0
     studio = Studio(G, device, opts.outdir, opts.psi, class_index, opts.noise_mode, opts.batch)

@@ -16,7 +16,7 @@ import legacy
 from dnnlib import UserError
 from semantic.dataset import MaskedImageDataset
 from semantic.editing import latents
-from semantic.pictures import sheets
+from semantic.pictures import factory, sheets
 from semantic.regions import Regions
 from training.images import to_uint8
 
@@ -278,6 +278,27 @@ def test_data_set_of_a_conditional_network_is_labelled(run):
         assert {label for _, label in json.loads(archive.read("dataset.json"))["labels"]} == {2}
 
 
+def test_filter_keeps_the_better_pairs_and_says_what_was_dropped(run, monkeypatch):
+    def sees_discs_in_the_left_half(images):
+        scores = torch.zeros(len(images), 3, RESOLUTION, RESOLUTION)
+        scores[:, 1, :, : RESOLUTION // 2] = 1
+        return scores
+
+    monkeypatch.setattr(factory, "own_judge", lambda networks, device: sees_discs_in_the_left_half)
+    done = run("--dataset=4", "--filter=0.5", "--balance", "--batch=3", "--seeds=10")
+    assert done.code == 0, done.output
+    report = json.loads((done.out / "dataset-filter.json").read_text())
+    assert (report["made"], report["kept"]) == (8, 4)
+    dropped = {found["seed"] for found in report["dropped"]}
+    assert dropped | set(report["kept_seeds"]) == set(range(10, 18))
+    assert report["regions"]["disc"]["shown_made"] == 1
+    assert "Kept 4 of 8 pairs. Of the others" in done.output
+    data = MaskedImageDataset(done.out / "dataset.zip")
+    assert len(data) == 4
+    out = done.G.synthesis(ws_of(done.G, [report["kept_seeds"][1]], 1), return_mask=True)
+    assert np.array_equal(data[1].image, to_uint8(out.image)[0])
+
+
 def test_class_is_needed_checked_and_used(run):
     assert "--class=0 .. 2" in run(network=Network(c_dim=3)).output
     assert "no class 3" in run("--class=3", network=Network(c_dim=3)).output
@@ -307,6 +328,9 @@ def test_interrupting_leaves_no_half_files(run):
     [
         (["--seeds=5-3"], "smaller to a larger", 2),
         (["--seeds=a"], "write 0-7 or 1,3,5", 2),
+        (["--filter=0.5"], "choose from the pairs of --dataset", 2),
+        (["--dataset=2", "--filter=0"], "0 is not in the range", 2),
+        (["--dataset=2", "--balance"], "was not taught to find regions", 1),
         (["--seeds=,"], "no seed", 2),
         (["--mix-regions", "--regions=tail"], "no region 'tail'", 1),
         (["--components", "--regions=,"], "names no region", 1),

@@ -1,9 +1,7 @@
 """Pictures, masks, sheets, videos and labelled data from one network: the modes of generate.py."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +16,7 @@ from semantic.pictures import sheets
 from semantic.pictures.video import grid_frames, write_video
 from semantic.regions import Regions
 from semantic.studio import Studio
-from training.archive import create_archive, encode_png, image_name
-from training.images import image_grid, save_image, to_uint8
+from training.images import image_grid, save_image
 
 LOOP_DONORS = 3
 
@@ -193,29 +190,3 @@ def write_transforms(studio: Studio, opts: EasyDict) -> None:
             if opts.save_masks:
                 save_masks(studio, f"{name}-transform", after.mask, regions)
             bar.update()
-
-
-def write_dataset(studio: Studio, opts: EasyDict) -> None:
-    """An archive of generated images and their masks, in the layout that train.py and dataset_tool.py read."""
-    regions = studio.regions("--dataset")
-    if opts.projected_w is not None:
-        raise UserError("--dataset draws its images from seeds: leave --projected-w out.")
-    first = opts.seeds[0] if opts.seeds else 0
-    labels: list[list[Any]] = []
-    path = studio.outdir / "dataset.zip"
-    with progress("Data set", opts.dataset) as bar, create_archive(path) as add:
-        for start in range(0, opts.dataset, studio.batch):
-            seeds = range(first + start, first + min(start + studio.batch, opts.dataset))
-            classes = None
-            if studio.G.c_dim and studio.class_index is None:
-                classes = [int(np.random.RandomState([seed, 1]).randint(studio.G.c_dim)) for seed in seeds]
-            (out,) = studio.render(studio.codes(seeds, classes))
-            for i, (pixels, mask) in enumerate(zip(to_uint8(out.image), mask_to_indices(out.mask), strict=True)):
-                name = image_name(start + i)
-                add(name, encode_png(pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0]))
-                add(f"masks/{name}", encode_png(mask))
-                labels.append([name, classes[i] if classes else studio.class_index])
-            bar.update(len(seeds))
-        meta = {"labels": labels if studio.G.c_dim else None, "regions": regions.to_dict()}
-        add("dataset.json", json.dumps(meta).encode())
-    studio.saved(path.name)
