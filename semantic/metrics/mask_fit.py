@@ -1,6 +1,7 @@
 """How well masks fit images, judged by a segmentation network that learned it from the real pairs."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,27 @@ def count_overlaps(network: Segmenter, images: torch.Tensor, masks: torch.Tensor
     return overlap_counts(masks, network.predict(images), num_regions)
 
 
+def held_out(dataset: Any) -> int:
+    """How many pairs of the data no network is trained on."""
+    return min(int(len(dataset) * HELD_OUT), MAX_HELD_OUT)
+
+
+def real_pairs(opts: MetricOptions, dataset: Any) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """The real pairs in the order of a permutation by the seed: the first are held out, the others teach.
+
+    Args:
+        opts, dataset: from `masked_data`.
+
+    Returns:
+        Images uint8 [N, 3, S, S], S at most 128, class indices uint8 [N, S, S], and how many are held out.
+    """
+    alone, num_held = dataclasses.replace(opts, num_gpus=1), held_out(dataset)
+    batches = iterate_dataset(alone, num_held + MAX_TRAINING, shuffle=True, dataset=dataset)
+    pairs = [[part.cpu() for part in shrink(batch.image, batch.mask)] for batch in batches]
+    images, masks = (torch.cat(part) for part in zip(*pairs, strict=True))
+    return images, masks, num_held
+
+
 def real_segmenter(opts: MetricOptions, train_images: int) -> tuple[Segmenter, np.ndarray | None]:
     """A network trained on the real pairs but those held out, and its overlaps on these; from the cache if there.
 
@@ -57,18 +79,12 @@ def real_segmenter(opts: MetricOptions, train_images: int) -> tuple[Segmenter, n
     num_regions = len(dataset.regions)
     if len(dataset) < 5:
         raise UserError(f"{opts.metric} needs 5 or more images with masks, {dataset.name} has {len(dataset)}.")
-    num_held = min(int(len(dataset) * HELD_OUT), MAX_HELD_OUT)
+    num_held = held_out(dataset)
 
     def train() -> dict[str, np.ndarray]:
         if opts.rank != 0:
             return {}
-        alone = dataclasses.replace(opts, num_gpus=1)
-        count = min(len(dataset), num_held + MAX_TRAINING)
-        pairs = [
-            [part.cpu() for part in shrink(batch.image, batch.mask)]
-            for batch in iterate_dataset(alone, count, shuffle=True, dataset=dataset)
-        ]
-        images, masks = (torch.cat(part) for part in zip(*pairs, strict=True))
+        images, masks, _ = real_pairs(opts, dataset)
         network = train_segmenter(
             images[num_held:],
             masks[num_held:],

@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -84,6 +84,7 @@ def train_segmenter(
     mirror: bool = False,
     hide_progress: bool | None = True,
     text: str = "",
+    parts: Sequence[int] = (),
 ) -> Segmenter:
     """Train a segmenter; on a CPU with one thread, so that the result does not depend on their number.
 
@@ -97,6 +98,8 @@ def train_segmenter(
         seed: of the weights, the order and the augmentation.
         mirror: mirror at random.
         hide_progress: False shows a bar, named `text`; None does on terminals.
+        parts: sizes of parts of the images, one after the other; of each equally many are drawn. All are one part by
+            default.
 
     Returns:
         The network in evaluation mode on `device`.
@@ -111,7 +114,7 @@ def train_segmenter(
         weights = _class_weights(masks, num_regions).to(device)
         rng = np.random.default_rng(seed)
         for _ in tqdm(range(steps), desc=text, unit="step", disable=hide_progress, leave=False):
-            chosen = torch.from_numpy(rng.integers(len(images), size=BATCH))
+            chosen = torch.from_numpy(draw_from_parts(rng, parts or [len(images)], BATCH))
             x, truth = augment(to_input(images[chosen].to(device)), masks[chosen].to(device).long(), mirror, rng)
             scores = network(x.contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(scores, truth, weights) + dice_loss(scores, truth)
@@ -120,6 +123,14 @@ def train_segmenter(
             optimizer.step()
             schedule.step()
     return network.eval().requires_grad_(False)
+
+
+def draw_from_parts(rng: np.random.Generator, parts: Sequence[int], count: int) -> np.ndarray:
+    """Indices [count] into parts of these sizes that follow each other, equally many of each."""
+    starts = np.cumsum([0, *parts[:-1]])
+    shares = [len(share) for share in np.array_split(np.arange(count), len(parts))]
+    drawn = zip(starts, parts, shares, strict=True)
+    return np.concatenate([start + rng.integers(size, size=share) for start, size, share in drawn])
 
 
 def dice_loss(scores: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
