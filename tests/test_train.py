@@ -38,6 +38,7 @@ from training.batches import Batches
 def test_a_run_leaves_what_the_guide_says(semantic_run):
     assert semantic_run.name == "00000-faces-mirror-semantic-kimg0.024-batch4-cbase64"
     assert sorted(path.name for path in semantic_run.iterdir() if "tfevents" not in path.name) == [
+        ".lock",
         "fakes000000.png",
         "fakes000000_mask.png",
         "fakes_init.png",

@@ -1,14 +1,22 @@
 """Batches of the data set on the training device, in the order that the run's seed decides."""
 
+import contextlib
+import os
+import re
+import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
+from dnnlib import UserError
 from torch_utils import distributed
 from training.sampler import RunSampler
+
+SHARED_MEMORY = "/dev/shm"
 
 
 class Batches:
@@ -37,21 +45,28 @@ class Batches:
         self.device = device
         self.batch_gpu = batch_gpu
         sampler = RunSampler(len(training_set), seed, rank, world_size, images_seen)
+        share = batch_size // world_size
         loader = torch.utils.data.DataLoader(
             training_set,
             sampler=sampler,
-            batch_size=batch_size // world_size,
+            batch_size=share,
             pin_memory=device.type == "cuda",
             worker_init_fn=_init_worker,
-            **loader_kwargs,
+            **with_room_for_workers(loader_kwargs, batch_bytes(training_set, share)),
         )
         self._iterator = iter(loader)
         labels = np.stack([training_set.get_label(i) for i in range(len(training_set))])
         self._labels = torch.from_numpy(labels).to(device)
 
     def next(self) -> list[dict[str, torch.Tensor]]:
-        """The next batch as a list of parts of `batch_gpu` items; each part maps names to tensors."""
-        batch = {name: t.to(self.device, non_blocking=True) for name, t in next(self._iterator)._asdict().items()}
+        """The next batch as a list of parts of `batch_gpu` items; each part maps names to tensors.
+
+        Raises:
+            UserError: an item cannot be read, or a process of the loader ended.
+        """
+        with _told_of_workers():
+            item = next(self._iterator)
+        batch = {name: t.to(self.device, non_blocking=True) for name, t in item._asdict().items()}
         parts = {name: t.split(self.batch_gpu) for name, t in batch.items()}
         return [dict(zip(parts, part, strict=True)) for part in zip(*parts.values(), strict=True)]
 
@@ -64,6 +79,64 @@ class Batches:
     def random_labels(self, count: int) -> torch.Tensor:
         """Labels of random items of the data set: [count, label_dim]."""
         return self._labels[torch.randint(len(self._labels), [count], device=self.device)]
+
+
+def batch_bytes(training_set: Any, count: int) -> int:
+    """Bytes of a batch of `count` items."""
+    return count * sum(np.asarray(array).nbytes for array in training_set[0])
+
+
+def with_room_for_workers(loader_kwargs: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """Options of the loader, without its processes where shared memory cannot hold their batches.
+
+    Containers often have 64 MB of shared memory. One line says what to do about it.
+
+    Args:
+        loader_kwargs: options of `torch.utils.data.DataLoader`.
+        size: bytes of a batch.
+    """
+    workers = loader_kwargs.get("num_workers", 0)
+    needed = size * (workers * (loader_kwargs.get("prefetch_factor") or 2) + 1)
+    free = _free_shared_memory()
+    if workers == 0 or free is None or free >= needed:
+        return dict(loader_kwargs)
+    tqdm.write(
+        f"Shared memory has {free / 2**20:.0f} MB and {workers} loader processes need {needed / 2**20:.0f} MB: loading "
+        f"in the training process, as with --workers=0. A container gets more with --shm-size=1g."
+    )
+    of_processes = ("num_workers", "prefetch_factor", "persistent_workers")
+    return {name: value for name, value in loader_kwargs.items() if name not in of_processes}
+
+
+def _free_shared_memory() -> int | None:
+    """Free bytes of the memory through which loader processes give batches; None where the system does not tell."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free if os.path.isdir(SHARED_MEMORY) else None
+    except OSError:
+        return None
+
+
+@contextlib.contextmanager
+def _told_of_workers() -> Iterator[None]:
+    """Tell in one line what ended a process of the loader.
+
+    Raises:
+        UserError: it lacked memory, or was killed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if re.search(r"shared memory|\(shm\)|/torch_|Bus error", text):
+            raise UserError(
+                "Shared memory does not hold the batches of the loader's processes: use --workers=0, or give the "
+                "container more with --shm-size=1g."
+            ) from error
+        if "DataLoader worker" in text and re.search(r"killed|exited unexpectedly", text):
+            raise UserError(
+                "A process of the loader was killed: is there enough memory? --workers=0 needs the least."
+            ) from error
+        raise
 
 
 def _init_worker(_: int) -> None:

@@ -1,22 +1,26 @@
 """The folder of a run as a whole: made, held by one run at a time, put back to where a state was saved."""
 
 import contextlib
+import errno
 import inspect
 import json
 import os
 import re
 import shutil
-import time
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from dnnlib import EasyDict, UserError, remove_temporary
 from training.run.snapshots import NETWORK_PATTERN, STATE_PATTERN, find_states
 
 LOGS = ("log.txt", "stats.jsonl")
+LOCK = ".lock"  # the file that the process which works in a folder has locked
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # what file systems without locks answer
 WAIT = 30.0  # seconds for which a run waits until another process has left its folder
 
 
@@ -118,35 +122,24 @@ def hold(run_dir: str | os.PathLike, say: Callable[[str], None]) -> Iterator[Non
     Raises:
         UserError: another process works there.
     """
+    lock = filelock.FileLock(os.path.join(run_dir, LOCK))
     try:
-        import fcntl
-    except ImportError:
-        yield
-        return
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            say(f"Waiting for the process that still works in {run_dir}")
+            lock.acquire(timeout=WAIT, poll_interval=0.1)
+    except filelock.Timeout as error:
+        raise UserError(
+            f"Another process still works in {run_dir}: end it first, or wait until it has ended."
+        ) from error
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise UserError(f"Cannot open {run_dir}: {error.strerror}. Check the permissions.") from error
     try:
-        handle = os.open(run_dir, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(f"Cannot open {run_dir}: {error.strerror}. Check the permissions.") from error
-    try:
-        deadline, told = time.monotonic() + WAIT, False
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise UserError(
-                        f"Another process still works in {run_dir}: end it first, or wait until it has ended."
-                    ) from error
-                if not told:
-                    say(f"Waiting for the process that still works in {run_dir}")
-                    told = True
-                time.sleep(0.1)
-            except OSError:
-                break
         yield
     finally:
-        os.close(handle)
+        lock.release()
 
 
 def discard_start(run_dir: str | os.PathLike) -> None:

@@ -1,5 +1,6 @@
 """The folder of a run: numbered, held, put back to a state."""
 
+import errno
 import json
 import os
 import subprocess
@@ -50,8 +51,10 @@ def test_options_that_cannot_be_read_are_told_in_one_line(tmp_path, content):
 
 
 HOLDER = """
-import fcntl, os, sys, time
-fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)
+import os, sys, time
+import filelock
+lock = filelock.FileLock(os.path.join(sys.argv[1], ".lock"))
+lock.acquire()
 print("held", flush=True)
 time.sleep(60)
 """
@@ -73,7 +76,26 @@ def test_a_run_is_held_by_one_process_and_freed_when_that_dies(tmp_path, monkeyp
     finally:
         holder.kill()
         holder.wait()
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == [".lock"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "No locks available"), NotImplementedError("no flock")])
+def test_where_there_are_no_locks_a_run_goes_without(tmp_path, monkeypatch, error):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with hold(tmp_path, print):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with pytest.raises(UserError, match="Cannot open .*Read-only file system"), hold(tmp_path, print):
+        pass
 
 
 def metric_line(kimg, value):
