@@ -82,7 +82,7 @@ Exit codes:
 @click.option(
     "--recipe",
     type=click.Choice(["tuned", "paper"]),
-    help="What --cfg=semantic trains below 256²: a recipe for small pictures, or the paper's.  [default: tuned]",
+    help="What --cfg=semantic trains: a recipe of ours, or the paper's.  [default: tuned below 256², else paper]",
 )
 @click.option("--gamma", type=Number(min=0), metavar="FLOAT", help="Weight of R1 on images.")
 @click.option("--gamma-mask", type=Number(min=0), metavar="FLOAT", help="Weight of R1 on masks.")
@@ -91,7 +91,7 @@ Exit codes:
     "--locality",
     type=Number(min=0),
     metavar="FLOAT",
-    help="Weight of keeping edits in their regions (semantic).  [default: 8 in the tuned recipe below 256², else 0]",
+    help="Weight of keeping edits in their regions (semantic).  [default: 8 in the tuned recipe, else 0]",
 )
 @click.option(
     "--cbase",

@@ -65,6 +65,9 @@ class Size:
 PAPER = Size()
 """The paper's, for 256² and above."""
 
+PAPER_FROM = 256
+"""Resolution from which on the paper's recipe is the default."""
+
 TUNED = {"mask_width": 0.5, "locality": 8, "segmentation": 1, "prior": 1, "outlines": 1, "ada_kimg": 100}
 SHALLOW = {**TUNED, "local_layers": 6, "depth_layers": 4, "G_reg_interval": 8}
 SIZES = {
@@ -75,6 +78,12 @@ SIZES = {
 """Smaller pictures need less width, and their R1 is weaker: it sums squared gradients over fewer pixels. What else
 differs from the paper is cheaper, keeps edits local or helps small regions along: see docs/results.md."""
 
+TUNED_PAPER = Size(octaves=6, **TUNED)
+"""The tuned recipe for 256² and above, which nobody has measured. It follows the trend of the smaller sizes: R1 grows by
+2 and 3 with each doubling, and meets the paper's at 256². There is a frequency for each doubling of the coarse size, as
+one more draws lattices on its grid. What helps small regions, and keeps edits local, has the same weight at all sizes.
+"""
+
 
 class Semantic(Configuration):
     """The compositional GAN on pairs of image and mask."""
@@ -82,7 +91,7 @@ class Semantic(Configuration):
     options: ClassVar[Mapping[str, Any]] = {
         "regions": None,
         "transparent": None,
-        "recipe": "tuned",
+        "recipe": None,
         "gamma_mask": None,
         "mask_weight": None,
         "locality": None,
@@ -121,20 +130,23 @@ class Semantic(Configuration):
             limit_octaves(options.G_kwargs.synthesis_kwargs, self.args.octaves, training_set.resolution, source)
 
     def name_parts(self) -> list[str]:
-        parts = [self.args.recipe] * (self.args.recipe != "tuned")
+        parts = [self.args.recipe] * (self.args.recipe is not None)
         return parts + [f"{n}{self.args[n]:g}" for n in ("octaves", "locality") if self.args[n] is not None]
 
 
-def size_for(resolution: int, recipe: str) -> Size:
+def size_for(resolution: int, recipe: str | None) -> Size:
     """Widths and training options for a resolution.
 
     Args:
         resolution: a power of two from 32 up.
         recipe: 'tuned', or 'paper': small widths for small pictures, but everything that is trained as in the paper.
+            None is 'tuned' below 256² and 'paper' from there on.
     """
+    if recipe is None:
+        recipe = "tuned" if resolution < PAPER_FROM else "paper"
     if recipe not in ("tuned", "paper"):
         raise UserError(f"There is no recipe {recipe!r}: choose tuned or paper.")
-    size = SIZES.get(resolution, PAPER)
+    size = SIZES.get(resolution, TUNED_PAPER)
     if recipe == "paper":
         widths = ("w_dim", "coarse_size", "coarse_channels", "local_channels", "min_feat_size", "channel_base")
         same = {name: getattr(size, name) for name in (*widths, "channel_max", "batch")}
@@ -142,7 +154,7 @@ def size_for(resolution: int, recipe: str) -> Size:
     return size
 
 
-def semantic_options(resolution: int, regions: Regions, precision: str, recipe: str = "tuned") -> EasyDict:
+def semantic_options(resolution: int, regions: Regions, precision: str, recipe: str | None = None) -> EasyDict:
     """Options of `training.training_loop.training_loop` for image and mask pairs.
 
     Args:
@@ -242,11 +254,14 @@ def limit_octaves(kwargs: dict[str, Any], octaves: int, resolution: int, source:
         source: networks to start from, as `legacy.load_network` gives them, or None.
 
     Raises:
-        UserError: more than there are at the resolution, or than the network to start from has learned.
+        UserError: more than there are at the resolution, or than the network to start from has learned; when it grows,
+            each doubling of the resolution may add one.
     """
     most, where = resolution.bit_length() - 1, f"at {resolution}²"
     if source is not None and hasattr(source["G_ema"], "regions"):
-        most, where = source["G_ema"].synthesis.local.position.octaves, "in the network of --resume"
+        G = source["G_ema"]
+        most, where = G.synthesis.local.position.octaves, "in the network of --resume"
+        most += max(resolution.bit_length() - G.img_resolution.bit_length(), 0)
     if octaves > most:
         raise UserError(f"--octaves={octaves}: there are {most} frequencies {where}, choose at most as many.")
     kwargs["octaves"] = octaves

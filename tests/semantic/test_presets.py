@@ -16,17 +16,31 @@ from tests.runs import SEMANTIC, run
 from training.warm_start import copy_networks
 
 
-@pytest.mark.parametrize("resolution", [32, 256])
-def test_recipes_differ_below_256_only(resolution):
+@pytest.mark.parametrize("resolution", [32, 256, 512])
+def test_recipes_differ_and_the_papers_is_the_default_from_256_on(resolution):
     regions = Regions(["sky", "one", "two"])
-    tuned, paper = (semantic_options(resolution, regions, "fp32", recipe) for recipe in ("tuned", "paper"))
-    assert (tuned == paper) == (resolution == 256)
+    default, tuned, paper = (semantic_options(resolution, regions, "fp32", r) for r in (None, "tuned", "paper"))
+    assert default == (tuned if resolution < 256 else paper)
+    assert tuned != paper
+    assert tuned.loss_kwargs.locality_weight == 8
+    assert tuned.G_kwargs.synthesis_kwargs["octaves"] == (4 if resolution == 32 else 6)
     loss = paper.loss_kwargs
     assert (loss.r1_gamma, loss.r1_gamma_mask, loss.mask_weight, loss.locality_weight) == (10, 1000, 100, 0)
     assert (paper.D_kwargs.mask_width, paper.G_reg_interval) == (1, 4)
     layers = paper.G_kwargs.synthesis_kwargs
     assert (layers["local_layers"], layers["depth_layers"], layers["octaves"]) == (10, 6, None)
-    assert (paper.ada_kimg, tuned.ada_kimg) == (500, 100 if resolution == 32 else 500)
+    assert (paper.ada_kimg, tuned.ada_kimg) == (500, 100)
+
+
+@pytest.mark.parametrize("resolution", [256, 1024])
+def test_the_tuned_recipe_meets_the_papers_widths_and_penalties_from_256_on(resolution):
+    tuned, paper = (semantic_options(resolution, Regions(["a", "b", "c"]), "fp32", r) for r in ("tuned", "paper"))
+    widths = ({**o.G_kwargs.synthesis_kwargs, "octaves": 0} for o in (tuned, paper))
+    assert next(widths) == next(widths)
+    for name in ("r1_gamma", "r1_gamma_mask"):
+        small = [semantic_options(r, Regions(["a", "b", "c"]), "fp32").loss_kwargs[name] for r in (32, 64, 128)]
+        assert small == sorted(small)
+        assert small[-1] < tuned.loss_kwargs[name] == paper.loss_kwargs[name]
 
 
 def test_unknown_recipes_are_told():

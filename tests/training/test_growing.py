@@ -1,5 +1,7 @@
 """Networks for larger pictures start from what those for smaller ones compute."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -195,3 +197,13 @@ def test_a_run_grows_a_network_and_resumes_exactly(options, tmp_path):
     whole, halves = (state(only_run(tmp_path / name)) for name in ("whole", "halves"))
     for name in ("G", "D", "G_ema", "G_opt", "D_opt"):
         assert not difference(whole[name], halves[name]), name
+
+
+def test_a_network_that_grows_may_have_one_frequency_more(semantic_run, tmp_path):
+    data = make_archive(tmp_path / "64.zip", count=8, side=64)
+    start = (*SEMANTIC, f"--data={data}", "--dry-run", f"--resume={semantic_run}/network-snapshot-000000.pkl")
+    plain, more, most = (run(tmp_path, *start, *options) for options in ((), ("--octaves=5",), ("--octaves=6",)))
+    octaves = [json.loads(r.stdout)["G_kwargs"]["synthesis_kwargs"]["octaves"] for r in (plain, more)]
+    assert octaves == [4, 5]
+    assert json.loads(plain.stdout)["D_kwargs"]["mask_least"] == {"64": 6}
+    assert "--octaves=6: there are 5 frequencies" in most.stderr
