@@ -131,19 +131,10 @@ class SemanticLoss(RegionLoss):
         "locality": LocalityTerm,
     }
 
-    def __init__(
-        self,
-        *args: Any,
-        r1_gamma_mask: float = 1000,
-        mask_weight: float = 100,
-        prior_outlines: float = 0,
-        **kwargs: Any,
-    ):
+    def __init__(self, *args: Any, r1_gamma_mask: float = 1000, mask_weight: float = 100, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.r1_gamma_mask = r1_gamma_mask
         self.mask_weight = mask_weight
-        if "prior" in self.terms:
-            self.terms["prior"].outlines_weight = prior_outlines
         self.needs_scores = any(term.needs_scores for term in self.terms.values())
 
     def real_samples(self, real: Mapping[str, torch.Tensor]) -> Samples:

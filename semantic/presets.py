@@ -32,7 +32,6 @@ class Size:
         locality: weight of the term that keeps edits in their regions, in every step.
         segmentation: weight of the term by which D finds regions in images.
         prior: weight of the terms for the mean place and area of regions, and for how these vary.
-        outlines: weight, beside these, of the term for outlines that are too long.
         local_layers, depth_layers: L and p of the local generators.
         octaves: frequencies that the local generators get; None for all.
         ada_kimg: thousands of images in which the probability of augmentation can go from 0 to 1.
@@ -54,7 +53,6 @@ class Size:
     locality: float = 0
     segmentation: float = 0
     prior: float = 0
-    outlines: float = 0
     local_layers: int = 10
     depth_layers: int = 6
     octaves: int | None = None
@@ -68,7 +66,7 @@ PAPER = Size()
 PAPER_FROM = 256
 """Resolution from which on the paper's recipe is the default."""
 
-TUNED = {"mask_width": 0.5, "locality": 8, "segmentation": 1, "prior": 1, "outlines": 1, "ada_kimg": 100}
+TUNED = {"mask_width": 0.5, "locality": 8, "segmentation": 1, "prior": 1, "ada_kimg": 100}
 SHALLOW = {**TUNED, "local_layers": 6, "depth_layers": 4, "G_reg_interval": 8}
 SIZES = {
     32: Size(128, 16, 128, 32, 4, 1024, 128, 16, 0.5, 50, 5, octaves=4, **SHALLOW),
@@ -200,7 +198,6 @@ def semantic_options(resolution: int, regions: Regions, precision: str, recipe: 
             locality_weight=size.locality,
             segmentation_weight=size.segmentation,
             prior_weight=size.prior,
-            prior_outlines=size.outlines,
             precision=precision,
         ),
         **optimizer_options(0.002),

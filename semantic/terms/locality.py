@@ -1,4 +1,4 @@
-"""Keeping edits in their regions: which edits to try, and what they may change."""
+"""Edits stay in their regions: which edits to try, and how much of their change leaks; not in the paper."""
 
 import torch
 
@@ -12,17 +12,17 @@ EDITS = 3
 HALF_LIFE = 200
 """Half-life of the running sums, in edits."""
 LEAST_LEAK = 0.1
-"""Codes that leak nothing are tried as often as if this share of their change leaked."""
+"""Added to the leak of a code in the odds of trying it, so that codes without a leak are tried too."""
 ABSENT = 0.05
-"""How often codes of a region that is not there are tried, beside those of one that is."""
+"""Odds of trying a code of an absent region, relative to a region that is there."""
 SMALL_CHANGE = 0.1
-"""Share of the usual change of a code below which an edit counts less."""
+"""Share of the usual change of a code; an edit that changes less counts less."""
 
 
-class Locality:
-    """Running sums of what the codes of regions change, outside their regions and in all.
+class EditSums:
+    """Running sums of the changes by each code of each region, outside the region and everywhere.
 
-    Codes are numbered as in W+, shape and texture of one region after the other.
+    Codes are numbered as in W+: shape and texture of one region after the other.
 
     Args:
         num_regions: K.
@@ -33,42 +33,42 @@ class Locality:
         self.sums = torch.zeros(3, 2 * num_regions, device=device)
 
     def running(self) -> list[torch.Tensor]:
-        """All tensors that `observe` moves along."""
+        """All tensors that `observe` updates."""
         return [self.sums]
 
-    def observe(self, codes: torch.Tensor, changes: torch.Tensor, there: torch.Tensor) -> None:
-        """Add edits to the sums.
+    def observe(self, codes: torch.Tensor, changes: torch.Tensor, is_there: torch.Tensor) -> None:
+        """Add edits of all processes to the sums.
 
         Args:
-            codes: numbers of the codes that were changed, [N].
+            codes: numbers of the edited codes, [N].
             changes: as from `change_outside`, [N, 2].
-            there: bool [N], whether the region is there before or after; other edits do not count.
+            is_there: bool [N], whether the region is in the picture before or after; other edits do not count.
         """
-        rows = torch.cat([changes.detach(), torch.ones_like(changes[:, :1])], dim=1) * there.unsqueeze(1)
+        rows = torch.cat([changes.detach(), torch.ones_like(changes[:, :1])], dim=1) * is_there.unsqueeze(1)
         of_code = torch.nn.functional.one_hot(codes, self.sums.shape[1]).float()
         new = distributed.all_reduce(rows.T.float() @ of_code)  # as a product, so that it repeats exactly
         kept = 0.5 ** (len(codes) * distributed.get_world_size() / HALF_LIFE)
         self.sums.mul_(kept).add_(new)
 
     def leaks(self) -> torch.Tensor:
-        """Share of the change that lies outside, for each code, [2K]; 1 where nothing is known."""
+        """Share of the change that lies outside the region, for each code, [2K]; 1 where nothing is known."""
         outside, everywhere, _ = self.sums
         return torch.where(everywhere > 0, outside / everywhere.clamp(min=1e-12), 1)
 
     def sizes(self) -> torch.Tensor:
-        """Mean change of an edit, in all, for each code, [2K]."""
+        """Mean change everywhere by an edit, for each code, [2K]."""
         _, everywhere, count = self.sums
         return everywhere / count.clamp(min=1e-12)
 
     def choose(self, mask: torch.Tensor, edits: int = EDITS) -> torch.Tensor:
-        """Codes to change: the more of a code's change leaks, the more often it is tried.
+        """Codes to edit; the more of a code's change leaks, the more often it is chosen.
 
         Args:
             mask: planes of the samples' masks, [N, K, R, R].
-            edits: how many for each sample.
+            edits: edits of each sample.
 
         Returns:
-            Different numbers for each sample, [N, edits].
+            Numbers of codes, [N, edits]; the codes of one sample are different.
         """
         regions = torch.arange(mask.shape[1], device=mask.device)
         areas = (mask.argmax(dim=1).flatten(1).unsqueeze(2) == regions).float().mean(dim=1)
@@ -76,30 +76,31 @@ class Locality:
         odds = odds * (self.leaks() + LEAST_LEAK)
         return (odds / torch.empty_like(odds).exponential_()).topk(edits).indices  # multinomial would wait for a GPU
 
-    def term(
+    def leak(
         self, codes: torch.Tensor, change: torch.Tensor, before: torch.Tensor, after: torch.Tensor
     ) -> torch.Tensor:
-        """The share of changes that lies outside the regions that were edited, as in the metric region_leak.
+        """Mean share of the change outside the edited regions, as in the metric region_leak.
 
-        An edit far smaller than is usual for its code counts less: the smallest changes would pull hardest otherwise.
-        Edits of regions that are there neither before nor after do not count.
+        An edit far smaller than usual for its code counts less: else the smallest edits had the largest gradients.
+        Edits of regions that are absent before and after do not count.
 
         Args:
-            codes: numbers of the codes that were changed, [N].
-            change: of images, [N, C, R, R].
+            codes: numbers of the edited codes, [N].
+            change: difference of the images, [N, C, R, R].
             before, after: planes of the masks, [N, K, R, R].
 
         Returns:
-            A scalar.
+            A scalar in [0, 1].
         """
         regions = (codes // 2)[:, None, None]
         first, second = (mask.argmax(dim=1) == regions for mask in (before, after))
-        there = torch.maximum(first.float().mean(dim=(1, 2)), second.float().mean(dim=(1, 2))) >= MIN_AREA
+        area = torch.maximum(first.float().mean(dim=(1, 2)), second.float().mean(dim=(1, 2)))
+        is_there = area >= MIN_AREA
         changes = change_outside(change, (first | second).unsqueeze(1))
-        self.observe(codes, changes, there)
-        outside, everywhere = changes.T * there
+        self.observe(codes, changes, is_there)
+        outside, everywhere = changes.T * is_there
         least = SMALL_CHANGE * self.sizes()[codes] + 1e-8
-        return (outside / (everywhere + least)).sum() / there.sum().clamp(min=1)
+        return (outside / (everywhere + least)).sum() / is_there.sum().clamp(min=1)
 
 
 class LocalityTerm(Term):
@@ -114,10 +115,10 @@ class LocalityTerm(Term):
 
     def __init__(self, loss: StyleGAN2Loss, weight: float):
         super().__init__(loss, weight)
-        self.locality = Locality(len(loss.G.regions), loss.device)
+        self.edits = EditSums(len(loss.G.regions), loss.device)
 
     def running(self) -> list[torch.Tensor]:
-        return self.locality.running()
+        return self.edits.running()
 
     def step(self, z: torch.Tensor, c: torch.Tensor) -> None:
         G = self.loss.G
@@ -128,7 +129,7 @@ class LocalityTerm(Term):
         with torch.no_grad():
             ws = G.mapping(z, c, skip_w_avg_update=True)
         first = self.render(ws)
-        codes = self.locality.choose(first[1], edits)
+        codes = self.edits.choose(first[1], edits)
         z, c, ws = (tensor.repeat_interleave(edits, dim=0) for tensor in (z, c, ws))
         with torch.no_grad():
             other = G.mapping(torch.randn_like(z), c, skip_w_avg_update=True)
@@ -137,7 +138,7 @@ class LocalityTerm(Term):
         edited_image, edited_mask = self.render(torch.where(is_edited, other, ws))
         before, mask = (tensor.repeat_interleave(edits, dim=0) for tensor in first)
         change = edited_image.float().clamp(-1, 1) - before.float().clamp(-1, 1)
-        leak = self.locality.term(codes.flatten(), change, mask, edited_mask)
+        leak = self.edits.leak(codes.flatten(), change, mask, edited_mask)
         training_stats.report("Loss/region_leak", leak)
         (leak * self.weight).backward()
 

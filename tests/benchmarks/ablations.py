@@ -76,19 +76,6 @@ class ImageAugmentedLoss(SemanticLoss):
         return images, samples.extras["mask"], moved
 
 
-class BoundlessLoss(SemanticLoss):
-    """The joint loss with a prior that lets regions stand where the data never have them."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.terms["prior"].prior.excess = lambda: 0
-
-
-def no_excess(options: EasyDict) -> None:
-    """The prior says where regions are too rare, not where they are too many."""
-    options.loss_kwargs.class_name = "tests.benchmarks.ablations.BoundlessLoss"
-
-
 def with_ada(options: EasyDict) -> None:
     """Adaptive augmentation on 300 images, which show it within a short run."""
     options.training_set_kwargs.max_size = 300
@@ -199,7 +186,6 @@ VARIANTS = {
     "base": Variant("", lambda options: None),
     "the paper's recipe": Variant("the paper's", papers_recipe),
     "no region prior": Variant("the paper's", set_loss(prior_weight=0)),
-    "no excess in the prior": Variant("the paper's", no_excess),
     "no segmentation": Variant("the paper's", no_segmentation),
     "neither": Variant("the paper's", neither),
     "one branch, no segmentation": Variant("fails: gradients of masks drown those of images", one_branch),
@@ -217,7 +203,6 @@ VARIANTS = {
     "300 images, ADA of images": Variant("no claim", image_ada),
     "300 images, joint ADA": Variant("our default", with_ada),
     "highest octave": Variant("the paper's", all_octaves),
-    "no outlines in the prior": Variant("the paper's", set_loss(prior_outlines=0)),
     "no path length": Variant("no claim", set_loss(pl_weight=0)),
     "weaker R1": Variant("no claim", weaker_r1),
     "learning rate x2": Variant("no claim", faster),

@@ -26,7 +26,7 @@ LOSSES = (
     "Loss/segmentation/real",
     "Loss/segmentation/fake",
     "Loss/region_prior",
-    "Loss/region_outlines",
+    "Loss/region_squares",
     "Loss/r1_penalty",
     "Loss/r1_penalty_mask",
     "Loss/pl_penalty",
@@ -48,7 +48,7 @@ def train(data, device: torch.device, precision: str, steps: int, batch: int, se
     collector = training_stats.Collector(keep_previous=False)
     curves = {name: np.full(steps, np.nan) for name in LOSSES}
     for step in trange(steps, desc=f"{precision}, seed {seed}", leave=False):
-        items = [data[i] for i in order.randint(len(data), size=batch)]
+        items = [data[i]._asdict() for i in order.randint(len(data), size=batch)]
         real = {name: torch.from_numpy(np.stack([item[name] for item in items])).to(device) for name in items[0]}
         for phase in phases:
             if step % phase.interval == 0:

@@ -103,4 +103,3 @@ def test_networks_from_before_have_all_octaves(semantic_run):
 def test_the_highest_octave_is_left_out_of_small_pictures(resolution, octaves):
     options = semantic_options(resolution, Regions(["sky", "one"]), "fp32")
     assert options.G_kwargs.synthesis_kwargs["octaves"] == octaves
-    assert options.loss_kwargs.prior_outlines == (resolution < 256)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from semantic import generator
-from semantic.terms.locality import ABSENT, EDITS, HALF_LIFE, LEAST_LEAK, Locality
+from semantic.terms.locality import ABSENT, EDITS, HALF_LIFE, LEAST_LEAK, EditSums
 from tests.helpers import assert_close
 from tests.semantic.helpers import (
     BATCH,
@@ -61,7 +61,7 @@ def test_the_term_is_the_leak_of_one_code_of_one_region(G, D, monkeypatch, codes
     everywhere_visible(G, missing)
     z, others = random_tensor(16, 4, seed=3), random_tensor(EDITS, 4, seed=7)
     monkeypatch.setattr(torch, "randn_like", lambda x: others)
-    monkeypatch.setattr(Locality, "choose", lambda self, mask, edits: torch.tensor([codes]))
+    monkeypatch.setattr(EditSums, "choose", lambda self, mask, edits: torch.tensor([codes]))
     G.requires_grad_(True)
     build_loss(G, D, locality_weight=2).terms["locality"].step(z, torch.zeros(16, 0))
     actual = gradients(G)
@@ -90,39 +90,39 @@ def some_edits(count, seed, codes=2 * COUNT):
 
 
 def test_the_sums_are_those_of_edits_that_count_with_a_half_life():
-    locality, plain = Locality(COUNT, CPU), torch.zeros(3, 2 * COUNT)
+    edits, plain = EditSums(COUNT, CPU), torch.zeros(3, 2 * COUNT)
     for seed in range(3):
         codes, changes, there = some_edits(8, seed)
-        locality.observe(codes, changes, there)
+        edits.observe(codes, changes, there)
         plain *= 0.5 ** (8 / HALF_LIFE)
         for code, (outside, total), counts in zip(codes, changes, there, strict=True):
             if counts:
                 plain[:, code] += torch.stack([outside, total, torch.tensor(1.0)])
-    assert_close(locality.sums, plain, 1e-5)
+    assert_close(edits.sums, plain, 1e-5)
     known = plain[1] > 0
-    assert_close(locality.leaks()[known], (plain[0] / plain[1])[known], 1e-5)
-    assert (locality.leaks()[~known] == 1).all()
-    assert_close(locality.sizes()[known], (plain[1] / plain[2])[known], 1e-5)
+    assert_close(edits.leaks()[known], (plain[0] / plain[1])[known], 1e-5)
+    assert (edits.leaks()[~known] == 1).all()
+    assert_close(edits.sizes()[known], (plain[1] / plain[2])[known], 1e-5)
 
 
 def test_nothing_is_nothing():
-    locality = Locality(COUNT, CPU)
-    assert (locality.leaks() == 1).all()
-    assert (locality.sizes() == 0).all()
+    edits = EditSums(COUNT, CPU)
+    assert (edits.leaks() == 1).all()
+    assert (edits.sizes() == 0).all()
     image, mask = torch.zeros(EDITS, 3, 8, 8, requires_grad=True), torch.zeros(EDITS, COUNT, 8, 8)
-    term = locality.term(torch.tensor([0, 2, 5]), image, mask, mask)
+    term = edits.leak(torch.tensor([0, 2, 5]), image, mask, mask)
     term.backward()
     assert term == 0
     assert image.grad.isfinite().all()
 
 
 def test_codes_that_leak_and_regions_that_are_there_are_tried_most():
-    locality = Locality(2, CPU)
+    edits = EditSums(2, CPU)
     leaks = torch.tensor([0.0, 0.4, 0.9, 0.1])
-    locality.sums = torch.stack([leaks, torch.ones(4), torch.ones(4)])
+    edits.sums = torch.stack([leaks, torch.ones(4), torch.ones(4)])
     mask = torch.zeros(6000, 2, 4, 4)
     mask[:, 0] = 1  # only the first region is seen
-    chosen = locality.choose(mask)
+    chosen = edits.choose(mask)
     assert chosen.shape == (6000, EDITS)
     assert all(len(set(row)) == EDITS for row in chosen[:50].tolist())
     odds = (leaks + LEAST_LEAK) * torch.tensor([1, 1, ABSENT, ABSENT])
@@ -134,13 +134,13 @@ def test_the_sums_are_kept(G, D):
     everywhere_visible(G)
     loss = build_loss(G, D, locality_weight=1)
     accumulate(loss, G, "Greg")
-    assert not loss.terms["locality"].locality.sums.any()
+    assert not loss.terms["locality"].edits.sums.any()
     accumulate(loss, G, "Gmain")
-    assert loss.terms["locality"].locality.sums.abs().max() > 0
+    assert loss.terms["locality"].edits.sums.abs().max() > 0
     other = build_loss(G, D, locality_weight=1)
     other.load_state_dict(loss.state_dict())
-    assert torch.equal(other.terms["locality"].locality.sums, loss.terms["locality"].locality.sums)
-    assert any(tensor is loss.terms["locality"].locality.sums for tensor in loss.running())
+    assert torch.equal(other.terms["locality"].edits.sums, loss.terms["locality"].edits.sums)
+    assert any(tensor is loss.terms["locality"].edits.sums for tensor in loss.running())
 
 
 @pytest.mark.parametrize(("batch", "renders"), [(1, 2), (8, 2), (12, 3), (16, 4), (31, 4), (64, 16)])
@@ -169,7 +169,7 @@ def test_a_network_learns_to_keep_edits_in_their_regions(G, D):
             ws, changed = G.mapping(z, None), G.mapping(z, None)
             changed[torch.arange(32), codes + 1] = G.mapping(others, None)[torch.arange(32), codes + 1]
             (before, first), (after, second) = term.render(ws), term.render(changed)
-            return Locality(COUNT, CPU).term(codes, after - before, first, second).item()
+            return EditSums(COUNT, CPU).leak(codes, after - before, first, second).item()
 
     start = leak()
     G.requires_grad_(True)
