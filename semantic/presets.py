@@ -77,7 +77,7 @@ SIZES = {
 differs from the paper is cheaper, keeps edits local or helps small regions along: see docs/results.md."""
 
 TUNED_PAPER = Size(octaves=6, **TUNED)
-"""The tuned recipe for 256² and above, which nobody has measured. It follows the trend of the smaller sizes: R1 grows by
+"""The tuned recipe for 256² and above, which nobody has measured. It follows the trend of smaller sizes: R1 grows by
 2 and 3 with each doubling, and meets the paper's at 256². There is a frequency for each doubling of the coarse size, as
 one more draws lattices on its grid. What helps small regions, and keeps edits local, has the same weight at all sizes.
 """

@@ -94,7 +94,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path, monkeypat
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr("filelock.FileLock.acquire", refuse)
-    with pytest.raises(UserError, match="Cannot open .*Read-only file system"), hold(tmp_path, print):
+    with pytest.raises(UserError, match=r"Cannot open .*Read-only file system"), hold(tmp_path, print):
         pass
 
 
