@@ -15,6 +15,7 @@ from training.archive import DataError
 from training.batches import Batches
 from training.loss import StyleGAN2Loss
 from training.phases import Phase
+from training.run.checkpoint import check_replicas
 
 PLAIN = ("--cfg=auto", *SMALL, "--tick=0.008", "--snap=1", "--aug=noaug")
 CONTINUE = ("--resume=latest", "--workers=0", "--device=cpu")
@@ -314,10 +315,10 @@ def test_a_clock_that_jumps_back_changes_nothing(whole_run, short_run, monkeypat
 
 def test_replicas_that_drift_stop_the_run(monkeypatch):
     network = torch.nn.BatchNorm1d(2)
-    training_loop.check_replicas({"G": network}, 4000)
+    check_replicas({"G": network}, 4000)
     monkeypatch.setattr(distributed, "find_difference", lambda tensors: (list(tensors)[1], 3))
     with pytest.raises(UserError, match=r"At 4 kimg G\.bias of process 3 differs from that of process 0"):
-        training_loop.check_replicas({"G": network}, 4000)
+        check_replicas({"G": network}, 4000)
 
 
 def test_metrics_of_a_plugin_are_computed_once_for_each_snapshot(archive, tmp_path, monkeypatch):

@@ -26,6 +26,7 @@ class StopRequest:
         say: prints a line to the user.
 
     Attributes:
+        agreed: what the last `requested_anywhere` said, the same in all processes.
         failure: a mistake because of which this process asked to stop, see `attempt`.
     """
 
@@ -34,6 +35,7 @@ class StopRequest:
 
     def __init__(self, say: Callable[[str], None] = print):
         self._say = say
+        self.agreed = False
         self.failure: UserError | None = None
         self._requested = False
         self._since = 0.0
@@ -60,9 +62,10 @@ class StopRequest:
 
     def requested_anywhere(self) -> bool:
         """True once any process was asked to stop; in a group all must call this together."""
-        if not distributed.is_distributed():
-            return self._requested
-        return bool(distributed.all_reduce(torch.tensor([float(self._requested)])).item())
+        self.agreed = self._requested
+        if distributed.is_distributed():
+            self.agreed = bool(distributed.all_reduce(torch.tensor([float(self._requested)])).item())
+        return self.agreed
 
     def attempt(self, function: Callable[[], Any]) -> Any:
         """What `function` returns; a mistake that it finds is a request to stop, and is kept as `failure`."""

@@ -22,8 +22,8 @@ from training.run.folder import (
     hold,
     next_run_dir,
     read_options,
+    report_damaged_options,
     rewind,
-    trusting_options,
 )
 from training.run.recovery import train_safely
 from training.run.snapshots import find_states, load_state, newest_state
@@ -105,7 +105,7 @@ def resume_latest(args: EasyDict, explicit: set[str], device: str) -> tuple[str 
             f"start one, or set --outdir."
         )
     options = read_options(found)
-    with trusting_options(found, stored=True):
+    with report_damaged_options(found, stored=True):
         options.device = device
         check_options({name: value for name, value in options.items() if name not in NOT_OF_THE_LOOP}, training_loop)
         apply_changes(options, args, explicit, found)

@@ -1,6 +1,7 @@
 """The training loop, read from top to bottom as the recipe."""
 
 import contextlib
+import copy
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -9,20 +10,22 @@ from typing import Any
 import torch
 
 import dnnlib
-from dnnlib import EasyDict, UserError
+from dnnlib import UserError
 from torch_utils import distributed
 from torch_utils.interrupt import StopRequest
 from training.augment_control import AugmentController
 from training.batches import Batches
 from training.phases import build_phases
+from training.run.checkpoint import Checkpoint, check_replicas
 from training.run.evaluation import report_metrics
-from training.run.folder import log_sizes, trusting_options
-from training.run.memory import Trial, explained, find_share
-from training.run.progress import Progress
+from training.run.folder import report_damaged_options
+from training.run.memory import Trial, find_share, report_shortage
+from training.run.progress import Position, Progress
 from training.run.recovery import Recovery
-from training.run.snapshots import Previews, load_state, remove_old_states, save_networks, save_state, snapshot_name
+from training.run.snapshots import Previews, save_networks, snapshot_name
 from training.sampler import derive_seed
 from training.warm_start import copy_networks
+from training.weight_average import ema_decay, update_ema
 
 
 def training_loop(
@@ -105,7 +108,8 @@ def training_loop(
         UserError: data, networks and options do not fit together, or something that the run needs is gone.
         RollBack: values were not finite for too long, see `training.run.recovery`.
     """
-    rank = distributed.get_rank()
+    # Devices, and switches of PyTorch.
+    rank, share = distributed.get_rank(), batch_size // distributed.get_world_size()
     device = torch.device("cuda", distributed.get_local_rank()) if device == "cuda" else torch.device(device)
     torch.backends.cudnn.benchmark = cudnn_benchmark
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allow_tf32
@@ -113,211 +117,124 @@ def training_loop(
         torch.set_num_threads(cpu_threads)
     torch.manual_seed(derive_seed(seed, 0, 0))
 
-    with trusting_options(run_dir, stored=resume_state is not None):
+    with report_damaged_options(run_dir, stored=resume_state is not None):
+        # Data and networks.
         training_set = dnnlib.construct_class_by_name(**training_set_kwargs)
-        sizes = {
-            "c_dim": training_set.label_dim,
-            "img_resolution": training_set.resolution,
-            "img_channels": training_set.num_channels,
-        }
+        size, channels = training_set.resolution, training_set.num_channels
+        sizes = {"c_dim": training_set.label_dim, "img_resolution": size, "img_channels": channels}
         G = dnnlib.construct_class_by_name(**G_kwargs, **sizes).to(device)
         D = dnnlib.construct_class_by_name(**D_kwargs, **sizes).to(device)
-        G_ema = dnnlib.construct_class_by_name(**G_kwargs, **sizes).to(device).eval().requires_grad_(False)
-        G_ema.load_state_dict(G.state_dict())
-        augment_pipe = None
+        G_ema = copy.deepcopy(G).eval().requires_grad_(False)
+        networks = {"G": G, "D": D, "G_ema": G_ema}
+
+        # Start from trained networks, and alike in all processes.
+        said = None
+        if resume is not None and resume_state is None and rank == 0:
+            said = copy_networks(load_network(resume), networks)
+        for network in networks.values():
+            distributed.broadcast_module(network)
+
+        # Augmentation and its control.
+        augment_pipe = controller = None
         if augment_kwargs is not None:
             augment_pipe = dnnlib.construct_class_by_name(**augment_kwargs).requires_grad_(False).to(device)
             augment_pipe.p.copy_(torch.as_tensor(augment_p))
-        about_source = None
-        if resume is not None and resume_state is None and rank == 0:
-            about_source = copy_networks(load_network(resume), {"G": G, "D": D, "G_ema": G_ema})
-        for network in (G, D, G_ema):
-            distributed.broadcast_module(network)
+            controller = AugmentController(augment_pipe, ada_target, ada_interval, batch_size, ada_kimg, device)
 
+        # Loss and optimizers.
         loss = dnnlib.construct_class_by_name(device=device, G=G, D=D, augment_pipe=augment_pipe, **loss_kwargs)
         G_phases = build_phases("G", G, G_opt_kwargs, G_reg_interval, G_frozen, running=loss.running())
         D_phases = build_phases("D", D, D_opt_kwargs, D_reg_interval, running=loss.running())
         phases = [*G_phases, *D_phases]
         recovery = Recovery(phases, max_bad_steps)
-        controller = None
-        if augment_pipe is not None:
-            controller = AugmentController(augment_pipe, ada_target, ada_interval, batch_size, ada_kimg, device)
 
-    total_images = round(total_kimg * 1000)
-    run = EasyDict(images_seen=0, step=0, tick=0, elapsed=0.0)
-    parts = {
-        "G": G,
-        "D": D,
-        "G_ema": G_ema,
-        "G_opt": G_phases[0].optimizer,
-        "D_opt": D_phases[0].optimizer,
-        "loss": loss,
-        "recovery": recovery,
-    }
-    if augment_pipe is not None:
-        parts |= {"augment_pipe": augment_pipe, "controller": controller}
-    state = None
-    if resume_state is not None:
-        state = distributed.from_first(load_state, resume_state)
-        restore(parts, run, state, resume_state)
-        if run.images_seen >= total_images:
-            raise UserError(f"{run_dir} has reached its {total_kimg:g} kimg: give a larger --kimg to go on.")
+    # What a resume needs.
+    run = Position()
+    progress = Progress(run_dir, total_kimg, kimg_per_tick, run, device)
+    trained = {**networks, "G_opt": G_phases[0].optimizer, "D_opt": D_phases[0].optimizer, "loss": loss}
+    others = {"run": run, "statistics": progress, "recovery": recovery}
+    others |= {"augment_pipe": augment_pipe, "controller": controller}
+    checkpoint = Checkpoint(run_dir, {**trained, **others}, keep_states)
+    metrics_due = resume_state is not None and checkpoint.restore(resume_state)
+    if progress.finished:
+        raise UserError(f"{run_dir} has reached its {total_kimg:g} kimg: give a larger --kimg to go on.")
+
+    # How many images fit into the memory at a time.
     trial = functools.partial(Trial, phases, loss, G, training_set, device)
     if batch_gpu is None:
-        batch_gpu = find_share(trial(), batch_size // distributed.get_world_size(), D)
+        batch_gpu = find_share(trial(), share, D)
+    start = run.step
+    advice = report_shortage(trial, batch_gpu, D, first=lambda: run.step == start)
 
+    # Pictures of the data and of the untrained generator, and the first lines.
     previews = Previews(run_dir, training_set, G.z_dim, device, batch_gpu) if rank == 0 else None
     if previews and run.images_seen == 0:
         previews.save_reals()
         previews.save_fakes(G_ema, "_init")
-    progress = Progress(run_dir, total_kimg, run.images_seen, run.elapsed, device, run.tick)
-    at_a_time = f", {batch_gpu} at a time" if batch_gpu < batch_size // distributed.get_world_size() else ""
-    progress.say(
-        f"Training for {total_kimg:g} kimg on {len(training_set)} images of {training_set.resolution}²{at_a_time}"
-    )
-    if about_source is not None:
-        progress.say(about_source)
+    progress.start()
+    at_a_time = f", {batch_gpu} at a time" if batch_gpu < share else ""
+    progress.say(f"Training for {total_kimg:g} kimg on {len(training_set)} images of {size}²{at_a_time}")
+    if said is not None:
+        progress.say(said)
+    if resume_state is not None:
+        progress.say(f"Going on at {run.images_seen / 1000:g} kimg from {os.path.basename(resume_state)}")
 
-    evaluate = functools.partial(report_metrics, metrics, metric_plugins, G_ema, training_set_kwargs, run_dir)
+    evaluate = functools.partial(report_metrics, metrics, metric_plugins, G_ema, training_set_kwargs, run_dir, device)
     batches = Batches(training_set, device, batch_size, batch_gpu, seed, run.images_seen, data_loader_kwargs or {})
-    with contextlib.closing(progress), contextlib.closing(batches), StopRequest(progress.say) as stop:
-        if state is not None:
-            restore({"statistics": progress}, EasyDict(), state, resume_state)
-            progress.say(f"Going on at {run.images_seen / 1000:g} kimg from {os.path.basename(resume_state)}")
-        if state is not None and state.get("metrics_due") is True:
-            evaluate(os.path.join(run_dir, snapshot_name(run.images_seen)), device, state["logs"])
-        start, state = run.step, None
+    with contextlib.closing(progress), contextlib.closing(batches), StopRequest(progress.say) as stop, advice:
+        if metrics_due:
+            evaluate(snapshot_name(run.images_seen), checkpoint.logs)
         real = batches.next()
         while True:
+            # Step: each phase trains one network on part of the loss, in rounds of `batch_gpu` images.
             torch.manual_seed(derive_seed(seed, rank, run.images_seen))
             recovery.set_rate(run.images_seen)
-            with explained(trial, batch_gpu, D, first=run.step == start):
-                for phase in phases:
-                    if run.step % phase.interval == 0:
-                        phase.begin()
-                        for part in real:
-                            gen_z = torch.randn([len(part["label"]), G.z_dim], device=device)
-                            gen_c = batches.random_labels(len(part["label"]))
-                            loss.accumulate_gradients(phase.name, part, gen_z, gen_c, gain=phase.interval)
-                        phase.end(rounds=len(real))
+            for phase in [phase for phase in phases if run.step % phase.interval == 0]:
+                phase.begin()
+                for part in real:
+                    gen_z = torch.randn([len(part["label"]), G.z_dim], device=device)
+                    gen_c = batches.random_labels(len(part["label"]))
+                    loss.accumulate_gradients(phase.name, part, gen_z, gen_c, gain=phase.interval)
+                phase.end(rounds=len(real))
 
-            half_life = ema_kimg * 1000
-            if ema_rampup is not None:
-                half_life = min(half_life, run.images_seen * ema_rampup)
-            update_ema(G_ema, G, 0.5 ** (batch_size / max(half_life, 1e-8)))
+            # Average the weights of G; adjust the augmentation.
+            update_ema(G_ema, G, ema_decay(run.images_seen, batch_size, ema_kimg, ema_rampup))
             if controller is not None:
                 controller.step(run.step)
 
-            run.images_seen += batch_size
-            run.step += 1
+            # Fetch the next batch, and see what ends with this step.
             progress.advance(batch_size)
-            done = run.images_seen >= total_images
-            real = None if done else stop.attempt(batches.next)
-            interrupted = stop.requested_anywhere()
-            tick_is_over = done or run.images_seen >= round((run.tick + 1) * kimg_per_tick * 1000)
-            last, pause = done or interrupted, tick_is_over or interrupted or run.step == 1
-            recovery.check(run.step, run.images_seen, now=pause)
-            if not pause:
+            real = None if progress.finished else stop.attempt(batches.next)
+            last, tick_ends = stop.requested_anywhere() or progress.finished, progress.tick_is_over
+            look = last or tick_ends or run.step == 1
+            recovery.check(run.step, run.images_seen, now=look)
+            if not look:
                 continue
 
-            if tick_is_over:
-                progress.end_tick(run.images_seen, controller.p if controller else 0.0, recovery.figures())
-            run.tick, run.elapsed = progress.tick, progress.elapsed
-            name = f"{run.images_seen // 1000:06d}"
-            if previews and (last or (tick_is_over and _is_due(run.tick, image_snapshot_ticks))):
-                previews.save_fakes(G_ema, name)
-            snapshot_is_due = done or (tick_is_over and _is_due(run.tick, network_snapshot_ticks))
-            if last or snapshot_is_due or run.step == 1:
-                network_path = os.path.join(run_dir, snapshot_name(run.images_seen))
-                check_replicas({"G": G, "D": D, "G_ema": G_ema}, run.images_seen)
-                recovery.require_finite(parts, run.images_seen)
-                state = {key: part.state_dict() for key, part in parts.items()}
-                state |= {"run": dict(run), "statistics": progress.state_dict(), "metrics_due": snapshot_is_due}
-                if rank == 0:
-                    if last or snapshot_is_due:
-                        save_networks(
-                            network_path, training_set_kwargs, G=G, D=D, G_ema=G_ema, augment_pipe=augment_pipe
-                        )
-                    state["logs"] = log_sizes(run_dir)
-                    save_state(os.path.join(run_dir, f"training-state-{name}.pt"), state)
-                    remove_old_states(run_dir, keep_states)
-                if metrics and snapshot_is_due and not interrupted:
-                    evaluate(network_path, device, state.get("logs", {}))
+            # Report.
+            if tick_ends:
+                progress.end_tick(controller.p if controller else 0.0, recovery.figures())
+            if previews and (last or (tick_ends and run.is_due(image_snapshot_ticks))):
+                previews.save_fakes(G_ema, f"{run.images_seen // 1000:06d}")
+
+            # Snapshot: networks for the user, a state to resume from, metrics.
+            metrics_due = progress.finished or (tick_ends and run.is_due(network_snapshot_ticks))
+            if last or metrics_due or run.step == 1:
+                check_replicas(networks, run.images_seen)
+                recovery.require_finite(trained, run.images_seen)
+                if rank == 0 and (last or metrics_due):
+                    path = os.path.join(run_dir, snapshot_name(run.images_seen))
+                    save_networks(path, training_set_kwargs, **networks, augment_pipe=augment_pipe)
+                checkpoint.save(metrics_due)
+            if metrics_due and not stop.agreed:
+                evaluate(snapshot_name(run.images_seen), checkpoint.logs)
+
             if last:
                 break
-            if tick_is_over:
+            if tick_ends:
                 progress.begin_tick()
-        if interrupted and not done:
+        if not progress.finished:
             progress.say(f"Stopped at {run.images_seen / 1000:g} kimg, all saved: go on with --resume=latest")
     if stop.failure is not None:
         raise stop.failure
-    return done
-
-
-def restore(parts: Mapping[str, Any], run: EasyDict, state: Mapping[str, Any], path: str) -> None:
-    """Load the states of all parts of a run, and where it is.
-
-    Raises:
-        UserError: the state belongs to other data or options.
-    """
-    try:
-        for name, part in parts.items():
-            if name == "recovery" and name not in state:  # not kept by earlier versions
-                continue
-            found = state[name]
-            if isinstance(part, torch.optim.Optimizer):  # its options are this run's: another device has other ones
-                own, theirs = part.state_dict()["param_groups"], found["param_groups"]
-                if [len(group["params"]) for group in own] != [len(group["params"]) for group in theirs]:
-                    raise ValueError(f"{name} is for another number of parameters")
-                check_moments(part, found, name)
-                found = {**found, "param_groups": own}
-            part.load_state_dict(found)
-        run.update({name: type(value)(state["run"][name]) for name, value in run.items()})
-        if not all(0 <= value < 1 << 60 for value in run.values()):
-            raise ValueError("it is nowhere")
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{path} does not fit the run's data and options: {str(error)[:200]}") from error
-
-
-def check_moments(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], name: str) -> None:
-    """Refuse a state for parameters of other shapes: fused optimizers would write where they must not.
-
-    Raises:
-        ValueError: a tensor has not the shape of its parameter.
-    """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for number, parameter in enumerate(parameters):
-        for key, value in state["state"].get(number, {}).items():
-            wanted = [] if key == "step" else list(parameter.shape)
-            if isinstance(value, torch.Tensor) and list(value.shape) != wanted:
-                shapes = f"{list(value.shape)} for a parameter of shape {list(parameter.shape)}"
-                raise ValueError(f"{name} holds {key} of shape {shapes}")
-
-
-def update_ema(G_ema: torch.nn.Module, G: torch.nn.Module, decay: float) -> None:
-    """Move the averaged weights towards the current ones, keeping the share `decay`; buffers are copied."""
-    with torch.no_grad():
-        averaged, current = list(G_ema.parameters()), list(G.parameters())
-        torch._foreach_lerp_(averaged, current, 1 - decay)
-        for kept, buffer in zip(G_ema.buffers(), G.buffers(), strict=True):
-            kept.copy_(buffer)
-
-
-def check_replicas(networks: Mapping[str, torch.nn.Module], images_seen: int) -> None:
-    """Compare the networks of all processes; `w_avg` follows each one's own latents.
-
-    Raises:
-        UserError: they have drifted apart.
-    """
-    tensors = {f"{key}.{n}": t for key, network in networks.items() for n, t in network.state_dict().items()}
-    found = distributed.find_difference({n: t for n, t in tensors.items() if not n.endswith("w_avg")})
-    if found is not None:
-        raise UserError(
-            f"At {images_seen / 1000:g} kimg {found[0]} of process {found[1]} differs from that of process 0: the "
-            f"processes have drifted apart. Go on from the last state with --resume=latest, and check the devices."
-        )
-
-
-def _is_due(tick: int, interval: int | None) -> bool:
-    """Whether the snapshot after `tick` ticks is due."""
-    return interval is not None and tick % interval == 0
+    return progress.finished

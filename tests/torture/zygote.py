@@ -46,7 +46,7 @@ def apply(place: str, count: int) -> None:
     from dnnlib import atomic_open
     from dnnlib.files import LineFile
     from torch_utils.network_files import machine
-    from training import training_loop
+    from training.run import checkpoint
 
     def half_pickle(data: Any, file: Any) -> None:
         buffer = io.BytesIO()
@@ -70,11 +70,11 @@ def apply(place: str, count: int) -> None:
 
     dump = machine.dump
     owner, name, last = {
-        "half a state": (training_loop, "save_state", half_state),
+        "half a state": (checkpoint, "save_state", half_state),
         "half a network": (machine, "dump", half_pickle),
         "before a rename": (os, "replace", lambda *_: die()),
-        "before a state": (training_loop, "save_state", lambda *_: die()),
-        "before old states go": (training_loop, "remove_old_states", lambda *_: die()),
+        "before a state": (checkpoint, "save_state", lambda *_: die()),
+        "before old states go": (checkpoint, "remove_old_states", lambda *_: die()),
         "half a line": (LineFile, "write", half_line),
     }[place]
     setattr(owner, name, counted(getattr(owner, name), count, last))

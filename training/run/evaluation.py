@@ -1,5 +1,6 @@
 """Metrics during training: computed at snapshots, reported like any statistic, and not twice after a resume."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,8 +17,8 @@ def report_metrics(
     G: torch.nn.Module,
     training_set_kwargs: Mapping[str, Any],
     run_dir: str,
-    network_path: str,
     device: torch.device,
+    network: str,
     logs: Mapping[str, int],
 ) -> None:
     """Compute metrics of a snapshot on all processes, write them into the run directory and report them.
@@ -29,10 +30,12 @@ def report_metrics(
         plugins: modules that register further metrics.
         G: the generator.
         training_set_kwargs: class name and options of the real data.
-        run_dir, network_path: where results go, and what they are called after.
+        run_dir: where results go.
         device: where to compute.
+        network: file name of the snapshot.
         logs: sizes of the files of results when the snapshot was made, see `training.run.folder.log_sizes`.
     """
+    network_path = os.path.join(run_dir, network)
     for metric in metrics:
         file = f"metric-{metric}.jsonl"
         results = distributed.from_first(recorded_result, run_dir, metric, network_path, logs.get(file, 0))

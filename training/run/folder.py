@@ -69,8 +69,8 @@ def find_runs(outdir: str | os.PathLike) -> list[Path]:
 
 
 @contextlib.contextmanager
-def trusting_options(run_dir: str | os.PathLike, stored: bool) -> Iterator[None]:
-    """Tell in one line what goes wrong because options that were stored are damaged; `stored` False changes nothing."""
+def report_damaged_options(run_dir: str | os.PathLike, stored: bool) -> Iterator[None]:
+    """Turn errors into one line that blames the stored options of a run; `stored` False changes nothing."""
     try:
         yield
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:

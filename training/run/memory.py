@@ -96,13 +96,15 @@ def find_share(trial: Trial, largest: int, D: torch.nn.Module) -> int:
 
 
 @contextlib.contextmanager
-def explained(trial: Callable[[], Trial], batch_gpu: int, D: torch.nn.Module, first: bool) -> Iterator[None]:
+def report_shortage(
+    trial: Callable[[], Trial], batch_gpu: int, D: torch.nn.Module, first: Callable[[], bool]
+) -> Iterator[None]:
     """Turn a lack of memory into a line that says what to do.
 
     Args:
         trial: makes the trial with which a size that fits is found.
         batch_gpu: images that are handled at a time.
-        first: whether this is the first step; a later one has fitted before.
+        first: tells whether this is the first step; a later one has fitted before.
 
     Raises:
         UserError: the memory does not suffice.
@@ -111,7 +113,7 @@ def explained(trial: Callable[[], Trial], batch_gpu: int, D: torch.nn.Module, fi
         yield
     except torch.OutOfMemoryError as error:
         traceback.clear_frames(error.__traceback__)
-        if not first:
+        if not first():
             raise UserError(
                 f"Memory ran out with {batch_gpu} images at a time, which fitted before: end what else uses the device "
                 f"and go on with --resume=latest, perhaps with --batch-gpu={max(batch_gpu // 2, 1)}."

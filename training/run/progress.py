@@ -1,6 +1,7 @@
-"""What a run says of itself: the progress bar, a line a tick, stats.jsonl, TensorBoard."""
+"""Where a run is, and what it says about itself: progress bar, a line per tick, stats.jsonl, TensorBoard."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import threading
@@ -18,33 +19,69 @@ from torch_utils import distributed, training_stats
 tqdm.set_lock(threading.RLock())  # the default one is shared by processes, and a killed one would leave it behind
 
 
+@dataclasses.dataclass
+class Position:
+    """Where a run is.
+
+    Attributes:
+        images_seen, step, tick: images, steps and ticks so far.
+        elapsed: seconds of training so far.
+    """
+
+    images_seen: int = 0
+    step: int = 0
+    tick: int = 0
+    elapsed: float = 0.0
+
+    def is_due(self, interval: int | None) -> bool:
+        """Whether what happens every `interval` ticks happens after this one; never where that is None."""
+        return interval is not None and self.tick % interval == 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resume needs."""
+        return dataclasses.asdict(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`.
+
+        Raises:
+            ValueError: a number is negative or too large.
+        """
+        for name, value in self.state_dict().items():
+            found = type(value)(state[name])
+            if not 0 <= found < 1 << 60:
+                raise ValueError(f"{name} of the run is {found}")
+            setattr(self, name, found)
+
+
 class Progress:
-    """Counts images and time; at every tick collects statistics of all processes and writes them on process 0.
+    """Moves a run's position on; at every tick collects statistics of all processes and writes them on process 0.
 
     Args:
         run_dir: where stats.jsonl and TensorBoard events go.
         total_kimg: length of the run in thousands of images.
-        start_nimg: images seen before.
-        elapsed: seconds that earlier parts of the run took.
+        kimg_per_tick: thousands of images between ticks.
+        run: where the run is, changed in place.
         device: for the memory figures and for sums over processes.
-        tick: number of the next tick.
     """
 
-    def __init__(
-        self, run_dir: str, total_kimg: float, start_nimg: int, elapsed: float, device: torch.device, tick: int = 0
-    ):
+    def __init__(self, run_dir: str, total_kimg: float, kimg_per_tick: float, run: Position, device: torch.device):
         self.run_dir = run_dir
-        self.total_kimg = total_kimg
+        self.total_images = round(total_kimg * 1000)
+        self.kimg_per_tick = kimg_per_tick
+        self.run = run
         self.device = device
-        self.tick = tick
         self.collector = training_stats.Collector()
-        self._start = time.monotonic() - elapsed
-        self._tick_start, self._tick_nimg = time.monotonic(), start_nimg
+
+    def start(self) -> None:
+        """Show the bar and start the clock, once it is known where the run is."""
+        self._start = time.monotonic() - self.run.elapsed
+        self._tick_start, self._tick_nimg = time.monotonic(), self.run.images_seen
         self._maintenance = 0.0
-        self._writer = _tensorboard(run_dir) if distributed.get_rank() == 0 else None
+        self._writer = _tensorboard(self.run_dir) if distributed.get_rank() == 0 else None
         self._bar = tqdm(
-            total=round(total_kimg * 1000),
-            initial=start_nimg,
+            total=self.total_images,
+            initial=self.run.images_seen,
             unit="img",
             unit_scale=True,
             desc="Training",
@@ -58,12 +95,20 @@ class Progress:
         return self.device if self.device.type == "cuda" else None
 
     @property
-    def elapsed(self) -> float:
-        """Seconds of training, earlier parts included."""
-        return time.monotonic() - self._start
+    def finished(self) -> bool:
+        """Whether the run has reached its length."""
+        return self.run.images_seen >= self.total_images
+
+    @property
+    def tick_is_over(self) -> bool:
+        """Whether the present tick has all its images."""
+        return self.finished or self.run.images_seen >= round((self.run.tick + 1) * self.kimg_per_tick * 1000)
 
     def advance(self, images: int) -> None:
-        """Note that `images` more were seen."""
+        """Note a step with so many images."""
+        self.run.images_seen += images
+        self.run.step += 1
+        self.run.elapsed = time.monotonic() - self._start
         self._bar.update(images)
 
     def say(self, line: str) -> None:
@@ -71,23 +116,23 @@ class Progress:
         if distributed.get_rank() == 0:
             tqdm.write(line)
 
-    def end_tick(self, nimg: int, augment_p: float, figures: Mapping[str, float] | None = None) -> None:
+    def end_tick(self, augment_p: float, figures: Mapping[str, float]) -> None:
         """Report the figures of a tick, `figures` among them, collect everything that was reported and write it out."""
-        now = time.monotonic()
+        now, nimg = time.monotonic(), self.run.images_seen
         seconds = now - self._tick_start
         sec_per_kimg = seconds / max(nimg - self._tick_nimg, 1) * 1000
         memory = torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else 0.0
         for name, value in {
-            "Progress/tick": self.tick,
+            "Progress/tick": self.run.tick,
             "Progress/kimg": nimg / 1000,
             "Progress/augment": augment_p,
-            "Timing/total_sec": self.elapsed,
+            "Timing/total_sec": self.run.elapsed,
             "Timing/sec_per_tick": seconds,
             "Timing/sec_per_kimg": sec_per_kimg,
             "Timing/maintenance_sec": self._maintenance,
             "Resources/cpu_mem_gb": psutil.Process().memory_info().rss / 2**30,
             "Resources/peak_gpu_mem_gb": memory,
-            **(figures or {}),
+            **figures,
         }.items():
             training_stats.report0(name, value)
         self.collector.update(self._sum_device)
@@ -95,12 +140,12 @@ class Progress:
         if distributed.get_rank() == 0:
             self._write(collected)
             self.say(
-                f"tick {self.tick:<5d} kimg {nimg / 1000:<9.1f} time {dnnlib.format_time(self.elapsed):<12s} "
+                f"tick {self.run.tick:<5d} kimg {nimg / 1000:<9.1f} time {dnnlib.format_time(self.run.elapsed):<12s} "
                 f"sec/kimg {sec_per_kimg:<8.2f} cpumem {collected['Resources/cpu_mem_gb'].mean:<6.2f} "
                 f"gpumem {memory:<6.2f} augment {augment_p:<6.3f} "
                 f"G {self.collector['Loss/G/loss']:<7.3f} D {self.collector['Loss/D/loss']:<7.3f}"
             )
-        self.tick += 1
+        self.run.tick += 1
         self._tick_nimg = nimg
         self._tick_end = now
 

@@ -74,6 +74,11 @@ def snapshot_name(images_seen: int) -> str:
     return f"network-snapshot-{images_seen // 1000:06d}.pkl"
 
 
+def state_name(images_seen: int) -> str:
+    """File name of the training state after so many images."""
+    return f"training-state-{images_seen // 1000:06d}.pt"
+
+
 def save_networks(path: str | os.PathLike, training_set_kwargs: Mapping[str, Any] | None, **networks: Any) -> None:
     """Write networks as a `.pkl` in the published dict shape, whole or not at all.
 

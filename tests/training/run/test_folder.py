@@ -19,8 +19,8 @@ from training.run.folder import (
     log_sizes,
     next_run_dir,
     read_options,
+    report_damaged_options,
     rewind,
-    trusting_options,
 )
 from training.run.snapshots import save_state
 
@@ -172,5 +172,8 @@ def test_stored_options_are_compared_with_what_the_loop_takes(tmp_path, options,
     if good:
         check_options(options, take)
         return
-    with pytest.raises(UserError, match=r"training_options\.json does not describe"), trusting_options(tmp_path, True):
+    with (
+        pytest.raises(UserError, match=r"training_options\.json does not describe"),
+        report_damaged_options(tmp_path, True),
+    ):
         check_options(options, take)

@@ -96,5 +96,5 @@ def test_nothing_that_fits_is_told():
 )
 def test_advice_names_what_fits(limit, first, message):
     attempt, _, G = trial(limit)
-    with pytest.raises(UserError, match=message), memory.explained(lambda: attempt, 8, G, first):
+    with pytest.raises(UserError, match=message), memory.report_shortage(lambda: attempt, 8, G, lambda: first):
         attempt._step(8)

@@ -203,7 +203,7 @@ def test_transfer_makes_do_with_what_there_is():
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (lambda: generator(img_resolution=16), "img_resolution=8, .*img_resolution=16, .*at 8²"),
+        (lambda: generator(img_resolution=4), "img_resolution=8, .*img_resolution=4, .*at 8²"),
         (lambda: generator(c_dim=3), "mapping.fc0.weight has shape"),
         (lambda: generator(synthesis_kwargs={"channel_base": 8}), r"has shape \[.* not narrower"),
         (discriminator, "is a training.networks.Generator, this run's a training.discriminator.Discriminator"),
