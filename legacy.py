@@ -11,18 +11,14 @@ import torch
 
 from dnnlib import Command, EasyDict, UserError, open_url
 from dnnlib.util import is_url
-from torch_utils.network_files import machine, rebuild
-from training import formats
+from torch_utils.network_files import classes, machine, rebuild
+from training import formats, upstream
 from training.run.snapshots import save_networks
 
 NETWORKS = ("G", "D", "G_ema")
 KEYS = (*NETWORKS, "augment_pipe", "training_set_kwargs")
 SIZES = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "num_ws")
 PACKAGES = ("training", "semantic")
-CLASS_NAMES = {
-    **{name: f"training.networks.{name}" for name in ("Generator", "Discriminator")},
-    "AugmentPipe": "training.augment.AugmentPipe",
-}
 
 _SEMANTIC = "https://github.com/seasonSH/SemanticStyleGAN/releases/download/1.0.0"
 _TRANSFER = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets"
@@ -96,20 +92,30 @@ def load_network(path_or_url: str | os.PathLike) -> EasyDict:
         return load_network_pkl(file, where=source)
 
 
-def load_network_pkl(f: BinaryIO, where: str | None = None) -> EasyDict:
-    """As `load_network`, from a file open for binary reading; `where` is what messages call it."""
+def load_network_pkl(f: BinaryIO, force_fp16: bool = False, where: str | None = None, **ignored: Any) -> EasyDict:
+    """As `load_network`, from a file open for binary reading.
+
+    Args:
+        f: the file.
+        force_fp16: let plain networks compute the four highest resolutions in half precision on a GPU. Semantic
+            networks have no layers of this kind and stay as they are.
+        where: what to call the file in messages; its name where None.
+        ignored: further options that other scripts pass.
+    """
     where = where or machine.describe(f)
     if not f.seekable():
         f = io.BytesIO(f.read())
     head = f.read(9)
     f.seek(-len(head), os.SEEK_CUR)
     if head.startswith(b"PK\x03\x04"):
-        return _read_published(f, where)
-    if head.startswith(b"\x80"):
-        return _checked(_read_pickle(f, where), where)
-    if head.endswith(b"{") and len(head) == 9:
-        return _checked(formats.load_safetensors(f, PACKAGES, where), where)
-    raise UserError(f"{where} is not a network file: expected .pkl, .safetensors or .pt.")
+        data = _read_published(f, where)
+    elif head.startswith(b"\x80"):
+        data = _checked(_read_pickle(f, where), where)
+    elif head.endswith(b"{") and len(head) == 9:
+        data = _checked(formats.load_safetensors(f, PACKAGES, where), where)
+    else:
+        raise UserError(f"{where} is not a network file: expected .pkl, .safetensors or .pt.")
+    return forced_fp16(data, where) if force_fp16 else data
 
 
 def save_network(data: dict[str, Any], path: str | os.PathLike) -> None:
@@ -143,8 +149,19 @@ def halved(data: dict[str, Any]) -> EasyDict:
     return found
 
 
+def forced_fp16(data: dict[str, Any], where: str = "The file") -> EasyDict:
+    """The same networks, whose plain ones compute the four highest resolutions in half precision on a GPU."""
+    networks = {key: data[key] for key in NETWORKS if upstream.is_plain(data[key])}
+    return EasyDict({**data, **{key: upstream.with_half_layers(net, where) for key, net in networks.items()}})
+
+
 def _checked(data: Any, where: str) -> EasyDict:
-    """The published dictionary, if `data` is one."""
+    """The dictionary that `load_network` returns, from the object that a file holds.
+
+    A generator alone stands for G and G_ema, as some scripts save it.
+    """
+    if isinstance(data, torch.nn.Module):
+        data = {**dict.fromkeys(KEYS), "G": data, "G_ema": data}
     if not isinstance(data, dict):
         raise UserError(f"{where} holds no dictionary of networks: expected G, D and G_ema.")
     for key in NETWORKS:
@@ -176,7 +193,7 @@ def _checked(data: Any, where: str) -> EasyDict:
 
 def _read_pickle(file: BinaryIO, where: str) -> Any:
     try:
-        data = machine.load(file, CLASS_NAMES, PACKAGES, where)
+        data = machine.load(file, classes.PUBLISHED, PACKAGES, where)
     except UserError as error:
         if "dnnlib.tflib" in error.message:
             raise UserError(
@@ -205,7 +222,9 @@ def _read_published(file: BinaryIO, where: str) -> EasyDict:
 @click.option("--source", help="Network to read: path, address or name", metavar="FILE", required=True)
 @click.option("--dest", help="File to write: .pkl, .safetensors or .onnx", metavar="FILE", required=True)
 @click.option("--half", is_flag=True, help="Store weights in half precision (.pkl and .safetensors)")
-def main(source: str, dest: str, half: bool) -> None:
+@click.option("--force-fp16", is_flag=True, help="Let a plain network compute in half precision on a GPU")
+@click.option("--format", "layout", type=click.Choice(["ours", "upstream"]), default="ours", help="Who opens the .pkl")
+def main(source: str, dest: str, half: bool, force_fp16: bool, layout: str) -> None:
     """Convert a network between file formats.
 
     \b
@@ -213,7 +232,12 @@ def main(source: str, dest: str, half: bool) -> None:
     .safetensors  the same, readable without Python
     .onnx         G_ema alone: z, truncation_psi -> image, mask, ws
 
-    Weights are copied bit by bit between the first two; --half rounds them to half precision for half the size.
+    Weights are copied bit by bit between the first two. --half rounds them to half precision for half the size.
+
+    A .pkl opens in this project. With --format=upstream it opens in NVIDIA's stylegan2-ada-pytorch and stylegan3, too;
+    this is possible for plain StyleGAN2 networks.
+
+    --force-fp16 changes how a plain network computes: its four highest resolutions run in half precision on a GPU.
 
     \b
     Examples:
@@ -221,18 +245,25 @@ def main(source: str, dest: str, half: bool) -> None:
       python legacy.py --source=faces.pkl --dest=faces.safetensors
       python legacy.py --source=faces.pkl --dest=faces.onnx
       python legacy.py --source=network-snapshot-000100.pkl --dest=small.pkl --half
+      python legacy.py --source=network-snapshot-000100.pkl --dest=for-nvidia.pkl --format=upstream
     """
     writers = {
-        ".pkl": save_network,
+        ".pkl": upstream.save_upstream if layout == "upstream" else save_network,
         ".safetensors": formats.save_safetensors,
         ".onnx": lambda data, path: formats.save_onnx(data["G_ema"], path),
     }
-    write = writers.get(Path(dest).suffix.lower())
+    suffix = Path(dest).suffix.lower()
+    write = writers.get(suffix)
     if write is None:
         raise UserError(f"Cannot write {dest}: choose a name that ends in {', '.join(writers)}.")
-    if half and Path(dest).suffix.lower() == ".onnx":
+    if half and suffix == ".onnx":
         raise click.UsageError("--half is for .pkl and .safetensors.")
+    if layout == "upstream" and suffix != ".pkl":
+        raise click.UsageError("--format=upstream is for .pkl.")
     data = load_network(source)
+    if force_fp16 and not upstream.is_plain(data.G_ema):
+        raise UserError(f"--force-fp16 is for plain StyleGAN2 networks, which {source} is not: leave the option out.")
+    data = forced_fp16(data, source) if force_fp16 else data
     write(halved(data) if half else data, dest)
     click.echo(f"Wrote {dest} ({Path(dest).stat().st_size / 2**20:.1f} MiB).")
 

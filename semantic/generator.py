@@ -1,5 +1,6 @@
 """The compositional generator: mapping, local generators, fusion and rendering (Shi et al., CVPR 2022)."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -116,11 +117,14 @@ class SynthesisNetwork(torch.nn.Module):
         )
 
     def expand(self, ws: torch.Tensor) -> torch.Tensor:
-        """W+ codes [N, b+2K, D] as one code a layer a region [N, K·L, D]; expanded latents pass unchanged.
+        """W+ codes [N, b+2K, D] as one code a layer a region [N, K·L, D]; expanded latents keep their shape.
+
+        Codes of another floating-point type get the type of the weights.
 
         Raises:
             UserError: the codes have another shape.
         """
+        ws = ws.to(self.local.affine_weight.dtype)
         if ws.ndim == 3 and ws.shape[2] == self.w_dim:
             if ws.shape[1] == self.num_ws:
                 return self.local.expand(ws)
@@ -138,16 +142,20 @@ class SynthesisNetwork(torch.nn.Module):
         return_mask: bool = False,
         keep_regions: torch.Tensor | None = None,
         coords: torch.Tensor | None = None,
+        force_fp32: bool = False,
+        **block_kwargs: Any,
     ) -> torch.Tensor | SynthesisOutput:
         """Synthesize.
 
         Args:
-            ws: codes [N, b+2K, D], or expanded [N, K·L, D].
+            ws: codes [N, b+2K, D], or expanded [N, K·L, D], of any floating-point type.
             noise_mode: 'random', 'const' (stored noise) or 'none'.
             return_mask: return a `SynthesisOutput` instead of the image alone.
             keep_regions: [N, K] of 0 and 1, or [K] for all samples; regions with 0 are left out.
             coords: coordinates at which regions are evaluated, [2, H, H], [K, 2, H, H] or [N, K, 2, H, H];
                 the pixel grid by default.
+            force_fp32: no half precision, not even under autocast.
+            block_kwargs: ignored. Scripts pass options of StyleGAN2's blocks, such as fused_modconv.
 
         Returns:
             Image [N, channels, R, R], or a `SynthesisOutput`.
@@ -157,8 +165,9 @@ class SynthesisNetwork(torch.nn.Module):
         """
         if noise_mode not in ("random", "const", "none"):
             raise UserError(f"noise_mode must be 'random', 'const' or 'none', not {noise_mode!r}.")
-        features, coarse, depth = self.compose(ws, keep_regions, coords)
-        image, full_mask = self.render(features, coarse, noise_mode)
+        with torch.autocast(ws.device.type, enabled=False) if force_fp32 else contextlib.nullcontext():
+            features, coarse, depth = self.compose(ws, keep_regions, coords)
+            image, full_mask = self.render(features, coarse, noise_mode)
         return SynthesisOutput(image, full_mask, coarse, depth) if return_mask else image
 
     def compose(

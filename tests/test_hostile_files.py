@@ -243,6 +243,14 @@ ADVERSARIES = {
     "storage that claims more": lambda h, touch: dumps(
         Call(torch.storage._load_from_bytes, storage_bytes(torch.zeros(4)).replace(b"K\x04N", b"J\x00\x00\x00\x7fN"))
     ),
+    "text decoded without end": lambda h, touch: program(
+        named("_codecs", "encode") + b"\x94" + text("x" * (1 << 14)) + b"\x94" + text("latin1") + b"\x94"
+        + b"h\x00h\x01h\x02\x86R" * 1000
+    ),
+    "decoded by another codec": lambda h, touch: program(call("_codecs", "encode", "x", "zip")),
+    "class of a package, called": lambda h, touch: program(call("training.formats", "os.mkdir", touch)),
+    "class of a package, alone": lambda h, touch: program(named("training.formats", "os.mkdir") + b")\x81"),
+    "class of torch, alone": lambda h, touch: program(named("torch.nn.modules.linear", "Linear") + b")\x81"),
     "storage with a call": lambda h, touch: dumps(
         Call(torch.storage._load_from_bytes, dumps(Call(os.system, f"touch {touch}")))
     ),

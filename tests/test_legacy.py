@@ -9,9 +9,10 @@ import torch
 from click.testing import CliRunner
 
 import legacy
-from dnnlib import UserError
+from dnnlib import EasyDict, UserError
 from tests.helpers import assert_close, shared_file
 from torch_utils.network_files import rebuild
+from torch_utils.persistence import _reconstruct_persistent_obj
 from training.augment import AugmentPipe
 from training.networks import Discriminator, Generator
 
@@ -185,6 +186,87 @@ def test_onnx_computes_the_same(tmp_path):
     assert_close(image, G(z, truncation_psi=0.5, noise_mode="const").detach())
 
 
+def test_stylegan2_of_the_later_code_base_opens_and_computes_the_same():
+    data = legacy.load_network(shared_file("fixtures", "stylegan2_flat_small.pkl"))
+    numbers = {
+        n: torch.from_numpy(v) for n, v in np.load(shared_file("fixtures", "stylegan2_flat_small_io.npz")).items()
+    }
+    ws = data.G_ema.mapping(numbers["z"], numbers["c"], truncation_psi=0.7)
+    assert_close(ws, numbers["ws_psi07"])
+    assert_close(data.G_ema.synthesis(ws, noise_mode="const", force_fp32=True, update_emas=False), numbers["image"])
+    assert_close(data.D(numbers["image"], numbers["c"], force_fp32=True), numbers["logits"])
+    assert data.G_ema.synthesis.b32.use_fp16
+    assert data.G_ema.synthesis.b32.conv1.conv_clamp == data.D.b32.conv0.conv_clamp == 256
+
+
+class Described:
+    """Pickles as an object of NVIDIA's code, whose source text is left out."""
+
+    def __init__(self, class_name, kwargs=None, tensors=None, parts=None):
+        groups = {"_parameters": tensors or {}, "_buffers": {}, "_modules": parts or {}}
+        state = {"_init_args": (), "_init_kwargs": kwargs or {}, **groups}
+        self.meta = EasyDict(type="class", version=6, module_src="1 / 0", class_name=class_name, state=state)
+
+    def __reduce__(self):
+        return _reconstruct_persistent_obj, (self.meta,)
+
+
+def test_flat_options_become_those_of_the_synthesis_network():
+    """Written after the later code base: a generator whose options of synthesis stand beside the others."""
+    torch.manual_seed(0)
+    G = Generator(4, 0, 4, 8, 3, {"num_layers": 1}, SMALL | {"conv_clamp": 1.5})
+    kwargs = dict(zip(("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels"), G.init_args, strict=False))
+    kwargs |= dict(mapping_kwargs={"num_layers": 1}, **SMALL, conv_clamp=1.5, fused_modconv_default="inference_only")
+    flat = Described("Generator", kwargs, G.state_dict())
+    content = pickle.dumps({"G": None, "D": None, "G_ema": flat})
+    z = torch.randn(2, 4)
+    expected = G.eval()(z, noise_mode="const")
+    for found in (legacy.load_network_pkl(io.BytesIO(content)), pickle.loads(content)):
+        assert torch.equal(found["G_ema"](z, noise_mode="const"), expected)
+        assert found["G_ema"].init_kwargs.synthesis_kwargs["conv_clamp"] == 1.5
+
+
+@pytest.mark.parametrize("read", [pickle.loads, lambda content: legacy.load_network_pkl(io.BytesIO(content))])
+def test_stylegan3_networks_are_refused_by_name(read):
+    synthesis = Described("SynthesisNetwork", parts={"input": Described("SynthesisInput")})
+    G = Described("Generator", dict(z_dim=4, magnitude_ema_beta=0.999), parts={"synthesis": synthesis})
+    with pytest.raises(UserError, match=r"^[^\n]* is a StyleGAN3 network, which is not supported: [^\n]*$"):
+        read(pickle.dumps({"G": G, "D": None, "G_ema": G}))
+
+
+def test_half_precision_can_be_forced(tmp_path):
+    legacy.save_network(networks(), tmp_path / "net.pkl")
+    content = (tmp_path / "net.pkl").read_bytes()
+    found = legacy.load_network_pkl(io.BytesIO(content), force_fp16=True, custom=1)
+    assert found.G_ema.synthesis.b8.use_fp16
+    assert found.D.b8.use_fp16
+    assert not found.G.training
+    assert bits(found.G_ema) == bits(legacy.load_network_pkl(io.BytesIO(content)).G_ema)
+    options = [f"--source={tmp_path / 'net.pkl'}", f"--dest={tmp_path / 'half.pkl'}", "--force-fp16"]
+    assert CliRunner().invoke(legacy.main, options).exit_code == 0
+    found = legacy.load_network(tmp_path / "half.pkl")
+    assert found.G.synthesis.init_kwargs.num_fp16_res == found.D.init_kwargs.num_fp16_res == 4
+    assert found.G.synthesis.init_kwargs.conv_clamp == found.D.init_kwargs.conv_clamp == 256
+
+
+def test_forcing_half_precision_leaves_semantic_networks_as_they_are(tmp_path):
+    with open(legacy.resolve("faces64"), "rb") as file:
+        assert legacy.load_network_pkl(file, force_fp16=True).G_ema.img_resolution == 64
+    result = CliRunner().invoke(legacy.main, ["--source=faces64", f"--dest={tmp_path / 'a.pkl'}", "--force-fp16"])
+    assert result.exit_code == 1
+    assert "--force-fp16 is for plain StyleGAN2 networks" in result.output
+
+
+def test_a_generator_alone_stands_for_both():
+    G = networks()["G"]
+    found = legacy.load_network_pkl(io.BytesIO(pickle.dumps(G)))
+    assert found.G is found.G_ema
+    assert found.D is None
+    assert bits(found.G) == bits(G)
+    with pytest.raises(UserError, match="where its generator G should be"):
+        legacy.load_network_pkl(io.BytesIO(pickle.dumps(networks()["D"])))
+
+
 def test_missing_extras_are_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "safetensors.torch", None)
     with pytest.raises(UserError, match=r"semantic-stylegan\[safetensors\]"):
@@ -215,7 +297,16 @@ def test_other_names_are_paths():
         legacy.load_network("nowhere.pkl")
 
 
-@pytest.mark.parametrize("options", [["--source=nowhere.pkl", "--dest=a.pkl"], ["--source=a", "--dest=a.txt"], []])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--source=nowhere.pkl", "--dest=a.pkl"],
+        ["--source=a", "--dest=a.txt"],
+        ["--source=faces64", "--dest=a.safetensors", "--format=upstream"],
+        ["--source=faces64", "--dest=a.pkl", "--format=upstream"],
+        [],
+    ],
+)
 def test_command_line_errors_are_one_line(options):
     result = CliRunner().invoke(legacy.main, options)
     assert result.exit_code in (1, 2)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from dnnlib import EasyDict, get_obj_by_name
+from dnnlib import EasyDict, UserError, get_obj_by_name
 from torch_utils.network_files import classes, rebuild
 from torch_utils.network_files.allowed import Record
 from torch_utils.network_files.classes import find_class, is_known
@@ -63,17 +63,8 @@ def is_persistent(obj: Any) -> bool:
 
 
 def named_arguments(obj: Any) -> dict[str, Any]:
-    """The constructor arguments of a persistent object, each under its name, without the defaults.
-
-    Arguments that the constructor collects by ``**`` stand beside the others.
-    """
-    signature = inspect.signature(type(obj).__init__)
-    found = signature.bind(obj, *obj.init_args, **obj.init_kwargs).arguments
-    names = list(signature.parameters)
-    collected = next((n for n in names if signature.parameters[n].kind is inspect.Parameter.VAR_KEYWORD), None)
-    rest = found.pop(collected, {})
-    found.pop(names[0])
-    return {**found, **rest}
+    """The constructor arguments of a persistent object, each under its name, without the defaults."""
+    return dict(inspect.signature(type(obj)).bind(*obj.init_args, **obj.init_kwargs).arguments)
 
 
 def import_hook(hook: Hook) -> Hook:
@@ -140,19 +131,36 @@ def _restored(obj: Any, state: dict[str, Any]) -> Any:
 def _reconstruct_persistent_obj(meta: dict[str, Any]) -> Any:
     """What Python's own unpickler calls for every persistent object. The name is part of the file format.
 
-    Objects of ours get their state back. A network of NVIDIA's is built from its recorded constructor arguments, and
-    its tensors are copied; its parts stay `Record`s until then. Networks get single precision.
+    Objects of ours get their state back. A network with parts that are not ours is built from its recorded constructor
+    arguments, and its tensors are copied; until then, its parts stay `Record`s. Such are the networks of NVIDIA's
+    files, and those of our files with parts whose class has moved since. Networks get single precision.
     """
     for hook in _import_hooks:
         meta = hook(EasyDict(meta))
-    name, module, state = meta["class_name"], meta.get("module"), meta["state"]
-    if module is None:
-        record = Record(name, None, state)
-        return rebuild.rebuild_record(record, classes.PUBLISHED, (), name) if name in classes.PUBLISHED else record
-    cls = get_obj_by_name(f"{module}.{name}")
-    obj = _restored(cls.__new__(cls), state)
+    record = Record(meta["class_name"], meta.get("module"), meta["state"])
+    cls = _class_of(record)
+    if cls is None:
+        return record
+    if record.module is None or any(isinstance(part, Record) for part in _parts(record.state)):
+        if not classes.is_registered(cls):
+            return record
+        return rebuild.rebuild_record(record, classes.PUBLISHED, (), record.class_name)
+    obj = _restored(cls.__new__(cls), record.state)
     if isinstance(obj, torch.nn.Module):
         for tensor in [*obj.parameters(recurse=False), *obj.buffers(recurse=False)]:
             if tensor.dtype == torch.float16:  # stored so for the size of the file alone
                 tensor.data = tensor.data.float()
     return obj
+
+
+def _class_of(record: Record) -> type | None:
+    if record.module is None:
+        return find_class(classes.PUBLISHED[record.class_name]) if record.class_name in classes.PUBLISHED else None
+    try:
+        return get_obj_by_name(f"{record.module}.{record.class_name}")
+    except UserError:
+        return None
+
+
+def _parts(state: dict[str, Any]) -> list[Any]:
+    return [*state.values(), *(state.get("_modules") or {}).values()]

@@ -1,5 +1,6 @@
 """StyleGAN2's generator (Karras et al. 2020), and all its networks under their published names."""
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,6 +61,8 @@ class SynthesisBlock(nn.Module):
         use_fp16: compute in half precision on a GPU.
         fp16_channels_last: use the channels-last memory format with half precision.
         half_dtype: 'float16' or 'bfloat16'.
+        fused_modconv_default: what `fused_modconv` of `forward` is when it is not given: True, False, or
+            'inference_only' for True outside training.
         layer_kwargs: further arguments of `SynthesisLayer`.
 
     Attributes:
@@ -67,6 +70,7 @@ class SynthesisBlock(nn.Module):
     """
 
     later_inputs = 0  # see training.widening
+    fused_modconv_default: bool | str = "inference_only"  # files from before there was this option lack it
 
     def __init__(
         self,
@@ -82,6 +86,7 @@ class SynthesisBlock(nn.Module):
         use_fp16: bool = False,
         fp16_channels_last: bool = False,
         half_dtype: str = "float16",
+        fused_modconv_default: bool | str = "inference_only",
         **layer_kwargs: Any,
     ):
         super().__init__()
@@ -94,6 +99,7 @@ class SynthesisBlock(nn.Module):
         self.use_fp16 = use_fp16
         self.channels_last = use_fp16 and fp16_channels_last
         self.half_dtype = half_dtype
+        self.fused_modconv_default = fused_modconv_default
         self.num_conv = 2 if in_channels else 1
         self.num_torgb = int(is_last or architecture == "skip")
         self.register_buffer("resample_filter", upfirdn2d.setup_filter(list(resample_filter)))
@@ -124,6 +130,7 @@ class SynthesisBlock(nn.Module):
         ws: torch.Tensor,
         force_fp32: bool = False,
         fused_modconv: bool | None = None,
+        update_emas: bool = False,
         **layer_kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """One step up.
@@ -133,13 +140,15 @@ class SynthesisBlock(nn.Module):
             img: image so far [N, img_channels, R/2, R/2], or None.
             ws: [N, num_conv + num_torgb, w_dim].
             force_fp32: no half precision.
-            fused_modconv: see `modulated_conv2d`; None: outside training.
+            fused_modconv: see `modulated_conv2d`; None for the `fused_modconv_default` of the constructor.
+            update_emas: ignored; StyleGAN3's scripts pass it.
             layer_kwargs: noise_mode of `SynthesisLayer`.
 
         Returns:
             Features [N, out_channels, R, R] and image [N, img_channels, R, R] (None where there is none yet).
         """
-        fused = not self.training if fused_modconv is None else fused_modconv
+        fused = self.fused_modconv_default if fused_modconv is None else fused_modconv
+        fused = not self.training if fused == "inference_only" else fused
         layer = dict(fused_modconv=fused, **layer_kwargs)
         w = iter(ws.unbind(dim=1))
         if self.in_channels:
@@ -217,8 +226,8 @@ class SynthesisNetwork(nn.Module):
         """Draw images.
 
         Args:
-            ws: [N, num_ws, w_dim].
-            block_kwargs: noise_mode ('random', 'const', 'none'), force_fp32, fused_modconv.
+            ws: [N, num_ws, w_dim], of any floating-point type.
+            block_kwargs: noise_mode ('random', 'const', 'none'), force_fp32, fused_modconv, update_emas.
 
         Returns:
             float32 [N, img_channels, R, R], unbounded; [-1, 1] is the range of a picture.
@@ -277,6 +286,17 @@ class Generator(nn.Module):
         self.synthesis = SynthesisNetwork(w_dim, img_resolution, img_channels, **(synthesis_kwargs or {}))
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, **(mapping_kwargs or {}))
+
+    @classmethod
+    def recorded_kwargs(cls, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Constructor arguments as this class takes them, from the arguments that a file records.
+
+        NVIDIA's later code base (stylegan3) records the options of the synthesis network beside the others.
+        """
+        own = inspect.signature(cls).parameters
+        flat = {name: value for name, value in kwargs.items() if name not in own}
+        found = {name: value for name, value in kwargs.items() if name in own}
+        return {**found, "synthesis_kwargs": {**(found.get("synthesis_kwargs") or {}), **flat}} if flat else found
 
     def forward(
         self,

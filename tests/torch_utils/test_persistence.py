@@ -112,6 +112,55 @@ def test_reading_never_runs_the_source_text(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_half_precision_is_for_the_file_alone():
+    obj = Outer(3)
+    for tensor in (*obj.parameters(), *obj.buffers()):
+        tensor.data = tensor.data.half()
+    twin = pickle.loads(pickle.dumps(obj))
+    assert twin.inner.weight.dtype == twin.inner.mean.dtype == torch.float32
+    assert torch.equal(twin.inner.weight, obj.inner.weight.float())
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_copies_keep_their_precision(copied):
+    assert copied(Outer(3).half()).inner.weight.dtype == torch.float16
+
+
+def test_a_deep_copy_keeps_what_is_shared_and_circles():
+    obj = Outer(3)
+    obj.again = obj.inner
+    obj.__dict__["me"] = obj
+    twin = copy.deepcopy(obj)
+    assert twin.again is twin.inner
+    assert twin.me is twin
+
+
+def test_parts_whose_class_has_moved_are_built_anew():
+    obj = Outer(3, scale=2.0)
+    content = pickle.dumps(obj)
+    assert content.count(b"\x05Inner") == 1
+    twin = pickle.loads(content.replace(b"\x05Inner", b"\x05Moved"))
+    assert type(twin) is Outer
+    assert type(twin.inner) is Inner
+    assert torch.equal(twin.inner.weight, obj.inner.weight)
+
+
+def test_named_arguments_have_the_names_of_the_constructor():
+    assert persistence.named_arguments(Outer(3, scale=2.0)) == {"size": 3, "scale": 2.0}
+
+
+def test_import_hooks_change_what_is_unpickled(monkeypatch):
+    monkeypatch.setattr(persistence, "_import_hooks", [])
+
+    @persistence.import_hook
+    def rename(meta):
+        meta.class_name = meta.class_name.replace("Renamed", "Outer")
+        return meta
+
+    function, (meta,) = Outer(3).__reduce__()
+    assert type(function(EasyDict(meta, class_name="Renamed"))) is Outer
+
+
 def test_find_class_refuses_what_is_not_persistent():
     assert persistence.find_class(f"{__name__}.Outer") is Outer
     with pytest.raises(UserError, match="not a class that network files can hold"):

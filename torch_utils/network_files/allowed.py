@@ -47,7 +47,7 @@ class Reader(Protocol):
     """What the functions below need of the machine that runs a pickle."""
 
     def allocate(self, size: int) -> None:
-        """Charge `size` bytes; refuses when the file asks for more than its own size."""
+        """Charge `size` bytes; refuses when the file asks for far more than its own size."""
 
     def run_part(self, stream: BinaryIO, storage: Callable[[Any], Any]) -> Any:
         """Run a pickle inside the pickle; `storage` answers its references to storages."""
@@ -179,6 +179,13 @@ def _make_set(reader: Reader, items: Any = ()) -> set:
     return set(items)
 
 
+def _make_bytes(reader: Reader, text: Any, encoding: Any) -> bytes:
+    """How pickles of protocol 2 spell bytes."""
+    _require(type(text) is str and encoding == "latin1")
+    reader.allocate(len(text))
+    return text.encode("latin1")
+
+
 def _make_size(reader: Reader, sizes: Any) -> torch.Size:
     _require(type(sizes) in (list, tuple) and len(sizes) <= MAX_DIMENSIONS)
     _whole(*sizes)
@@ -305,6 +312,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "dnnlib.util EasyDict": _empty(EasyDict),
     "dnnlib EasyDict": _empty(EasyDict),
     "argparse Namespace": _empty(argparse.Namespace),
+    "_codecs encode": _make_bytes,
     "builtins set": _make_set,
     "__builtin__ set": _make_set,
     "torch Size": _make_size,

@@ -11,6 +11,9 @@ PUBLISHED = {
 calls `torch_utils.persistence`, because the file format says so. Therefore this table stands here, below the classes.
 """
 
+UNSUPPORTED = {"SynthesisInput": "StyleGAN3"}
+"""Parts that only networks of another kind have, and what these networks are called."""
+
 _classes: dict[str, type] = {}
 
 

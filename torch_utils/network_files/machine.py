@@ -186,10 +186,13 @@ class _Bounded:
 
 
 class _Memory:
-    """What a file may still allocate: its own size, since the bytes of every tensor stand in it."""
+    """How many bytes a file may still allocate.
+
+    The bytes of every tensor stand in the file once. Pickles of protocol 2 spell them as text, which is decoded first.
+    """
 
     def __init__(self, size: int):
-        self.left = size
+        self.left = 2 * size
 
 
 class _Machine:
@@ -226,7 +229,7 @@ class _Machine:
     def allocate(self, size: int) -> None:
         self.memory.left -= size
         if self.memory.left < 0:
-            raise Refused("asks for more memory than its own size")
+            raise Refused("asks for far more memory than its own size")
 
     def run_part(self, stream: BinaryIO, storage: Callable[[Any], Any]) -> Any:
         return _Machine(stream, self.memory, storage).run()

@@ -47,11 +47,11 @@ def rebuild_record(record: Record, class_names: Mapping[str, str], packages: Col
     Raises:
         UserError: its class is unknown, or its arguments or tensors do not fit the class.
     """
+    tensors = _collect(record, where)
     cls = find_record_class(record, class_names, packages, where)
     args, kwargs = record.state.get("_init_args"), record.state.get("_init_kwargs")
     if type(args) not in (tuple, list) or type(kwargs) not in DICTIONARIES:
         raise UserError(f"{where} lacks the arguments that it was built from: save it again with its own tools.")
-    tensors = _collect(record, where)
     module = build_module(cls, args, kwargs, tensors, where)
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(tensors[name].requires_grad)
@@ -92,7 +92,8 @@ def build_module(
 ) -> nn.Module:
     """Construct `cls` and copy all parameters and buffers, bit by bit; none may be missing, left over or misshapen.
 
-    The class is constructed without memory first. Memory is allocated when the shapes are those of the file's tensors.
+    A class with a method `recorded_kwargs` translates the arguments that other code bases record. The class is
+    constructed without memory first. Memory is allocated when the shapes are those of the file's tensors.
     Tensors stored in half precision become those of single precision that the class has.
 
     Raises:
@@ -100,6 +101,8 @@ def build_module(
     """
     args, kwargs = plain_arguments(args, where), plain_arguments(kwargs, where)
     try:
+        if hasattr(cls, "recorded_kwargs"):
+            kwargs = cls.recorded_kwargs(kwargs)
         with Blueprint(len(tensors)):
             module = cls(*args, **kwargs)
     except UserError as error:
@@ -139,6 +142,14 @@ def _collect(record: Record, where: str) -> dict[str, torch.Tensor]:
         if not waiting:
             return tensors
         prefix, part = waiting.pop()
+        if isinstance(part, Record) and part.class_name in classes.UNSUPPORTED:
+            raise UserError(
+                f"{where} is a {classes.UNSUPPORTED[part.class_name]} network, which is not supported: use a StyleGAN2"
+                " network."
+            )
+        if isinstance(part, nn.Module):  # Python's own unpickler has made it already
+            tensors.update((prefix + name, tensor) for name, tensor in named_tensors(part).items())
+            continue
         groups = [part.state.get(name) if isinstance(part, Record) else None for name in MODULE_GROUPS]
         if not all(type(group) in DICTIONARIES and all(type(name) is str for name in group) for group in groups):
             raise UserError(f"{where} is malformed: its part {prefix[:100]!r} is not a network.")
