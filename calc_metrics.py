@@ -11,6 +11,7 @@ import torch
 
 import legacy
 from dnnlib import Command, EasyDict, UserError
+from dnnlib.option_types import kernels_option
 from dnnlib.util import is_url
 from metrics import curves, metric_main, registry
 from torch_utils import distributed
@@ -50,6 +51,7 @@ class MetricsCommand(Command):
 @click.option("--mirror", type=bool, metavar="BOOL", help="Mirrored images were trained on.  [default: as it was]")
 @click.option("--gpus", type=click.IntRange(min=1), default=1, metavar="INT", help="Processes that share the work.")
 @click.option("--verbose", type=bool, default=True, metavar="BOOL", help="Tell what is done, show progress bars.")
+@kernels_option
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Where to compute.")
 @click.option("--detector", metavar="PATH", help="Feature network, or folder of them, instead of downloads.")
 @click.option(

@@ -9,7 +9,7 @@ import torch
 
 import legacy
 from dnnlib import Command, EasyDict, UserError
-from dnnlib.option_types import Number, SeedList
+from dnnlib.option_types import Number, SeedList, kernels_option
 from semantic.editing.codes import PARTS
 from semantic.pictures import factory, modes
 from semantic.studio import Studio, check_class
@@ -51,6 +51,7 @@ SHOWN = {modes.write_mixing, modes.write_loops, modes.write_components}
 @click.option("--save-masks", is_flag=True, help="Also write masks, coloured and as class indices.")
 @click.option("--save-latents", is_flag=True, help="Also write the codes of every image as .npz.")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Where to compute.")
+@kernels_option
 @click.option("--batch", type=click.IntRange(min=1), default=8, help="Images at a time.")
 def main(**options: Any) -> None:
     """Make pictures with a trained network.

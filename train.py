@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from dnnlib import Command, EasyDict
-from dnnlib.option_types import Number, Share
+from dnnlib.option_types import Number, Share, kernels_option
 from training.registry import CONFIGURATIONS
 
 AUGMENTATIONS = ("blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc")
@@ -123,6 +123,7 @@ Exit codes:
     help="Number format.  [default: fp32; on CUDA bf16 for semantic, else fp16]",
 )
 @click.option("--fp32", type=bool, default=False, metavar="BOOL", help="The same as --precision=fp32.")
+@kernels_option
 @click.option("--nhwc", type=bool, default=False, metavar="BOOL", help="Channels-last memory format in half precision.")
 @click.option(
     "--nobench", type=bool, default=False, metavar="BOOL", help="Do not let cuDNN search for the fastest algorithm."

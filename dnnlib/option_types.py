@@ -1,7 +1,9 @@
 """Types of command-line options."""
 
 import math
+import os
 import re
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -9,6 +11,24 @@ import click
 from dnnlib.streams import Command
 
 MAX_SEEDS = 1_000_000
+KERNELS = ("auto", "plain", "strict")
+KERNELS_VARIABLE = "DNNLIB_KERNELS"
+"""Environment variable with the user's choice of kernels; processes that a script starts inherit it."""
+
+
+def kernels_option(command: Callable) -> Callable:
+    """Adds --kernels to a command; the choice goes into the environment, no argument is passed on."""
+
+    def choose(context: click.Context, parameter: click.Parameter, value: str) -> None:
+        os.environ[KERNELS_VARIABLE] = value
+
+    text = "GPU kernels: tried first, the plain form where one is wrong; never; or an error where one is wrong."
+    option = click.option(
+        "--kernels", type=click.Choice(KERNELS), default="auto", help=text, callback=choose, expose_value=False
+    )
+    return option(command)
+
+
 ORDER = "dnnlib.option_types.order"
 
 

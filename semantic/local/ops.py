@@ -41,9 +41,10 @@ def run_layers(
     arguments = (*tensors, depth_layers, detach_texture)
     form = _fastest_form(weights, inputs)
     if form == "triton":
-        from semantic.local import triton_layers
+        from semantic.local import triton_proof
 
-        return triton_layers.run_layers(*arguments)
+        if triton_proof.layers_hold(*arguments):
+            return triton_proof.triton_layers.run_layers(*arguments)
     if form == "onednn":
         return onednn.Layers.apply(*arguments)
     if form == "cpu":
@@ -66,9 +67,10 @@ def fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, bias:
     hidden, shares, weight, bias = _constant(hidden, shares, weight, bias)
     form = _fastest_form(weight, hidden)
     if form == "triton":
-        from semantic.local import triton_fusion
+        from semantic.local import triton_proof
 
-        return triton_fusion.fuse(hidden, shares, weight, bias)
+        if triton_proof.fusion_holds(hidden, shares, weight, bias):
+            return triton_proof.triton_fusion.fuse(hidden, shares, weight, bias)
     if form == "onednn":
         return onednn.Fusion.apply(hidden, shares, weight, bias)
     if form == "cpu":

@@ -14,7 +14,7 @@ import torch
 from torch.autograd import gradgradcheck
 
 from tests.helpers import assert_close, why_no_interpreter
-from torch_utils.ops import triton_support
+from torch_utils.ops import proof, triton_support
 from torch_utils.ops.bias_act import activation_funcs, bias_act
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
 
@@ -254,3 +254,37 @@ def test_a_gpu_without_triton_is_told_in_one_line_once(monkeypatch, capsys):
     assert told.count("\n") == 1
     for function in (triton_support._runs_on_gpu, triton_support._tell):
         function.cache_clear()
+
+
+@pytest.fixture
+def proving(monkeypatch, tmp_path):
+    """Kernels are tried on the CPU, too."""
+    monkeypatch.setattr(proof, "ON_CPU", True)
+    monkeypatch.setenv("DNNLIB_CACHE_DIR", str(tmp_path))
+    proof.forget()
+    yield
+    proof.forget()
+
+
+@interpreted
+def test_every_kernel_is_proven_before_it_runs(proving):
+    for dtype, layout in ((torch.float32, torch.contiguous_format), (torch.float16, torch.channels_last)):
+        x, b = signal(1, 3, 6, 5, dtype=dtype, layout=layout), signal(3, dtype=torch.float32)
+        bias_act(x, b, act="lrelu", clamp=256)
+    upfirdn2d(x, SQUARE, up=2, padding=[2, 1, 2, 1], gain=4)
+    bias_act(signal(4, 5, dtype=torch.float32), None, act="swish")
+    found = proof.results()
+    assert len(found) == 4
+    assert set(found.values()) == {""}, found
+    assert ["channels last" in name for name in found] == [False, True, True, False]
+
+
+@interpreted
+def test_a_broken_kernel_gives_way_to_the_plain_form(proving, monkeypatch, capsys):
+    from torch_utils.ops import _bias_act_triton
+
+    right = _bias_act_triton.bias_act
+    monkeypatch.setattr(_bias_act_triton, "bias_act", lambda *args: right(*args) * 1.001)
+    x, b = signal(1, 3, 6, 5, dtype=torch.float32), signal(3, dtype=torch.float32)
+    assert torch.equal(bias_act(x, b, act="lrelu"), bias_act(x, b, act="lrelu", impl="ref"))
+    assert capsys.readouterr().err.count("plain form runs") == 1

@@ -1,8 +1,10 @@
 """Bias, activation, gain and clamp as one operator."""
 
+from typing import Any
+
 import torch
 
-from torch_utils.ops import triton_support
+from torch_utils.ops import proof, triton_support
 from torch_utils.ops._arguments import check_impl
 from torch_utils.ops._bias_act_plain import activation_funcs, plain_bias_act
 
@@ -49,9 +51,37 @@ def bias_act(
     if impl == "cuda" and triton_support.runs_on(x):
         from torch_utils.ops import _bias_act_triton as kernels
 
-        return kernels.bias_act(x, b, kernels.Settings(act, alpha, gain, clamp, dim))
+        settings = kernels.Settings(act, alpha, gain, clamp, dim)
+        traits = None if b is None else (b.dtype, dim % x.ndim), clamp is None, alpha < 0
+        key = ("bias_act", act, x.ndim, *traits, x.dtype, proof.layout(x))
+        if proof.answer(key, x.device, lambda: _is_proven(kernels, x, b, settings)):
+            return kernels.bias_act(x, b, settings)
 
     return plain_bias_act(x, b, dim, act, alpha, gain, clamp)
+
+
+def _is_proven(kernels: Any, x: torch.Tensor, b: torch.Tensor | None, settings: Any) -> bool:
+    """Whether the kernel does on the device of `x` what the plain form does, for such tensors and settings."""
+    dim, layout = settings.dim % x.ndim if b is not None else 0, proof.layout(x)
+    shape = [8 if axis == dim else 4 for axis in range(x.ndim)]
+    settings = settings._replace(clamp=None if settings.clamp is None else 1.0)
+    bias = "no bias" if b is None else f"bias {proof.dtype_name(b.dtype)} along {dim} of {x.ndim}"
+    traits = [settings.act, bias, "clamped" if settings.clamp else "not clamped", proof.dtype_name(x.dtype), layout]
+    traits += ["falling"] if settings.alpha < 0 else []
+
+    def inputs(generator: torch.Generator) -> list[torch.Tensor]:
+        memory = torch.channels_last if layout == "channels last" else torch.contiguous_format
+        drawn = [torch.randn(shape, generator=generator).to(x.dtype).contiguous(memory_format=memory)]
+        return drawn if b is None else [*drawn, torch.randn([8], generator=generator).to(b.dtype)]
+
+    return proof.holds(
+        f"bias_act ({', '.join(traits)})",
+        x.device,
+        kernel=lambda x, b=None: kernels.bias_act(x, b, settings),
+        plain=lambda x, b=None: plain_bias_act(x, b, dim, *settings[:4]),
+        inputs=inputs,
+        tolerance=proof.TOLERANCES[x.dtype],
+    )
 
 
 def _check_bias(b: torch.Tensor, x: torch.Tensor, dim: int) -> None:

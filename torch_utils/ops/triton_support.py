@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager
 
 import torch
 
+from torch_utils.ops import proof
+
 # A GPU older than this is not one that Triton generates code for.
 _MIN_CAPABILITY = (7, 0)
 
@@ -26,9 +28,9 @@ def runs_on(x: torch.Tensor) -> bool:
     """True where kernels run on `x`: on a GPU with Triton, or on a CPU under Triton's interpreter.
 
     Inside `torch.compile` the answer is no: its own generated code fuses the plain operators. Where a GPU cannot be
-    used for lack of Triton, one line on stderr says so, once per process.
+    used for lack of Triton, one line on stderr says so, once per process. Where the user chose plain forms it is no.
     """
-    if x.dtype not in _DTYPES or x.numel() == 0 or torch.compiler.is_compiling():
+    if x.dtype not in _DTYPES or x.numel() == 0 or torch.compiler.is_compiling() or proof.mode() == "plain":
         return False
     if x.is_cuda:
         return _runs_on_gpu(x.device.index)

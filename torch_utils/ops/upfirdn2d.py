@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from torch_utils.ops import triton_support
+from torch_utils.ops import proof, triton_support
 from torch_utils.ops._arguments import (
     check_images,
     check_impl,
@@ -111,11 +111,10 @@ def upfirdn2d(
 
     # The kernel has no gradient for the filter, which nothing here trains.
     if impl == "cuda" and triton_support.runs_on(x) and not (f is not None and f.requires_grad):
-        from torch_utils.ops import _upfirdn2d_triton as kernels
-
-        axis_y = kernels.Axis(upy, downy, py0, fh, (height - fh) // downy + 1)
-        axis_x = kernels.Axis(upx, downx, px0, fw, (width - fw) // downx + 1)
-        return kernels.upfirdn2d(x, f, axis_y, axis_x, flip_filter, gain)
+        factors = (upx, upy), (downx, downy), (px0, px1, py0, py1)
+        key = ("upfirdn2d", *factors, None if f is None else f.shape, x.dtype, proof.layout(x))
+        if proof.answer(key, x.device, lambda: _is_proven(x, f, *factors)):
+            return _run_kernel(x, f, *factors, flip_filter, gain)
 
     taps = x.new_ones([1, 1]) if f is None else f.to(x.dtype)
     taps = _reversed(taps) if flip_filter else taps
@@ -123,6 +122,44 @@ def upfirdn2d(
         return _resample(x, taps * gain, (upy, upx), (downy, downx), (py0, py1, px0, px1))
     x = _resample(x, taps[None, :] * gain, (1, upx), (1, downx), (0, 0, px0, px1))
     return _resample(x, taps[:, None], (upy, 1), (downy, 1), (py0, py1, 0, 0))
+
+
+def _run_kernel(x, f, up, down, sides, flip_filter: bool, gain: float) -> torch.Tensor:
+    """The operator by its kernel; factors are pairs (x, y), sides are (x0, x1, y0, y1)."""
+    from torch_utils.ops import _upfirdn2d_triton as kernels
+
+    (fw, fh), (px0, px1, py0, py1) = filter_size(f), sides
+    height, width = x.shape[2] * up[1] + py0 + py1, x.shape[3] * up[0] + px0 + px1
+    axis_y = kernels.Axis(up[1], down[1], py0, fh, (height - fh) // down[1] + 1)
+    axis_x = kernels.Axis(up[0], down[0], px0, fw, (width - fw) // down[0] + 1)
+    return kernels.upfirdn2d(x, f, axis_y, axis_x, flip_filter, gain)
+
+
+def _is_proven(x: torch.Tensor, f: torch.Tensor | None, up, down, sides) -> bool:
+    """Whether the kernel does on the device of `x` what the plain form does, for such tensors and factors."""
+    taps, layout = None if f is None else list(f.shape), proof.layout(x)
+    traits = f"up {up}, down {down}, padding {sides}, taps {taps}, {proof.dtype_name(x.dtype)}, {layout}"
+    width, height = filter_size(f)
+    # Large enough for the filter, whatever is cropped.
+    size = [max(8, -(-(needed - before - after) // factor) + 3) for needed, before, after, factor in
+            ((height, *sides[2:], up[1]), (width, *sides[:2], up[0]))]  # fmt: skip
+
+    def inputs(generator: torch.Generator) -> list[torch.Tensor]:
+        memory = torch.channels_last if layout == "channels last" else torch.contiguous_format
+        return [torch.randn([1, 8, *size], generator=generator).to(x.dtype).contiguous(memory_format=memory)]
+
+    def taps_like(x: torch.Tensor) -> torch.Tensor | None:
+        row = torch.linspace(0.2, 1, 1 if f is None else f.numel(), dtype=torch.float32, device=x.device)
+        return None if f is None else (row / row.norm()).reshape(f.shape)
+
+    return proof.holds(
+        f"upfirdn2d ({traits})",
+        x.device,
+        kernel=lambda x: _run_kernel(x, taps_like(x), up, down, sides, False, 1.5),
+        plain=lambda x: upfirdn2d(x, taps_like(x), up, down, sides, False, 1.5, impl="ref"),
+        inputs=inputs,
+        tolerance=proof.TOLERANCES[x.dtype],
+    )
 
 
 def filter2d(

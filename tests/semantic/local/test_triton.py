@@ -16,6 +16,7 @@ import torch
 
 from semantic.local import ops, plain
 from tests.helpers import assert_close, why_no_interpreter
+from torch_utils.ops import proof
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 ROOT = Path(__file__).resolve().parents[2]
@@ -266,3 +267,27 @@ def test_work_is_split_so_that_few_multiprocessors_idle():
     assert tiles_each(groups=1, tiles=32, warps=4, x=x) == 4
     assert tiles_each(groups=1, tiles=1, warps=4, x=x) == 1
     assert tiles_each(groups=9, tiles=32, warps=4, x=x) < 32
+
+
+def test_kernels_are_proven_before_they_run_and_broken_ones_give_way(monkeypatch, tmp_path, capsys):
+    from semantic.local import triton_fusion
+
+    monkeypatch.setattr(proof, "ON_CPU", True)
+    monkeypatch.setenv("DNNLIB_CACHE_DIR", str(tmp_path))
+    proof.forget()
+    try:
+        for dtype in (torch.float32, torch.bfloat16):
+            ops.run_layers(*layer_arguments(dtype=dtype), 2)
+        ops.fuse(*fusion_arguments())
+        assert len(proof.results()) == 3
+        assert set(proof.results().values()) == {""}, proof.results()
+        assert capsys.readouterr().err == ""
+
+        launch = triton_fusion._launch
+        monkeypatch.setattr(
+            triton_fusion, "_launch", lambda kernel, count, *others: launch(kernel, max(count - 1, 1), *others)
+        )
+        assert type(ops.fuse(*fusion_arguments(dtype=torch.bfloat16)).grad_fn).__name__ != "_FusionBackward"
+        assert "plain form runs" in capsys.readouterr().err
+    finally:
+        proof.forget()
