@@ -1,0 +1,101 @@
+"""Style mixing: images that take some of their style codes from others, on one sheet."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import legacy
+from dnnlib import Command, EasyDict, UserError
+from dnnlib.option_types import Number, SeedList
+from semantic.studio import Studio, check_class
+from torch_utils.devices import select_device
+from training.images import save_image, tile, to_uint8
+
+
+@click.command(cls=Command, context_settings={"show_default": True})
+@click.option(
+    "--network", metavar="FILE|URL|DIR", help="Network, or run directory. [default: the bundled or newest one]"
+)
+@click.option("--rows", "row_seeds", type=SeedList(), default="85,100,75,458,1500", help="Seeds of the images.")
+@click.option("--cols", "col_seeds", type=SeedList(), default="55,821,1789,293", help="Seeds of the styles.")
+@click.option("--styles", "col_styles", type=SeedList(), default="0-6", help="Layers whose styles are taken.")
+@click.option("--trunc", "psi", type=Number(), default=1.0, help="Truncation psi.")
+@click.option("--class", "class_index", type=int, help="Class label, for conditional networks.")
+@click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise of details.")
+@click.option("--outdir", type=click.Path(path_type=Path, file_okay=False), default="out", help="Where to write.")
+@click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Where to compute.")
+@click.option("--batch", type=click.IntRange(min=1), default=8, help="Images at a time.")
+def main(**options: Any) -> None:
+    """Mix styles of whole images, with any network.
+
+    Every image of --rows takes the style codes --styles from every image of --cols. It writes ROW-COL.png for each pair
+    and for each image with itself, and grid.png: images down the left, styles along the top.
+
+    In a network with regions the codes are the W+ slots: 0 and 1 are base codes, then each region has a shape and a
+    texture code. generate.py --mix-regions mixes regions by name.
+
+    \b
+    Coarse styles of four images:
+      python style_mixing.py --network=ffhq256 --rows=85,100,75 --cols=55,821,1789,293 --styles=0-6
+    Pose of the bundled network's faces:
+      python style_mixing.py --rows=1-4 --cols=20-23 --styles=0,1 --trunc=0.7
+    """
+    opts = EasyDict(options)
+    try:
+        run(opts)
+    except KeyboardInterrupt:
+        click.echo(f"Stopped. What was finished is in {opts.outdir}.", err=True)
+        sys.exit(130)
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"The GPU is out of memory at --batch={opts.batch}: choose a smaller one.") from error
+
+
+@torch.no_grad()
+def run(opts: EasyDict) -> None:
+    """Load the network, mix, and write pairs and grid."""
+    device = select_device(opts.device)
+    path = None if opts.network is None else legacy.resolve(opts.network)
+    if path is None or Path(path).is_dir():
+        path = legacy.find_network() if path is None else legacy.newest_snapshot(path)
+    click.echo(f"Network: {path}")
+    G = legacy.load_network(str(path))["G_ema"].eval().requires_grad_(False).to(device)
+    if max(opts.col_styles) >= G.num_ws:
+        raise UserError(f"There is no style {max(opts.col_styles)}: this network has 0 to {G.num_ws - 1}.")
+    class_index = check_class(G, opts.class_index, drawn=False)
+    studio = Studio(G, device, opts.outdir, opts.psi, class_index, opts.noise_mode, opts.batch)
+
+    seeds = list(dict.fromkeys(opts.row_seeds + opts.col_seeds))
+    codes = dict(zip(seeds, studio.codes(seeds), strict=True))
+    pairs = [(seed, seed) for seed in seeds] + [(row, col) for row in opts.row_seeds for col in opts.col_seeds]
+    ws = torch.stack([codes[row] for row, _ in pairs])
+    donors = torch.stack([codes[col] for _, col in pairs])
+    ws[:, opts.col_styles] = donors[:, opts.col_styles]
+
+    pictures: dict[tuple[int, int], np.ndarray] = {}
+    rest = iter(pairs)
+    with tqdm(total=len(pairs), desc="Mixing", unit="img", leave=False, dynamic_ncols=True) as bar:
+        for out in studio.render(ws):
+            for pixels, pair in zip(to_uint8(out.image), rest, strict=False):
+                pictures[pair] = pixels
+                save_image(opts.outdir / f"{pair[0]}-{pair[1]}.png", tile(pixels[None], 1))
+            bar.update(len(out.image))
+    save_image(opts.outdir / "grid.png", grid(pictures, opts.row_seeds, opts.col_seeds))
+    studio.saved(f"grid.png, and {len(pictures)} images")
+
+
+def grid(pictures: dict[tuple[int, int], np.ndarray], rows: list[int], columns: list[int]) -> np.ndarray:
+    """Pictures [C, R, R] by pair of seeds, with the unmixed ones above and to the left: uint8 [H, W, 3]."""
+    corner = np.zeros_like(next(iter(pictures.values())))
+    cells = [corner, *(pictures[column, column] for column in columns)]
+    for row in rows:
+        cells += [pictures[row, row], *(pictures[row, column] for column in columns)]
+    return tile(np.stack(cells), len(columns) + 1)
+
+
+if __name__ == "__main__":
+    main()
