@@ -42,7 +42,7 @@ from torch_utils.devices import select_device
 @click.option("--find", type=click.Choice(directions.METHODS), help="Find directions of --regions instead.")
 @click.option("--regions", metavar="A,B", help="With --find: the regions.")
 @click.option("--part", type=click.Choice(PARTS), help="With --find: what of a region. [default: what suits the score]")
-@click.option("--score", metavar="SCORE", help=f"With --find=boundary: {', '.join(SCORES)}, or MODULE:FUNCTION.")
+@click.option("--score", metavar="A,B", help=f"With --find=boundary: {', '.join(SCORES)}, or MODULE:FUNCTION.")
 @click.option(
     "--count", type=click.IntRange(min=1), help="Directions to find; samples of a boundary. [default: 5; 2000]"
 )
@@ -148,13 +148,7 @@ def find(studio: Studio, opts: EasyDict) -> None:
     found: list[directions.Direction] = []
     for region in which:
         if opts.find == "boundary":
-            score, count = find_score(opts.score), opts.count or 2000
-            with progress(f"{studio.G.regions.names[region]}: {score.name}", count) as bar:
-                found.append(
-                    finding.boundary(
-                        studio.G, region, opts.part or score.part, score, count, opts.batch, progress=bar.update
-                    )
-                )
+            found += find_boundaries(studio, opts, region)
         else:
             method = finding.factorised if opts.find == "sefa" else finding.principal
             found += method(studio.G, region, opts.part or "both", opts.count or 5)
@@ -162,6 +156,18 @@ def find(studio: Studio, opts: EasyDict) -> None:
     for direction in found:
         click.echo(f"{direction.name}: {direction.measured}")
     click.echo(f"Wrote {opts.dest}")
+
+
+def find_boundaries(studio: Studio, opts: EasyDict, region: int) -> list[directions.Direction]:
+    """A direction of one region for each score of --score; scores of the same part share their samples."""
+    scores = [find_score(name.strip()) for name in opts.score.split(",")]
+    count, name = opts.count or 2000, studio.G.regions.names[region]
+    found = []
+    for part in dict.fromkeys(opts.part or score.part for score in scores):
+        chosen_scores = [score for score in scores if (opts.part or score.part) == part]
+        with progress(f"{name}: {', '.join(score.name for score in chosen_scores)}", count) as bar:
+            found += finding.boundaries(studio.G, region, part, chosen_scores, count, opts.batch, progress=bar.update)
+    return found
 
 
 if __name__ == "__main__":

@@ -213,7 +213,14 @@ def test_sheet_and_video_show_growing_strengths(run, tmp_path, G, directions):
 def test_directions_are_found_listed_and_added(run, tmp_path):
     assert run("--find=pca", "--regions=hair,skin", "--count=2", "--dest=d.npz").exit_code == 0
     assert run("--find=sefa", "--regions=hair", "--part=texture", "--count=1", "--dest=d.npz").exit_code == 0
-    result = run("--find=boundary", "--regions=hair", "--score=brightness", "--count=120", "--batch=40", "--dest=d.npz")
+    result = run(
+        "--find=boundary",
+        "--regions=hair",
+        "--score=brightness,saturation",
+        "--count=120",
+        "--batch=40",
+        "--dest=d.npz",
+    )
     assert result.exit_code == 0, result.output
     assert "hair/brightness: brightness +" in result.output
     listed = run("--list=d.npz").output
@@ -225,6 +232,7 @@ def test_directions_are_found_listed_and_added(run, tmp_path):
         ["skin/pc2", "pca", "skin", "both"],
         ["hair/texture-sefa1", "sefa", "hair", "texture"],
         ["hair/brightness", "boundary", "hair", "texture"],
+        ["hair/saturation", "boundary", "hair", "texture"],
     ]
     assert run("--seeds=1", "--directions=d.npz", "--apply=skin/pc2:1.5").exit_code == 0
 

@@ -10,10 +10,10 @@ from scipy import ndimage
 
 from semantic.placement import Placement
 
-FEATHER = 1 / 24
-"""Width of the feather around the edited regions, in sides of the crop."""
-SOFT = 1 / 48
-"""Width over which the photo's own detail fades where the layout changes, in sides of the crop."""
+MARGIN = 1 / 32
+"""By how much a region of the photo may reach beyond its mask in the render, in sides of the crop."""
+FEATHER = 1 / 32
+"""Width of the feather around edited regions and margin, in sides of the crop."""
 LARGEST_CANVAS = 1024
 MOST_ENLARGED = 8
 
@@ -60,8 +60,7 @@ def blend(photo: np.ndarray, placement: Placement, before: Render, after: Render
     steady = first == second
     sure = steady & _away_from_borders(first, side / placement.resolution)
     filled = fill_by_label(canvas.crop(pixels) / 127.5 - 1 - old, sure, steady, second)
-    loose = ndimage.gaussian_filter((~steady).numpy().astype(np.float32), SOFT * side / 2)
-    loose = torch.maximum(torch.from_numpy(loose), (~steady).float())
+    loose = _within((~steady).numpy(), MARGIN * side, FEATHER * side)
     drawn, cover = canvas.to_photo(torch.cat([alpha[None], loose[None], new - old, filled + old]))
     return _composed(pixels, drawn, cover).permute(1, 2, 0).contiguous().numpy()
 
@@ -81,8 +80,8 @@ def feathered_union(
 ) -> torch.Tensor:
     """How much of the edit each pixel of the canvas takes, in [0, 1]: float32 [S, S].
 
-    It is 1 where one of the regions is before or after, falls to 0 within `FEATHER` around, and falls to 0 towards
-    edges of the crop beyond which the photo goes on.
+    It is 1 where one of the regions is before or after and within `MARGIN` around, falls to 0 within `FEATHER` beyond,
+    and falls to 0 towards edges of the crop beyond which the photo goes on.
 
     Args:
         first, second: class indices before and after, [S, S].
@@ -92,12 +91,24 @@ def feathered_union(
     width = FEATHER * canvas.resolution
     if not union.any():
         return torch.zeros(union.shape)
-    around = 1 - ndimage.distance_transform_edt(~union) / width
+    around = _within(union, MARGIN * canvas.resolution, width)
     beyond = _goes_on(canvas)
-    inwards = np.ones(union.shape)
-    if beyond.any():
-        inwards = (ndimage.distance_transform_edt(~beyond)[1:-1, 1:-1] - 1) / width
-    share = np.clip(np.minimum(around, inwards), 0, 1)
+    if not beyond.any():
+        return around
+    inwards = (ndimage.distance_transform_edt(~beyond)[1:-1, 1:-1] - 1) / width
+    return torch.minimum(around, _smooth(inwards))
+
+
+def _within(area: np.ndarray, margin: float, width: float) -> torch.Tensor:
+    """1 up to a margin around an area, and from there smoothly to 0 within a width: float32 [S, S]."""
+    if not area.any():
+        return torch.zeros(area.shape)
+    return _smooth(1 - (ndimage.distance_transform_edt(~area) - margin) / width)
+
+
+def _smooth(share: np.ndarray) -> torch.Tensor:
+    """3s² - 2s³ of a share that is clipped to [0, 1], as float32."""
+    share = np.clip(share, 0, 1)
     return torch.from_numpy((share * share * (3 - 2 * share)).astype(np.float32))
 
 

@@ -14,6 +14,10 @@ from semantic.masks import mask_areas
 MAPPED_SAMPLES = 10_000
 RIDGE = 0.02
 """Share of the mean variance that is added to every variance before a covariance is inverted."""
+VARIANTS = 4
+"""Codes of a region that each image is rendered with."""
+WITHIN = (1 - 1 / VARIANTS) ** 0.5
+"""Standard deviation of codes less their image's mean, when that of the codes is 1."""
 FEWEST = 50
 """Samples in which a score must be measurable."""
 Progress = Callable[[int], object]
@@ -85,32 +89,35 @@ def principal(G: torch.nn.Module, region: int, part: str, count: int) -> list[Di
     ]
 
 
-def boundary(
+def boundaries(
     G: torch.nn.Module,
     region: int,
     part: str,
-    score: Score,
+    scores: Sequence[Score],
     count: int,
     batch: int = 8,
     progress: Progress | None = None,
-) -> Direction:
-    """The direction in a region's codes along which a score rises (after Shen et al. 2020), other regions' areas held.
+) -> list[Direction]:
+    """Directions in a region's codes along which scores rise (after Shen et al. 2020), other regions' areas held.
 
-    Samples get codes of their own in this part of the region, independent of all others. See `score_direction` for
-    the direction.
+    Each image is rendered with `VARIANTS` codes of its own for this part of the region, and compared with itself: what
+    the rest of the image does to a score drops out. See `score_direction` for the direction.
 
     Args:
+        scores: one direction each, from the same samples.
         count: samples to render.
         batch: samples at a time.
         progress: called with the number of samples done.
 
     Raises:
-        UserError: the score cannot be measured, or does not vary.
+        UserError: a score cannot be measured, or does not vary.
     """
     roles = roles_of(part)
-    drawn = sample_codes(G, count, seed=2, sets=1 + len(roles))
-    rest, own = drawn[0], drawn[1:]
-    measured, areas = [], []
+    images = -(-count // VARIANTS)
+    count = images * VARIANTS
+    rest = sample_codes(G, images, seed=2)[0].repeat_interleave(VARIANTS, dim=0)
+    own = sample_codes(G, count, seed=3, sets=len(roles))
+    measured, areas = [[] for _ in scores], []
     for start in range(0, count, batch):
         rows = slice(start, start + batch)
         ws = rest[rows, None].expand(-1, G.num_ws, -1)
@@ -119,26 +126,53 @@ def boundary(
         for role, codes in zip(roles, own[:, rows], strict=True):
             ws[:, slots[role]] = codes[:, None]
         out = G.synthesis(ws, noise_mode="const", return_mask=True)
-        measured.append(_checked(score(out.image, out.mask, region), score, len(ws)))
-        areas.append(mask_areas(out.mask))
+        for score, found in zip(scores, measured, strict=True):
+            found.append(_checked(score(out.image, out.mask, region), score, len(ws)).double().cpu())
+        areas.append(mask_areas(out.mask).double().cpu())
         if progress is not None:
             progress(len(ws))
-    values, areas = torch.cat(measured).double().cpu(), torch.cat(areas).double().cpu()
+    codes = torch.cat([drawn.cpu().double() for drawn in own], dim=1)
+    others = [k for k in range(len(G.regions)) if k not in (0, region)]
+    return [
+        _boundary(G, region, part, score, torch.cat(found), codes, torch.cat(areas)[:, others])
+        for score, found in zip(scores, measured, strict=True)
+    ]
+
+
+def _boundary(
+    G: torch.nn.Module,
+    region: int,
+    part: str,
+    score: Score,
+    values: torch.Tensor,
+    codes: torch.Tensor,
+    held: torch.Tensor,
+) -> Direction:
+    """The direction of one score, from its values [N], the codes [N, roles · D] and others' areas [N, K - 2]."""
+    name, total = G.regions.names[region], len(values)
     there = values.isfinite()
-    name = G.regions.names[region]
     if there.sum() < FEWEST:
-        raise UserError(f"{score.name} of {name} can be measured in {int(there.sum())} of {count} samples only.")
-    values = _unwrapped(values[there]) if score.circular else values[there]
+        raise UserError(f"{score.name} of {name} can be measured in {int(there.sum())} of {total} samples only.")
+    if score.circular:
+        values = _unwrapped(values)
+    image = (torch.arange(total) // VARIANTS)[there]
+    values, codes, held = (_within(table[there], image) for table in (values[:, None], codes, held))
     if values.std() < 1e-9:
-        raise UserError(f"{score.name} of {name} is the same in all {count} samples: there is nothing to find.")
-    held = [k for k in range(len(G.regions)) if k not in (0, region)]
-    codes = torch.cat([drawn.cpu().double()[there] for drawn in own], dim=1)
-    step, slope = score_direction(codes, values, areas[there][:, held])
-    moves = dict(zip(roles, step.split(G.w_dim), strict=True))
-    told = f"{score.name} {slope:+.3g} {score.unit}".strip() + f" a step, {len(values)} samples"
+        raise UserError(f"{score.name} of {name} is the same in all {total} samples: there is nothing to find.")
+    step, slope = score_direction(codes, values[:, 0], held)
+    step, slope = step / WITHIN, slope / WITHIN
+    moves = dict(zip(roles_of(part), step.split(G.w_dim), strict=True))
     zero = torch.zeros(G.w_dim, dtype=torch.float64)
     stacked = torch.stack([moves.get(role, zero) for role in ROLES]).float()
+    told = f"{score.name} {slope:+.3g} {score.unit}".strip() + f" a step, {len(values)} samples"
     return Direction(_name(name, part, score.name, score.part), "boundary", name, part, told, stacked)
+
+
+def _within(table: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Rows [N, M] less the mean of the rows of their image [N]."""
+    groups = int(image.max()) + 1
+    sums = table.new_zeros(groups, table.shape[1]).index_add(0, image, table)
+    return table - (sums / torch.bincount(image, minlength=groups).clamp(min=1)[:, None])[image]
 
 
 def score_direction(codes: torch.Tensor, values: torch.Tensor, held: torch.Tensor) -> tuple[torch.Tensor, float]:
@@ -181,7 +215,7 @@ def _covariance(codes: torch.Tensor) -> torch.Tensor:
 def _unwrapped(degrees: torch.Tensor) -> torch.Tensor:
     """Angles as numbers around their circular mean, in degrees."""
     angles = torch.deg2rad(degrees)
-    middle = torch.atan2(angles.sin().mean(), angles.cos().mean())
+    middle = torch.atan2(angles.sin().nanmean(), angles.cos().nanmean())
     return torch.rad2deg(torch.remainder(angles - middle + torch.pi, 2 * torch.pi) - torch.pi)
 
 

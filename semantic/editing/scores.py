@@ -93,7 +93,8 @@ def _along(mask: torch.Tensor, region: int, axis: int) -> tuple[torch.Tensor, to
     inside, share = shares(mask, region)
     side = mask.shape[axis + 1]
     places = (torch.arange(side, device=mask.device) + 0.5) / side - 0.5
-    profile = inside.sum(dim=3 - axis)
+    weight = mask[:, region].float().clamp(0, 1) + 1e-3 * inside  # finer than whole pixels
+    profile = weight.sum(dim=3 - axis)
     profile = profile / profile.sum(dim=1, keepdim=True)
     center = (profile * places).sum(dim=1)
     variance = (profile * (places - center[:, None]).square()).sum(dim=1)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from semantic.editing.blend import FEATHER, Render, blend, canvas_placement, fill_by_label
+from semantic.editing.blend import FEATHER, MARGIN, Render, blend, canvas_placement, fill_by_label
 from semantic.placement import Placement
 
 R = 32
+REACH = R * (MARGIN + FEATHER)
 
 
 def placed(size, scale, angle=0.0, corner=(20.0, 10.0)):
@@ -42,7 +43,7 @@ def far_from_disc(placement, radius) -> np.ndarray:
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     center = np.array(placement.matrix) @ [R / 2, R / 2, 1]
     distance = np.hypot(x - center[0], y - center[1]) / math.hypot(a, b)
-    return distance > radius + R * FEATHER + 1.5
+    return distance > radius + REACH + 1.5
 
 
 @pytest.mark.parametrize(("scale", "angle"), [(3.0, 0), (5.2, 30), (0.6, -10), (1.0, 0)])
@@ -98,12 +99,12 @@ def test_where_a_region_leaves_the_photo_gets_what_is_around_it():
     """The network paints the background it uncovers in another grey; pixels around tell the difference."""
     size, placement = (160, 160), placed((160, 160), 5.0, corner=(0.0, 0.0))
     photo = np.full([160, 160, 3], 180, np.uint8)
-    disc = ~far_from_disc(placement, 8 - R * FEATHER - 1.5)
+    disc = ~far_from_disc(placement, 8 - REACH - 1.5)
     photo[disc] = (200, 60, 60)
     assert photo.shape[:2] == size[::-1]
     found = blend(photo, placement, render(GREY, RED, radius=8), render(GREY, RED, radius=4), [1]).astype(int)
-    uncovered = disc & far_from_disc(placement, 5 - R * FEATHER - 1.5)
-    ring = found[uncovered & ~far_from_disc(placement, 7 - R * FEATHER - 1.5)]
+    uncovered = disc & far_from_disc(placement, 5 - REACH - 1.5)
+    ring = found[uncovered & ~far_from_disc(placement, 7 - REACH - 1.5)]
     assert np.abs(ring - 180).max() < 12
 
 

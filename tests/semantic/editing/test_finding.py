@@ -101,7 +101,7 @@ def test_a_boundary_finds_what_a_score_depends_on(monkeypatch):
 
     monkeypatch.setattr(G.synthesis, "forward", synthesis)
     done = []
-    found = finding.boundary(G, HAIR, "texture", find_score("brightness"), 600, batch=50, progress=done.append)
+    (found,) = finding.boundaries(G, HAIR, "texture", [find_score("brightness")], 600, batch=50, progress=done.append)
     assert sum(done) == 600
     assert (found.name, found.method, found.region, found.part) == ("hair/brightness", "boundary", "hair", "texture")
     assert not found.codes[:2].any()
@@ -109,11 +109,11 @@ def test_a_boundary_finds_what_a_score_depends_on(monkeypatch):
     assert parallel(found.codes[2], np.cov(codes.T)[3]) > 0.97
     assert found.codes[2][3] > 0
     with pytest.raises(UserError, match="the same in all"):
-        finding.boundary(G, HAIR, "shape", find_score("area"), 60)
+        finding.boundaries(G, HAIR, "shape", [find_score("area")], 60)
     with pytest.raises(UserError, match="in 0 of 60 samples only"):
-        finding.boundary(G, 1, "shape", find_score("height"), 60)
+        finding.boundaries(G, 1, "shape", [find_score("height")], 60)
     with pytest.raises(UserError, match="must return a tensor"):
-        finding.boundary(G, 1, "shape", Score("odd", lambda image, mask, region: 3, "shape"), 60)
+        finding.boundaries(G, 1, "shape", [Score("odd", lambda image, mask, region: 3, "shape")], 60)
 
 
 def test_angles_are_measured_around_their_mean():
