@@ -107,7 +107,7 @@ def format_time(seconds: float) -> str:
 
 
 def get_obj_by_name(name: str) -> Any:
-    """Import the object behind a dotted name, such as ``'semantic.generator.Generator'``.
+    """Import the object behind a dotted name, such as ``'training.networks.Generator'``.
 
     Raises:
         UserError: no module or attribute of that name exists.
