@@ -12,9 +12,11 @@ EPILOG = """
 \b
 SOURCES
   a folder or zip of images       png, jpg, webp, bmp, in any sub-folders
-  ... with --masks                a folder or zip of masks with the same base names
+  ... with --masks                a folder or zip of masks with the same base names, as in
+                                  Pascal VOC and Cityscapes; a COCO JSON; LabelMe's JSON files
   an archive made by this tool    to resize it or to merge its classes
   raw CelebAMask-HQ               the folder or zip that holds CelebA-HQ-img
+  CIFAR-10, MNIST                 cifar-10-python.tar.gz, train-images-idx3-ubyte.gz
   SemanticStyleGAN's LMDB         needs: pip install 'semantic-stylegan[lmdb]'
   procedural                      drawn faces with exact masks, nothing to download
 
@@ -40,6 +42,13 @@ EXAMPLES
 \b
   Images only, for StyleGAN2 or for adaptation:
     python dataset_tool.py --source=paintings --transform=center-crop --width=256 --height=256 --dest=paintings.zip
+
+\b
+  Photos with polygons, drawn in LabelMe beside them or exported as COCO:
+    python dataset_tool.py --source=photos --masks=photos --transform=center-crop --width=256 --height=256
+      --dest=mine.zip
+    python dataset_tool.py --source=photos --masks=annotations.json --transform=center-crop --width=256 --height=256
+      --dest=mine.zip
 
 \b
   A smaller copy of an archive:
@@ -70,7 +79,12 @@ EXAMPLES
     "--width", type=click.IntRange(min=1), metavar="PIXELS", help="Width to make [as it is; procedural: 128]."
 )
 @click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="Height to make [as --width].")
-@click.option("--masks", metavar="PATH", help="Folder or zip of masks, matched with the images by base name.")
+@click.option(
+    "--masks",
+    metavar="PATH",
+    help="Folder or zip of masks, matched with the images by base name; a COCO JSON file; a folder of LabelMe files.",
+)
+@click.option("--images-only", is_flag=True, help="Leave masks out, for other tools, which would count them as images.")
 @click.option("--palette", metavar="JSON", help='Colours of the classes: {"background": [r, g, b], ...}, in order.')
 @click.option("--mask-map", metavar="JSON", help='Merge classes: {"classes": {region: [names or indices], ...}}.')
 @click.option(
@@ -83,7 +97,20 @@ EXAMPLES
     "--workers", type=click.IntRange(min=0), default=None, metavar="N", help="Processes to work in [one a core]."
 )
 def main(
-    source, dest, max_images, resize_filter, transform, width, height, masks, palette, mask_map, split, seed, workers
+    source,
+    dest,
+    max_images,
+    resize_filter,
+    transform,
+    width,
+    height,
+    masks,
+    images_only,
+    palette,
+    mask_map,
+    split,
+    seed,
+    workers,
 ):
     """Make a dataset archive of images, with or without masks, from what you have.
 
@@ -94,10 +121,11 @@ def main(
         width = max(width or 0, height or 0) or PROCEDURAL_SIDE
     geometry = Geometry(width, height, transform, resize_filter)
     check_dest(dest)
-    opened = open_source(source, masks, palette, mask_map, split, seed, max_images, width)
+    opened = open_source(source, masks, palette, mask_map, split, seed, max_images, width, images_only)
     summary = convert(opened, dest, geometry, default_workers() if workers is None else workers)
-    for note in opened.notes:
-        click.echo(note)
+    for note in (*opened.notes, summary.regions and summary.regions.mirror_note()):
+        if note:
+            click.echo(note)
     click.echo(f"Wrote {dest}: {summary}.")
 
 

@@ -46,7 +46,10 @@ def image_indices(image: PIL.Image.Image, data: bytes, where: str) -> np.ndarray
         pixels = np.array(image)
         if pixels.min() >= 0 and pixels.max() <= NO_CLASS:
             return pixels.astype(np.uint8)
-        raise DataError(f"{where} holds the value {pixels.max()}, but class indices are 0 to {NO_CLASS - 1}.")
+        raise DataError(
+            f"{where} holds the value {pixels.max()}, but class indices are 0 to {NO_CLASS - 1}: for grey values "
+            f'give dataset_tool.py --palette with {{"background": [0, 0, 0], "object": [255, 255, 255]}}.'
+        )
     raise DataError(
         f"{where} is not a single-channel image of class indices but {image.mode}: convert colour-coded masks with "
         f"dataset_tool.py --palette."

@@ -8,6 +8,8 @@ import PIL.Image
 from click.testing import CliRunner
 
 import dataset_tool
+from semantic.regions import CELEBAMASK
+from semantic.sources.celebamask import PARTS
 
 
 def run(*arguments, workers=1, **options):
@@ -60,3 +62,21 @@ def pairs(folder, count=3, **options):
         save(folder / "images" / f"{i}.png", images[i])
         save(folder / "masks" / f"{i}.png", masks[i])
     return images, masks
+
+
+def celebamask(folder, numbers=(0, 2, 27999, 28000)):
+    """A small data set in the raw layout; gives the masks that it means."""
+    expected = {}
+    for i in numbers:
+        save(folder / "CelebA-HQ-img" / f"{i}.jpg", picture(32, seed=i))
+        expected[i] = np.zeros([16, 16], np.uint8)
+        for order, (part, region) in enumerate(PARTS.items()):
+            if (order + i) % 5 == 0:
+                continue
+            plane = np.random.default_rng([i, order]).random([16, 16]) < 0.15
+            save(
+                folder / "CelebAMask-HQ-mask-anno" / str(i // 2000) / f"{i:05d}_{part}.png",
+                plane.astype(np.uint8) * 255,
+            )
+            expected[i][plane] = CELEBAMASK.index(region)
+    return expected

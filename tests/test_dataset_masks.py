@@ -14,7 +14,7 @@ from semantic.sources.celebamask import PARTS
 from semantic.sources.geometry import resize_mask
 from semantic.sources.palette import Palette
 from tests.helpers import shared_file
-from tests.sources import make, mask, pairs, picture, refuse, save
+from tests.sources import celebamask, make, mask, pairs, picture, refuse, save
 
 
 @pytest.mark.parametrize(("old", "new"), [((12, 16), (4, 4)), ((10, 10), (4, 4)), ((30, 20), (7, 5))])
@@ -197,24 +197,6 @@ def test_the_map_of_the_shared_fashion_photos_works(tmp_path):
     )
     groups = json.loads((folder / "groups.json").read_text())
     assert MaskedImageDataset(tmp_path / "a.zip").regions.names == list(groups["classes"])
-
-
-def celebamask(folder, numbers=(0, 2, 27999, 28000)):
-    """A small data set in the raw layout; gives the masks that it means."""
-    expected = {}
-    for i in numbers:
-        save(folder / "CelebA-HQ-img" / f"{i}.jpg", picture(32, seed=i))
-        expected[i] = np.zeros([16, 16], np.uint8)
-        for order, (part, region) in enumerate(PARTS.items()):
-            if (order + i) % 5 == 0:
-                continue
-            plane = np.random.default_rng([i, order]).random([16, 16]) < 0.15
-            save(
-                folder / "CelebAMask-HQ-mask-anno" / str(i // 2000) / f"{i:05d}_{part}.png",
-                plane.astype(np.uint8) * 255,
-            )
-            expected[i][plane] = CELEBAMASK.index(region)
-    return expected
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -238,8 +238,8 @@ def _chunk(kind: bytes, body: list[bytes]) -> list[bytes]:
     return [struct.pack(">I", sum(map(len, body))), kind, *body, struct.pack(">I", checksum)]
 
 
-def decode_image(data: bytes, where: str) -> PIL.Image.Image:
-    """Decode one image file; `where` names it in messages.
+def decode_image(data: bytes, where: str, header: bool = False) -> PIL.Image.Image:
+    """Decode one image file, or its header alone; `where` names it in messages.
 
     Raises:
         DataError: it is no image, it is damaged or broken off, or it declares more than MAX_IMAGE_PIXELS.
@@ -247,7 +247,8 @@ def decode_image(data: bytes, where: str) -> PIL.Image.Image:
     try:
         image = PIL.Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "BMP"))
         if image.width * image.height <= MAX_IMAGE_PIXELS:
-            image.load()
+            if not header:
+                image.load()
             return image
     except Exception as error:  # decoders raise almost anything on damaged files
         reason = "it is not a PNG, JPEG, WebP or BMP image" if isinstance(error, PIL.UnidentifiedImageError) else error

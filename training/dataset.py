@@ -176,6 +176,7 @@ class ImageFolderDataset(Dataset):
     Args:
         path: zip or folder, as dataset_tool.py makes them, or the address of a zip.
         resolution: side that the images must have; None takes what is there.
+        num_channels: 3 gives grey images three equal channels; None gives what is there.
         use_labels, max_size, xflip, random_seed: see `Dataset`.
 
     Raises:
@@ -190,6 +191,7 @@ class ImageFolderDataset(Dataset):
         max_size: int | None = None,
         xflip: bool = False,
         random_seed: int = 0,
+        num_channels: int | None = None,
     ):
         self._path = os.fspath(path)
         self._archive = Archive(path)
@@ -204,7 +206,8 @@ class ImageFolderDataset(Dataset):
                 f"dataset_tool.py, or rename the folder if it holds images."
             )
         first = self._read_pixels(0)
-        shape = [len(self._image_names), 1 if first.ndim == 2 else 3, *first.shape[:2]]
+        channels = num_channels or (1 if first.ndim == 2 else 3)
+        shape = [len(self._image_names), channels, *first.shape[:2]]
         super().__init__(
             name=os.path.splitext(os.path.basename(os.path.normpath(self._path)))[0],
             raw_shape=shape,

@@ -36,12 +36,15 @@ def read_labels(archive: Archive, names: Sequence[str]) -> list[Any] | None:
         DataError: the labels have another form or stand under another key; an image has none, or has two.
     """
     files = [METADATA] if METADATA in archive else [n for n in archive.names if n.endswith("/" + METADATA)]
+    known = frozenset(names)
     table: dict[str, Any] = {}
     for file in files:
         metadata = archive.read_json(file)
         if not isinstance(metadata, Mapping):
             raise DataError(f"{archive.where(file)} must be an object with an entry 'labels': write {EXPECTED}.")
-        table |= _table(metadata, file.removesuffix(METADATA), archive.where(file))
+        folder = file.removesuffix(METADATA)
+        for name, label in _table(metadata, archive.where(file)).items():
+            table[folder + name if folder + name in known else name] = label
     if not table:
         return None
     missing = next((name for name in names if name not in table), None)
@@ -52,8 +55,8 @@ def read_labels(archive: Archive, names: Sequence[str]) -> list[Any] | None:
     return [table[name] for name in names]
 
 
-def _table(metadata: Mapping[str, Any], folder: str, where: str) -> dict[str, Any]:
-    """Labels by image; the names of images follow from those in the file and from its folder."""
+def _table(metadata: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Labels by the names that a file gives."""
     entries = metadata.get("labels")
     if entries is None:
         wrong = next((key for key in metadata if str(key).lower().rstrip("s") == "label" and key != "labels"), None)
@@ -63,9 +66,10 @@ def _table(metadata: Mapping[str, Any], folder: str, where: str) -> dict[str, An
     table: dict[str, Any] = {}
     try:
         for name, label in entries.items() if isinstance(entries, Mapping) else entries:
-            name = folder + str(name).replace("\\", "/").removeprefix("./")
-            if table.setdefault(name, label) != label:
+            name = str(name).replace("\\", "/").removeprefix("./")
+            if name in table and table[name] != label:
                 raise DataError(f"{where} gives {name} two labels, {table[name]} and {label}: leave one.")
+            table[name] = label
     except (TypeError, ValueError) as error:
         raise DataError(f"The labels in {where} must be a list of [image name, label]: write {EXPECTED}.") from error
     return table

@@ -1,34 +1,36 @@
 """What every source gives: images with masks, by number."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 
 from semantic.regions import Regions
 from semantic.sources.coding import numbered_regions
-from training.archive import decode_image
-
-ORIENTATION = 0x0112  # the EXIF tag
 
 
 @dataclass
 class Sample:
-    """One image, upright and RGB, and its mask.
+    """One image, upright, and its mask.
 
     Attributes:
-        image: the picture.
+        image: the picture, mode RGB or L.
         jpeg: the file it came from, where that is a JPEG which may be kept as it is.
         mask: region indices, uint8 [H, W], not always of the image's size; None for images alone.
         where: the image file, for messages.
+        orientation: the EXIF number by which the image was turned.
+        changes: what was changed in the files, see `semantic.sources.images`.
     """
 
     image: PIL.Image.Image
     jpeg: bytes | None
     mask: np.ndarray | None
     where: str
+    orientation: int = 1
+    changes: tuple[str, ...] = field(default=())
 
 
 class Source:
@@ -37,13 +39,17 @@ class Source:
     Attributes:
         labels: one label an image, as in dataset.json; None without.
         regions: what the masks' indices mean; None for images alone, or if it has to follow from the masks.
+        grey: whether images are to have one channel, because all of them are grey.
+        left_out: how many files are not taken, by kind.
         notes: what the user should know about what was found, a sentence each.
     """
 
     labels: list[Any] | None = None
     regions: Regions | None = None
+    grey: bool = False
 
     def __init__(self):
+        self.left_out: Counter[str] = Counter()
         self.notes: list[str] = []
 
     def __len__(self) -> int:
@@ -57,18 +63,10 @@ class Source:
         """
         raise NotImplementedError
 
-    def regions_up_to(self, largest: int) -> Regions:
-        """The regions of masks whose largest index is `largest`, once all are read."""
-        return self.regions if self.regions is not None else numbered_regions(largest)
+    def regions_of(self, used: Sequence[int]) -> Regions:
+        """The regions of masks that hold the indices `used`, in order, once all are read.
 
-
-def read_image(data: bytes, where: str) -> tuple[PIL.Image.Image, bytes | None]:
-    """An image file as an upright RGB picture, and the file itself if it is a JPEG that needs neither change."""
-    image = decode_image(data, where)
-    turned = image.getexif().get(ORIENTATION, 1) != 1
-    keep = data if image.format == "JPEG" and image.mode == "RGB" and not turned else None
-    if turned:
-        image = PIL.ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or image.mode == "I":
-        image = PIL.Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    return (image if image.mode == "RGB" else image.convert("RGB")), keep
+        Raises:
+            DataError: nothing names them, and they can hardly be class indices.
+        """
+        return self.regions if self.regions is not None else numbered_regions(used)

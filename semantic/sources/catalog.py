@@ -1,5 +1,7 @@
 """Which kind of source a path is, and which part of it to take."""
 
+import dataclasses
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +14,7 @@ from semantic.sources.celebamask import CelebAMaskSource, is_celebamask
 from semantic.sources.coding import make_coding
 from semantic.sources.files import open_files
 from semantic.sources.published_lmdb import LmdbSource, is_lmdb
+from semantic.sources.small_sets import has_split, open_small_set
 from training.archive import Archive, local_path
 
 PROCEDURAL = "procedural"
@@ -50,6 +53,21 @@ class ProceduralSource(Source):
         return Sample(PIL.Image.fromarray(image), None, self._coding.merge(mask, where), where)
 
 
+class ImagesOnly(Source):
+    """The images of another source, without masks."""
+
+    def __init__(self, source: Source):
+        super().__init__()
+        self._source = source
+        self.labels, self.grey, self.left_out = source.labels, source.grey, source.left_out
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, index: int) -> Sample:
+        return dataclasses.replace(self._source.read(index), mask=None)
+
+
 class Subset(Source):
     """Some samples of another source."""
 
@@ -58,6 +76,7 @@ class Subset(Source):
         self._source, self._indices = source, [int(i) for i in indices]
         self.labels = None if source.labels is None else [source.labels[i] for i in self._indices]
         self.regions, self.notes = source.regions, source.notes
+        self.grey, self.left_out = source.grey, source.left_out
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -65,8 +84,8 @@ class Subset(Source):
     def read(self, index: int) -> Sample:
         return self._source.read(self._indices[index])
 
-    def regions_up_to(self, largest: int) -> Regions:
-        return self._source.regions_up_to(largest)
+    def regions_of(self, used: Sequence[int]) -> Regions:
+        return self._source.regions_of(used)
 
 
 def open_source(
@@ -78,6 +97,7 @@ def open_source(
     seed: int = 0,
     max_images: int | None = None,
     resolution: int | None = None,
+    images_only: bool = False,
 ) -> Source:
     """Open whatever `path` is: 'procedural', raw CelebAMask-HQ, an LMDB, or images in a folder or zip.
 
@@ -90,28 +110,41 @@ def open_source(
         seed: of the split and of the procedural source.
         max_images: take the first so many.
         resolution: side of procedural portraits.
+        images_only: leave masks out.
 
     Raises:
         UserError: the source cannot be used, or an option does not go with it.
     """
     if max_images is not None and max_images < 1:
         raise UserError(f"--max-images must be at least 1, but is {max_images}.")
+    given = next((name for name, value in _masked(masks, palette, mask_map).items() if value is not None), None)
+    if images_only and given:
+        raise UserError(f"--images-only leaves out masks: it does not go with --{given}.")
     if path == PROCEDURAL:
         _refuse("the procedural source", masks=masks, palette=palette)
         start = PROCEDURAL_TEST_START if split == "test" else 0
-        return ProceduralSource(resolution or PROCEDURAL_SIDE, max_images or PROCEDURAL_COUNT, seed, start, mask_map)
+        faces = ProceduralSource(resolution or PROCEDURAL_SIDE, max_images or PROCEDURAL_COUNT, seed, start, mask_map)
+        return ImagesOnly(faces) if images_only else faces
     local = local_path(path)
     own_split = False
-    if is_lmdb(local):
+    source: Source
+    small = open_small_set(local, split) if os.path.isfile(local) else None
+    if small is not None:
+        if any(_masked(masks, palette, mask_map).values()):
+            raise UserError(f"{path} holds images alone: leave --masks, --palette and --mask-map out.")
+        source, own_split = small, has_split(local)
+    elif is_lmdb(local):
         _refuse("an LMDB", masks=masks)
-        source: Source = LmdbSource(local, palette, mask_map)
+        source = LmdbSource(local, palette, mask_map)
     else:
         archive = Archive(local)
         if masks is None and is_celebamask(archive):
             _refuse("raw CelebAMask-HQ", palette=palette)
             source, own_split = CelebAMaskSource(archive, split, mask_map), True
         else:
-            source = open_files(archive, masks, palette, mask_map)
+            source = open_files(archive, masks, palette, mask_map, images_only)
+    if images_only:
+        source = ImagesOnly(source)
     indices = np.arange(len(source))
     if split is not None and not own_split:
         order = np.random.default_rng(seed).permutation(len(source))
@@ -121,6 +154,11 @@ def open_source(
     if not len(indices):
         raise UserError(f"There is no image to take from {path}: check --source and --split.")
     return source if len(indices) == len(source) else Subset(source, indices)
+
+
+def _masked(masks: str | None, palette: str | None, mask_map: str | None) -> dict[str, str | None]:
+    """The options about masks, as users write them."""
+    return {"masks": masks, "palette": palette, "mask-map": mask_map}
 
 
 def _refuse(kind: str, **options: str | None) -> None:

@@ -8,8 +8,9 @@ import PIL.Image
 
 from dnnlib import UserError
 from semantic.regions import CELEBAMASK, Regions
-from semantic.sources.base import Sample, Source, read_image
+from semantic.sources.base import Sample, Source
 from semantic.sources.coding import MaskCoding, make_coding, read_json
+from semantic.sources.images import read_image
 from semantic.sources.mask_map import class_groups
 from training.archive import Archive, DataError, decode_image
 
@@ -21,20 +22,54 @@ PARTS = {
 }  # fmt: skip
 """The region of each part, in the order of painting: later parts cover earlier ones."""
 
-_IMAGE = re.compile(r"(?:^|/)CelebA-HQ-img/(\d+)\.(?:jpg|png)$")
-_PART = re.compile(r"(?:^|/)CelebAMask-HQ-mask-anno/\d+/(\d+)_(\w+)\.png$")
+IMAGES = "CelebA-HQ-img"
+_IMAGE = re.compile(r"(?:^|/)(\d+)\.(?:jpg|png)$")
+_PART = re.compile(rf"(?:^|/)(\d+)_({'|'.join(PARTS)})\.png$")
 
 
 def is_celebamask(archive: Archive) -> bool:
-    """True for the raw layout, folder or zip, whatever folder it lies in."""
-    return any(_IMAGE.search(name) for name in archive.names) and any(_PART.search(name) for name in archive.names)
+    """True if most images of a folder or zip are named as the masks of CelebAMask-HQ's parts, wherever they lie.
+
+    Raises:
+        DataError: the parts are there, but not the images.
+    """
+    parts = sum(_PART.search(name) is not None for name in archive.names)
+    others = len(archive.images()) - parts
+    if not parts or parts < others:
+        return False
+    if not others:
+        raise DataError(
+            f"{archive.path} holds the masks of CelebAMask-HQ, but no images: name the folder that holds {IMAGES}, too."
+        )
+    return True
+
+
+def _find_images(archive: Archive) -> dict[int, str]:
+    """The images by number: those of the folder of that name, or else of the only folder that holds most.
+
+    Raises:
+        DataError: several folders may be meant, or none.
+    """
+    folders: dict[str, dict[int, str]] = {}
+    for name in archive.names:
+        found = _IMAGE.search(name)
+        if found:
+            folders.setdefault(name[: found.start()], {})[int(found[1])] = name
+    named = {folder: images for folder, images in folders.items() if folder.rsplit("/", 1)[-1] == IMAGES}
+    largest = sorted((named or folders).items(), key=lambda item: -len(item[1]))
+    if not largest:
+        raise DataError(f"There is no image such as 0.jpg in {archive.path}, only masks of parts. Check --source.")
+    if len(largest) > 1 and len(largest[0][1]) == len(largest[1][1]):
+        both = " and ".join(folder or "the top folder" for folder, _ in largest[:2])
+        raise DataError(f"{both} in {archive.path} hold images by number: call the folder of the photos {IMAGES}.")
+    return largest[0][1]
 
 
 class CelebAMaskSource(Source):
     """The 30,000 faces with the masks of their parts painted into one.
 
     Args:
-        archive: folder or zip that holds ``CelebA-HQ-img`` and ``CelebAMask-HQ-mask-anno``.
+        archive: folder or zip with images such as 0.jpg and masks such as 00000_hair.png, in any folders.
         split: 'train' for the first 28,000, 'test' for the rest, None for all.
         mask_map: JSON file that merges classes, in place of the usual 13 regions. It names either these regions, or
             "background" and the parts as the files call them (``l_eye``, ``u_lip``, ...).
@@ -48,7 +83,7 @@ class CelebAMaskSource(Source):
         self._archive = archive
         self._coding, self._index = _coding(mask_map)
         self.regions = self._coding.regions
-        images = {int(found[1]): found.string for name in archive.names if (found := _IMAGE.search(name))}
+        images = _find_images(archive)
         chosen = sorted(i for i in images if split is None or (i < TRAIN_IMAGES) == (split == "train"))
         if not chosen:
             raise UserError(
@@ -63,8 +98,7 @@ class CelebAMaskSource(Source):
         bare = next((i for i in chosen if not any(part in PARTS for part in parts[i])), None)
         if bare is not None:
             raise DataError(
-                f"{archive.where(images[bare])} has no mask: {bare // 2000}/{bare:05d}_*.png in "
-                f"CelebAMask-HQ-mask-anno is missing. Unpack the data set again."
+                f"{archive.where(images[bare])} has no mask: {bare:05d}_*.png is missing. Unpack the data set again."
             )
         self._parts = [[(part, parts[i][part]) for part in PARTS if part in parts[i]] for i in chosen]
 
@@ -74,8 +108,9 @@ class CelebAMaskSource(Source):
     def read(self, index: int) -> Sample:
         name = self._images[index]
         where = self._archive.where(name)
-        image, jpeg = read_image(self._archive.read(name), where)
-        return Sample(image, jpeg, self._coding.merge(self._paint(self._parts[index]), where), where)
+        image, jpeg, orientation, changes = read_image(self._archive.read(name), where)
+        mask = self._coding.merge(self._paint(self._parts[index]), where)
+        return Sample(image, jpeg, mask, where, orientation, changes)
 
     def _paint(self, parts: Sequence[tuple[str, str]]) -> np.ndarray:
         mask = None

@@ -1,9 +1,11 @@
 """How the mask files of a source become region indices."""
 
+import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import PIL.Image
 
 from dnnlib import open_url
 from semantic.mask_files import NO_CLASS, image_indices
@@ -11,6 +13,15 @@ from semantic.regions import Regions
 from semantic.sources.mask_map import MaskMap
 from semantic.sources.palette import Palette, read_palette
 from training.archive import DataError, decode_image, parse_json
+
+UNLABELLED = "masks with unlabelled pixels (255), which became background"
+
+
+class Decoded(NamedTuple):
+    """Region indices of a mask, uint8 [H, W], and what the user should know was changed."""
+
+    indices: np.ndarray
+    changes: tuple[str, ...] = ()
 
 
 class MaskCoding:
@@ -21,23 +32,36 @@ class MaskCoding:
             values still count as indices, unless the palette itself is grey.
         mask_map: merges classes after decoding.
         regions: the classes of the files where the source knows them.
+        void: whether 255 stands for unlabelled pixels in any file; in palette files it always does.
 
     Attributes:
         regions: what the indices mean; None if nothing says so, see `numbered_regions`.
     """
 
-    def __init__(self, palette: Palette | None = None, mask_map: MaskMap | None = None, regions: Regions | None = None):
+    def __init__(
+        self,
+        palette: Palette | None = None,
+        mask_map: MaskMap | None = None,
+        regions: Regions | None = None,
+        void: bool = False,
+    ):
         self._palette = palette
+        self._void = void
         self._mask_map = mask_map
         self.regions = mask_map.regions if mask_map else palette.regions if palette else regions
 
-    def decode(self, data: bytes, where: str) -> np.ndarray:
-        """Region indices, uint8 [H, W].
+    def decode(self, data: bytes, where: str) -> "Decoded":
+        """Region indices of a mask file, and what was changed in it.
 
         Raises:
             DataError: the file is damaged, has colours and there is no palette, or has classes that are in no region.
         """
-        return self.merge(self._classes(data, where), where)
+        image = decode_image(data, where)
+        indices = self._classes(image, data, where)
+        unlabelled = indices == NO_CLASS
+        if not (unlabelled.any() and (image.mode == "P" or self._void)) or self._names_void():
+            return Decoded(self.merge(indices, where))
+        return Decoded(self.merge(np.where(unlabelled, np.uint8(0), indices), where), (UNLABELLED,))
 
     def merge(self, indices: np.ndarray, where: str) -> np.ndarray:
         """Regions of class indices that need no decoding."""
@@ -57,25 +81,43 @@ class MaskCoding:
             )
         return indices
 
-    def _classes(self, data: bytes, where: str) -> np.ndarray:
-        image = decode_image(data, where)
-        if image.mode == "LA":
-            return np.array(image.getchannel(0))
+    def _names_void(self) -> bool:
+        return self._mask_map is not None and self._mask_map.knows(NO_CLASS)
+
+    def _classes(self, image: PIL.Image.Image, data: bytes, where: str) -> np.ndarray:
+        if image.mode in ("LA", "RGBA"):
+            return self._without_alpha(image, where)
+        if self._palette is not None and image.mode.startswith("I"):
+            image = _eight_bits(image)
         if self._palette is not None and (image.mode != "L" or self._palette.is_grey):
             image = image if image.mode == "RGB" else image.convert("RGB")
             return self._palette.indices(np.asarray(image), where)
         if image.format == "JPEG":
             raise DataError(f"{where} is a JPEG, which blurs class indices: save masks as PNG, or give --palette.")
-        if image.mode in ("RGB", "RGBA"):
-            first = np.array(image.getchannel(0))
-            if all((np.asarray(image.getchannel(i)) == first).all() for i in (1, 2)):
-                return first
-            raise DataError(f"{where} is colour-coded: say which colour is which class with --palette=JSON.")
+        if image.mode == "RGB":
+            return _single_channel(image, where)
         return image_indices(image, data, where)
+
+    def _without_alpha(self, image: PIL.Image.Image, where: str) -> np.ndarray:
+        """Classes of a mask with an alpha channel: transparent pixels are background."""
+        alpha = np.asarray(image.getchannel("A"))
+        colors = image.convert("RGB")
+        if self._palette is None:
+            return np.where(alpha < 128, np.uint8(0), _single_channel(colors, where))
+        flat = all(low == high for low, high in colors.getextrema())
+        if flat and alpha.min() < alpha.max() and len(self._palette.regions) == 2:
+            return (alpha >= 128).astype(np.uint8)  # the object is drawn in the alpha channel alone
+        ground = PIL.Image.new("RGB", image.size, tuple(self._palette.regions.colors[0]))
+        ground.paste(colors, mask=image.getchannel("A"))
+        return self._palette.indices(np.asarray(ground), where)
 
 
 def make_coding(
-    palette: str | None, mask_map: str | None, regions: Regions | None = None, names: Sequence[str] | None = None
+    palette: str | None,
+    mask_map: str | None,
+    regions: Regions | None = None,
+    names: Sequence[str] | None = None,
+    void: bool = False,
 ) -> MaskCoding:
     """The coding that options ask for.
 
@@ -84,6 +126,7 @@ def make_coding(
         mask_map: JSON file that merges classes, path or address.
         regions: the classes of the source where known.
         names: their names alone, where no more is known.
+        void: see `MaskCoding`.
 
     Raises:
         UserError: a file is missing or does not hold what it should.
@@ -94,10 +137,10 @@ def make_coding(
         regions, names = colors.regions, None
     if mask_map is not None:
         known = list(regions.names) if regions is not None else names
-        return MaskCoding(colors, MaskMap(read_json(mask_map), known, str(mask_map)))
+        return MaskCoding(colors, MaskMap(read_json(mask_map), known, str(mask_map)), void=void)
     if regions is None and names is not None:
         regions = Regions(names)
-    return MaskCoding(colors, None, regions)
+    return MaskCoding(colors, None, regions, void)
 
 
 def read_json(path: str) -> Any:
@@ -106,6 +149,35 @@ def read_json(path: str) -> Any:
         return parse_json(file.read(), str(path))
 
 
-def numbered_regions(largest: int) -> Regions:
-    """Regions named by number, where nothing names them: background, region1, ... up to the largest index."""
+def numbered_regions(used: Sequence[int]) -> Regions:
+    """Regions named by number, where nothing names them: background, region1, ... up to the largest index.
+
+    Args:
+        used: the indices that masks hold, in order.
+
+    Raises:
+        DataError: most indices up to the largest are missing, as in grey pictures of masks.
+    """
+    largest = max(used)
+    if largest > 2 and 2 * len(used) <= largest + 1:
+        shown = ", ".join(map(str, used[:8])) + ", ..." * (len(used) > 8)
+        groups = {("background" if i == 0 else f"region{i}"): [int(k)] for i, k in enumerate(used[:8])}
+        raise DataError(
+            f"The masks hold {shown} and nothing between: if these are grey values, give their classes with "
+            f"--palette; if they are class indices, give --mask-map with {json.dumps({'classes': groups})}."
+        )
     return Regions(["background", *(f"region{k}" for k in range(1, max(largest, 1) + 1))])
+
+
+def _single_channel(image: PIL.Image.Image, where: str) -> np.ndarray:
+    """Indices of an RGB mask whose three channels are equal."""
+    first = np.array(image.getchannel(0))
+    if all((np.asarray(image.getchannel(i)) == first).all() for i in (1, 2)):
+        return first
+    raise DataError(f"{where} is colour-coded: say which colour is which class with --palette=JSON.")
+
+
+def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
+    """A grey mask of 16 bits as one of 8; small values stay as they are."""
+    pixels = np.asarray(image).clip(0, 65535)
+    return PIL.Image.fromarray((pixels if pixels.max() <= NO_CLASS else pixels >> 8).astype(np.uint8))

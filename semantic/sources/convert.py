@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,11 +19,12 @@ from dnnlib import UserError
 from semantic.mask_files import class_areas, mask_name
 from semantic.regions import Regions
 from semantic.sources.base import Source
-from semantic.sources.geometry import Geometry
+from semantic.sources.geometry import Geometry, turn_with_image
 from training.archive import DataError, check_dest, create_archive, encode_png, image_name
 from training.layout import METADATA
 
 BATCH = 4  # samples a task; more would only delay the first result and Ctrl-C
+TURNED = "masks drawn on unturned photos, turned with these"
 MASK_COMPRESSION = 1  # masks shrink about thirtyfold, at no cost in reading
 T = TypeVar("T")
 
@@ -38,23 +39,31 @@ class Converted:
     mask: bytes | None
     areas: np.ndarray | None
     where: str
+    changes: tuple[str, ...]
 
 
 @dataclass
 class Summary:
-    """What an archive holds: number of images, their side, the regions, and each region's mean share of the area."""
+    """What an archive holds: number of images, their side, the regions, and each region's mean share of the area.
+
+    Attributes:
+        counts: how many files were changed or left out, by kind.
+    """
 
     count: int
     side: int
     regions: Regions | None
     shares: np.ndarray | None
+    counts: Mapping[str, int]
 
     def __str__(self) -> str:
         text = f"{self.count} images of {self.side}x{self.side}"
         if self.regions is None:
-            return text + " without masks"
-        shares = ", ".join(f"{n} {100 * s:.1f}%" for n, s in zip(self.regions.names, self.shares, strict=True))
-        return f"{text} with masks of {len(self.regions)} regions: {shares}"
+            text += " without masks"
+        else:
+            shares = ", ".join(f"{n} {100 * s:.1f}%" for n, s in zip(self.regions.names, self.shares, strict=True))
+            text += f" with masks of {len(self.regions)} regions: {shares}"
+        return "; ".join([text, *(f"{number} {what}" for what, number in sorted(self.counts.items()))])
 
 
 @dataclass
@@ -66,13 +75,16 @@ class Converter:
 
     def __call__(self, index: int) -> Converted:
         sample = self.source.read(index)
+        changes = sample.changes + (TURNED,) * turn_with_image(sample)
+        if not self.source.grey and sample.image.mode != "RGB":
+            sample.image, sample.jpeg = sample.image.convert("RGB"), None
         pixels, mask = self.geometry.apply(sample)
         side = sample.image.width if pixels is None else pixels.shape[0]
         image, suffix = (sample.jpeg, ".jpg") if pixels is None else (encode_png(pixels), ".png")
         if mask is None:
-            return Converted(image, suffix, side, None, None, sample.where)
+            return Converted(image, suffix, side, None, None, sample.where, changes)
         areas = class_areas(mask)
-        return Converted(image, suffix, side, encode_png(mask, MASK_COMPRESSION), areas, sample.where)
+        return Converted(image, suffix, side, encode_png(mask, MASK_COMPRESSION), areas, sample.where, changes)
 
 
 def convert(source: Source, dest: str | os.PathLike, geometry: Geometry, workers: int = 1) -> Summary:
@@ -90,6 +102,7 @@ def convert(source: Source, dest: str | os.PathLike, geometry: Geometry, workers
     check_dest(dest)
     names: list[str] = []
     areas = np.zeros(256, np.int64)
+    counts = collections.Counter(source.left_out)
     side = None
     try:
         with create_archive(dest) as add, contextlib.ExitStack() as stack:
@@ -108,7 +121,8 @@ def convert(source: Source, dest: str | os.PathLike, geometry: Geometry, workers
                     add(mask_name(name), item.mask)
                     areas += item.areas
                 names.append(name)
-            regions = source.regions_up_to(int(np.flatnonzero(areas).max())) if areas.any() else None
+                counts.update(item.changes)
+            regions = source.regions_of(np.flatnonzero(areas).tolist()) if areas.any() else None
             labels = None if source.labels is None else [list(pair) for pair in zip(names, source.labels, strict=True)]
             metadata = {"labels": labels} if regions is None else {"labels": labels, "regions": regions.to_dict()}
             add(METADATA, json.dumps(metadata, indent=1).encode())
@@ -116,7 +130,8 @@ def convert(source: Source, dest: str | os.PathLike, geometry: Geometry, workers
         raise UserError(
             f"Stopped by Ctrl-C after {len(names)} of {len(source)} images: {dest} was not written."
         ) from error
-    return Summary(len(names), side, regions, None if regions is None else areas[: len(regions)] / areas.sum())
+    shares = None if regions is None else areas[: len(regions)] / areas.sum()
+    return Summary(len(names), side, regions, shares, counts)
 
 
 def default_workers() -> int:

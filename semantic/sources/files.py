@@ -1,32 +1,50 @@
 """Images and masks as files: folders and zips of any layout, and archives of our own."""
 
 import os
-import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from semantic.mask_files import MASKS, mask_name
+from semantic.mask_files import MASKS
 from semantic.regions import Regions
-from semantic.sources.base import Sample, Source, read_image
-from semantic.sources.coding import MaskCoding, make_coding, read_json
+from semantic.sources.annotations import CLASSES, DrawnMasks, open_drawn, read_annotations
+from semantic.sources.base import Sample, Source
+from semantic.sources.coding import Decoded, MaskCoding, make_coding, read_json
+from semantic.sources.images import is_grey, read_image
 from semantic.sources.mask_map import parse_class_names
+from semantic.sources.matching import mask_candidates, match
 from training.archive import IMAGE_SUFFIXES, Archive, DataError
 from training.dataset import COMPANIONS
 from training.labels import label_array, read_labels, read_metadata
-from training.layout import METADATA
+from training.layout import METADATA, folder_of_masks
 
-CLASSES = "classes.json"
+
+class MaskFiles:
+    """Masks from files.
+
+    Args:
+        archive: where they are.
+        names: the file for each image.
+        coding: how to read them.
+    """
+
+    def __init__(self, archive: Archive, names: Sequence[str], coding: MaskCoding):
+        self._archive, self._names, self._coding = archive, list(names), coding
+        self.regions = coding.regions
+
+    def read(self, index: int) -> Decoded:
+        """The mask of one image."""
+        name = self._names[index]
+        return self._coding.decode(self._archive.read(name), self._archive.where(name))
 
 
 class FileSource(Source):
-    """Image files, each with a mask file.
+    """Image files, each with a mask.
 
     Args:
         images: where the images are.
         image_names: which of its files they are.
-        masks: where the masks are; None for images alone.
-        mask_names: the mask file of each image.
-        coding: how to read the masks.
+        masks: gives the mask of each image; None for images alone.
         labels: one an image.
     """
 
@@ -34,35 +52,36 @@ class FileSource(Source):
         self,
         images: Archive,
         image_names: Sequence[str],
-        masks: Archive | None = None,
-        mask_names: Sequence[str] = (),
-        coding: MaskCoding | None = None,
+        masks: MaskFiles | DrawnMasks | None = None,
         labels: list[Any] | None = None,
     ):
         super().__init__()
         self.labels = labels
-        self.regions = coding.regions if coding else None
-        self._images, self._image_names = images, list(image_names)
-        self._masks, self._mask_names, self._coding = masks, list(mask_names), coding
+        self.regions = masks.regions if masks else None
+        self._images, self._image_names, self._masks = images, list(image_names), masks
+        if masks is None:
+            self.grey = all(is_grey(images.read(name), images.where(name)) for name in image_names)
 
     def __len__(self) -> int:
         return len(self._image_names)
 
     def read(self, index: int) -> Sample:
-        mask = None
+        mask, changed = None, ()
         if self._masks is not None:  # first, while no image takes memory: colours take the most
-            name = self._mask_names[index]
-            mask = self._coding.decode(self._masks.read(name), self._masks.where(name))
+            mask, changed = self._masks.read(index)
         name = self._image_names[index]
         where = self._images.where(name)
-        image, jpeg = read_image(self._images.read(name), where)
-        return Sample(image, jpeg, mask, where)
+        image, jpeg, orientation, changes = read_image(self._images.read(name), where)
+        return Sample(image, jpeg, mask, where, orientation, changes + changed)
 
 
-def open_files(images: Archive, masks: str | None, palette: str | None, mask_map: str | None) -> FileSource:
+def open_files(
+    images: Archive, masks: str | None, palette: str | None, mask_map: str | None, images_only: bool = False
+) -> FileSource:
     """A folder or zip of images, with masks in a second one or under ``masks/`` of the first, or without.
 
-    dataset.json beside the images gives labels, and regions for masks under ``masks/``.
+    dataset.json beside the images gives labels, and regions for masks under ``masks/``. `masks` may be annotations,
+    see `read_annotations`.
 
     Raises:
         UserError: there are no images, an image has no mask, two images have one base name, a label is missing.
@@ -70,67 +89,51 @@ def open_files(images: Archive, masks: str | None, palette: str | None, mask_map
     names = images.images(skip=COMPANIONS)
     if not names:
         raise DataError(f"There is no image ({', '.join(IMAGE_SUFFIXES)}) in {images.path}: check --source.")
-    metadata = read_metadata(images)
     own_masks = [name for name in images.images() if name.startswith(MASKS)]
+    left_out = _no_images(images)
     if masks is not None:
+        found = read_annotations(masks, images)
+        if found is not None:
+            names, drawn, counts = open_drawn(found, names, images, palette, mask_map)
+            return _counted(FileSource(images, names, drawn, _labels(images, names)), left_out + Counter(counts))
         mask_archive = Archive(masks)
         names = _outside(names, images, mask_archive)
         if not names:
             raise DataError(f"There is no image outside {masks} in {images.path}: name the images' folder as --source.")
-        mask_files = mask_archive.images()
-        coding = make_coding(palette, mask_map, names=_class_names(mask_archive))
-    elif own_masks:
+        mask_files, classes = mask_candidates(mask_archive.images())
+        coding = make_coding(palette, mask_map, names=_class_names(mask_archive) or classes, void=classes is not None)
+    elif own_masks and not images_only:
         mask_archive, mask_files = images, own_masks
-        regions = metadata.get("regions")
+        regions = read_metadata(images).get("regions")
         known = Regions.from_dict(regions, where=f"the regions in {images.where(METADATA)}") if regions else None
         coding = make_coding(palette, mask_map, known, None if known else _class_names(images))
     elif palette or mask_map:
         option = "--palette" if palette else "--mask-map"
         raise DataError(f"{option} is for masks, but there are none in {images.path}: add --masks=PATH.")
     else:
-        return FileSource(images, names, labels=_labels(images, names))
-    partners, unused = _match(images, names, mask_archive, mask_files)
-    source = FileSource(images, names, mask_archive, partners, coding, _labels(images, names))
-    if unused:
-        source.notes.append(f"{unused} masks without an image were left out.")
+        folder = folder_of_masks(names)
+        if folder is not None and not images_only:
+            raise DataError(
+                f"{folder} in {images.path} seems to hold masks of the other images: add "
+                f"--masks={images.path}/{folder}, or --images-only to take the other images alone."
+            )
+        names = [name for name in names if folder is None or not name.startswith(folder + "/")]
+        return _counted(FileSource(images, names, labels=_labels(images, names)), left_out)
+    partners, unused = match(images, names, mask_archive, mask_files)
+    source = FileSource(images, names, MaskFiles(mask_archive, partners, coding), _labels(images, names))
+    return _counted(source, left_out + Counter({"masks without an image, left out": unused}))
+
+
+def _counted(source: FileSource, left_out: Counter[str]) -> FileSource:
+    source.left_out = +left_out
     return source
 
 
-def _match(images: Archive, names: Sequence[str], masks: Archive, mask_files: Sequence[str]) -> tuple[list[str], int]:
-    """The mask file of each image, and the number of masks that are left over.
-
-    A mask belongs to the image of the same path up to the suffix; failing that, to the image of the same base name
-    wherever it lies, if only one mask has that name.
-    """
-    by_path: dict[str, str] = {}
-    by_name: dict[str, list[str]] = {}
-    for file in mask_files:
-        relative = file[len(MASKS) :] if masks is images else file
-        by_path[_stem(relative)] = file
-        by_name.setdefault(_stem(relative).rsplit("/", 1)[-1], []).append(file)
-    partners: list[str] = []
-    owner: dict[str, str] = {}
-    missing: list[str] = []
-    for name in names:
-        same_name = by_name.get(_stem(name).rsplit("/", 1)[-1], [])
-        partner = by_path.get(_stem(name)) or (same_name[0] if len(same_name) == 1 else None)
-        if partner is None:
-            missing.append(name)
-            continue
-        if partner in owner:
-            raise DataError(
-                f"{owner[partner]} and {name} in {images.path} have the same base name, so both would get the mask "
-                f"{partner}: rename or remove one."
-            )
-        owner[partner] = name
-        partners.append(partner)
-    if missing:
-        expected = mask_name(missing[0]) if masks is images else _stem(missing[0]) + ".png"
-        raise DataError(
-            f"{len(missing)} of {len(names)} images have no mask: {images.where(missing[0])} needs "
-            f"{masks.where(expected)}. Masks are matched by base name."
-        )
-    return partners, len(mask_files) - len(partners)
+def _no_images(images: Archive) -> Counter[str]:
+    """How many files have no suffix of an image, by suffix; JSON files are not counted."""
+    suffixes = [os.path.splitext(name)[1].lower() or "nameless" for name in images.names]
+    others = Counter(suffix for suffix in suffixes if suffix not in (*IMAGE_SUFFIXES, ".json"))
+    return Counter({f"{suffix} files, left out": number for suffix, number in others.most_common(5)})
 
 
 def _outside(names: list[str], images: Archive, masks: Archive) -> list[str]:
@@ -156,7 +159,3 @@ def _labels(images: Archive, names: Sequence[str]) -> list[Any] | None:
     if labels is not None:
         label_array(labels, images.where(METADATA))
     return labels
-
-
-def _stem(name: str) -> str:
-    return re.sub(r"\.[^./]+$", "", name)

@@ -15,6 +15,13 @@ FILTERS = {"box": PIL.Image.Resampling.BOX, "lanczos": PIL.Image.Resampling.LANC
 TRANSFORMS = ("center-crop", "center-crop-wide")
 ASPECT_TOLERANCE = 0.02
 
+_WAYS = PIL.Image.Transpose
+TURNS = {
+    2: _WAYS.FLIP_LEFT_RIGHT, 3: _WAYS.ROTATE_180, 4: _WAYS.FLIP_TOP_BOTTOM, 5: _WAYS.TRANSPOSE, 6: _WAYS.ROTATE_270,
+    7: _WAYS.TRANSVERSE, 8: _WAYS.ROTATE_90,
+}  # fmt: skip
+"""How EXIF numbers turn the raw pixels."""
+
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 
@@ -60,6 +67,8 @@ class Geometry:
                 size is asked for, or the mask's shape differs from the image's.
         """
         image, mask = sample.image, sample.mask
+        if mask is not None and turn_with_image(sample):
+            mask = upright(mask, sample.orientation)
         box = self._crop(image, sample.where)
         width, height = self._size(box, sample.where)
         whole = box == (0, 0, *image.size) and (width, height) == image.size
@@ -70,9 +79,10 @@ class Geometry:
             return pixels, None
         shape = mask.shape[1] / image.width, mask.shape[0] / image.height
         if abs(shape[0] / shape[1] - 1) > ASPECT_TOLERANCE:
+            turned = f", after its EXIF tag turned it (orientation {sample.orientation})" * (sample.orientation != 1)
             raise DataError(
-                f"{sample.where} is {image.width}x{image.height}, but its mask is {mask.shape[1]}x{mask.shape[0]}, "
-                f"another shape: correct the mask."
+                f"{sample.where} is {image.width}x{image.height}{turned}, but its mask is "
+                f"{mask.shape[1]}x{mask.shape[0]}, another shape: correct the mask."
             )
         right, bottom = min(box[2] * shape[0], mask.shape[1]), min(box[3] * shape[1], mask.shape[0])
         mask_box = (box[0] * shape[0], box[1] * shape[1], right, bottom)
@@ -103,6 +113,20 @@ class Geometry:
                 f"--width=256 --height=256."
             )
         return side, side
+
+
+def turn_with_image(sample: Sample) -> bool:
+    """True if a mask was drawn on the raw pixels of a photo that its EXIF tag turns: it fits these alone."""
+    if sample.orientation not in TURNS or sample.mask is None or sample.orientation < 5:
+        return False
+    width, height = sample.image.size
+    shape = sample.mask.shape[1] / sample.mask.shape[0]
+    return abs(shape * height / width - 1) > ASPECT_TOLERANCE >= abs(shape * width / height - 1)
+
+
+def upright(mask: np.ndarray, orientation: int) -> np.ndarray:
+    """A mask turned as EXIF says."""
+    return np.array(PIL.Image.fromarray(mask).transpose(TURNS[orientation]))
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int], box: Box | None = None) -> np.ndarray:

@@ -71,6 +71,10 @@ class MaskMap:
             )
         return regions
 
+    def knows(self, index: int) -> bool:
+        """True if the map puts this class into a region."""
+        return bool(self._table[index] != NO_CLASS)
+
     def _source_index(self, member: Any, source: Sequence[str] | None) -> int:
         limit = NO_CLASS if source is None else len(source)
         if isinstance(member, str) and source is not None and member in source:

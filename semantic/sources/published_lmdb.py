@@ -1,12 +1,14 @@
 """The LMDB that SemanticStyleGAN's authors publish for training."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from dnnlib import UserError
 from semantic.regions import CELEBAMASK, Regions
-from semantic.sources.base import Sample, Source, read_image
+from semantic.sources.base import Sample, Source
 from semantic.sources.coding import make_coding, numbered_regions
+from semantic.sources.images import read_image
 from training.archive import DataError
 
 LENGTH_KEY = b"image-length"
@@ -54,16 +56,16 @@ class LmdbSource(Source):
 
     def read(self, index: int) -> Sample:
         where = f"image-{index:07d} in {self._path}"
-        image, jpeg = read_image(self._get(b"image-%07d" % index), where)
-        mask = None
+        image, jpeg, orientation, changes = read_image(self._get(b"image-%07d" % index), where)
+        mask, changed = None, ()
         if self._has_masks:
-            mask = self._coding.decode(self._get(b"label-%07d" % index), f"label-{index:07d} in {self._path}")
-        return Sample(image, jpeg, mask, where)
+            mask, changed = self._coding.decode(self._get(b"label-%07d" % index), f"label-{index:07d} in {self._path}")
+        return Sample(image, jpeg, mask, where, orientation, changes + changed)
 
-    def regions_up_to(self, largest: int) -> Regions:
+    def regions_of(self, used: Sequence[int]) -> Regions:
         if self.regions is not None:
             return self.regions
-        return CELEBAMASK if largest < len(CELEBAMASK) else numbered_regions(largest)
+        return CELEBAMASK if max(used) < len(CELEBAMASK) else numbered_regions(used)
 
     def close(self) -> None:
         """Close the LMDB; it opens again at the next read."""

@@ -293,6 +293,8 @@ def _make_array(reader: Reader, array_type: Any, shape: Any, code: Any) -> np.nd
 def _fill_array(
     target: np.ndarray, version: Any, shape: Any, number_type: Any, fortran: Any, data: Any, reader: Reader
 ) -> None:
+    if type(data) is str and (not data or ord(max(data)) < 256):
+        data = data.encode("latin-1")  # bytes, as Python 2 wrote them
     if type(shape) is not tuple or type(number_type) is not NumberType or type(data) is not bytes:
         raise Refused("sets the state of an array to something else")
     _whole(*shape)

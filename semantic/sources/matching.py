@@ -1,0 +1,85 @@
+"""Which mask file belongs to which image: by path, by base name, and by the suffixes that data sets add to names."""
+
+import re
+from collections.abc import Sequence
+
+from semantic.mask_files import MASKS, mask_name
+from training.archive import Archive, DataError
+
+CITYSCAPES = "_labelIds"
+CITYSCAPES_CLASSES = [
+    "unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic", "ground", "road", "sidewalk",
+    "parking", "rail track", "building", "wall", "fence", "guard rail", "bridge", "tunnel", "pole", "polegroup",
+    "traffic light", "traffic sign", "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus",
+    "caravan", "trailer", "train", "motorcycle", "bicycle",
+]  # fmt: skip
+"""The classes of Cityscapes by their ids."""
+
+_IMAGE_WORD = re.compile(r"[_-](leftImg8bit|image|img|rgb)$", re.IGNORECASE)
+_MASK_WORD = re.compile(
+    r"[_-](gt(Fine|Coarse)[_-]label(Ids|TrainIds)|masks?|labels?|seg(mentation)?|gt|parsing)$", re.IGNORECASE
+)
+
+
+def match(images: Archive, names: Sequence[str], masks: Archive, mask_files: Sequence[str]) -> tuple[list[str], int]:
+    """The mask file of each image, and the number of masks that are left over.
+
+    A mask belongs to the image of the same path up to the suffix. Failing that, it belongs to the image of the same
+    base name wherever it lies, if only one mask has that name. Failing that, words at the end of both names are left
+    out: ``a_leftImg8bit.png`` and ``a_gtFine_labelIds.png``, ``a.jpg`` and ``a_mask.png``.
+
+    Raises:
+        DataError: an image has no mask, or two images have one.
+    """
+    by_path: dict[str, str] = {}
+    by_name: dict[str, list[str]] = {}
+    by_core: dict[str, list[str]] = {}
+    for file in mask_files:
+        relative = stem(file[len(MASKS) :] if masks is images else file)
+        by_path[relative] = file
+        by_name.setdefault(base_name(relative), []).append(file)
+        by_core.setdefault(_MASK_WORD.sub("", base_name(relative)), []).append(file)
+    partners: list[str] = []
+    owner: dict[str, str] = {}
+    missing: list[str] = []
+    for name in names:
+        base = base_name(stem(name))
+        core = _IMAGE_WORD.sub("", base)
+        alike = [table.get(key, []) for table, key in ((by_name, base), (by_core, base), (by_core, core))]
+        partner = by_path.get(stem(name)) or next((files[0] for files in alike if len(files) == 1), None)
+        if partner is None:
+            missing.append(name)
+            continue
+        if partner in owner:
+            raise DataError(
+                f"{owner[partner]} and {name} in {images.path} have the same base name, so both would get the mask "
+                f"{partner}: rename or remove one."
+            )
+        owner[partner] = name
+        partners.append(partner)
+    if missing:
+        expected = mask_name(missing[0]) if masks is images else stem(missing[0]) + ".png"
+        raise DataError(
+            f"{len(missing)} of {len(names)} images have no mask: {images.where(missing[0])} needs "
+            f"{masks.where(expected)}. Masks are matched by base name."
+        )
+    return partners, len(mask_files) - len(partners)
+
+
+def mask_candidates(files: Sequence[str]) -> tuple[list[str], list[str] | None]:
+    """The files of a folder that may be masks, and the names of the classes where the names of the files tell them.
+
+    Beside its masks of ids, Cityscapes holds masks of instances and colours.
+    """
+    ids = [file for file in files if stem(file).endswith(CITYSCAPES)]
+    return (ids, CITYSCAPES_CLASSES) if ids else (list(files), None)
+
+
+def base_name(name: str) -> str:
+    """A name without its folders."""
+    return name.rsplit("/", 1)[-1]
+
+
+def stem(name: str) -> str:
+    """A name without the suffix of its file."""
+    return re.sub(r"\.[^./]+$", "", name)
