@@ -68,8 +68,9 @@ class MaskedImageDataset(ImageFolderDataset):
     Args:
         regions: the classes, in place of those in dataset.json: `Regions`, the dictionary that dataset.json
             holds, or the path of a JSON file with it.
-        path, resolution, use_labels, max_size, xflip, random_seed: see `ImageFolderDataset`. A mirrored item
-            has image and mask mirrored, and left and right regions change places in it: see `Regions.mirror`.
+        path, resolution, use_labels, max_size, xflip, random_seed, num_channels, classes: see `ImageFolderDataset`.
+            A mirrored item has image and mask mirrored, and left and right regions change places in it: see
+            `Regions.mirror`.
 
     Raises:
         DataError: no masks or no regions in the archive, an image without a mask; when an item is read: a mask of
@@ -87,8 +88,10 @@ class MaskedImageDataset(ImageFolderDataset):
         max_size: int | None = None,
         xflip: bool = False,
         random_seed: int = 0,
+        num_channels: int | None = None,
+        classes: Sequence[int] | None = None,
     ):
-        super().__init__(path, resolution, use_labels, max_size, xflip, random_seed)
+        super().__init__(path, resolution, use_labels, max_size, xflip, random_seed, num_channels, classes)
         self._mask_names = [mask_name(name) for name in self._image_names]
         missing = [name for name in self._mask_names if name not in self._archive]
         if len(missing) == len(self._mask_names):
@@ -115,6 +118,9 @@ class MaskedImageDataset(ImageFolderDataset):
         self._mirror_table[: len(self.regions)] = self.regions.mirror_table()
         if xflip and self.regions.mirror:
             self.notes.append(self.regions.mirror_note())
+
+    def summary(self) -> dict[str, Any]:
+        return {**super().summary(), "regions": list(self.regions.names)}
 
     def _draw(self, items: Sequence[MaskedItem]) -> dict[str, np.ndarray]:
         """The images under '' and under '_mask' the masks in the colours of the regions."""

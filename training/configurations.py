@@ -109,9 +109,11 @@ class Configuration:
             **self.data_options(),
         )
         training_set = construct_class_by_name(**kwargs)
-        for note in training_set.notes:
-            click.echo(note, err=args.dry_run)
+        for note in [] if args.dry_run else training_set.notes:
+            click.echo(note)
         kwargs.resolution = training_set.resolution
+        if training_set.has_onehot_labels:
+            kwargs.classes = training_set.classes
         if args.cond and not training_set.has_labels:
             raise UserError(f"--cond=1 needs labels, but dataset.json of {args.data} has none.")
         images = len(training_set) // (2 if args.mirror else 1)
@@ -157,6 +159,7 @@ class Configuration:
         training_set_kwargs, training_set = self.open_data()
         source = None if self.resume is None else load_network(self.resume)
         options = self.training_options(training_set, source)
+        options.data_summary = training_set.summary()
         options.arguments = {name: value for name, value in self.args.items() if name not in CHANGEABLE}
         options.update(device=self.device, training_set_kwargs=training_set_kwargs)
         if source is not None:

@@ -1,7 +1,7 @@
 """Datasets of images with optional labels, read from a zip or a folder."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,7 +121,7 @@ class Dataset(torch.utils.data.Dataset):
     def label_shape(self) -> list[int]:
         """[number of classes], or the shape of one label vector; [0] without labels."""
         if self.has_onehot_labels:
-            return [int(self._raw_labels.max()) + 1]
+            return [self._num_classes()]
         return list(self._raw_labels.shape[1:])
 
     @property
@@ -138,12 +138,24 @@ class Dataset(torch.utils.data.Dataset):
         return self._raw_labels.dtype == np.int64
 
     @property
+    def classes(self) -> list[int]:
+        """The classes that images have, in order; empty without classes."""
+        return np.unique(self._raw_labels).tolist() if self.has_onehot_labels else []
+
+    def summary(self) -> dict[str, Any]:
+        """What a run notes about its data, to compare other data with: see `compare_data`."""
+        return {"images": self._raw_shape[0], "label_dim": self.label_dim}
+
+    @property
     def _raw_labels(self) -> np.ndarray:
         """Labels of everything there is: int64 [count] or float32 [count, label_dim]; read once, when asked for."""
         if self._labels is None:
             labels = self._load_raw_labels() if self._use_labels else None
             self._labels = np.zeros([self._raw_shape[0], 0], np.float32) if labels is None else labels
         return self._labels
+
+    def _num_classes(self) -> int:
+        return int(self._raw_labels.max()) + 1
 
     def _load_item(self, raw_index: int) -> dict[str, np.ndarray]:
         """Everything of one item but the label."""
@@ -167,6 +179,29 @@ class Dataset(torch.utils.data.Dataset):
         raise NotImplementedError
 
 
+def compare_data(then: Mapping[str, Any], now: Mapping[str, Any], path: str) -> str | None:
+    """A sentence on data of which a run has seen others so far; None where nothing tells them apart.
+
+    Args:
+        then, now: `Dataset.summary` of the data that the run began with and of those that it is to go on with.
+        path: of the latter.
+
+    Raises:
+        UserError: the run cannot go on with them.
+    """
+    for name, what in (("regions", "regions"), ("label_dim", "labels")):
+        if name in then and then[name] != now.get(name):
+            before, after = _shown(then[name]), _shown(now.get(name))
+            raise UserError(f"{path} has other {what} ({after}) than the data that the run began with ({before}).")
+    if then.get("images", now["images"]) != now["images"]:
+        return f"{path} holds {now['images']} images, but the run began with {then['images']}: their order is another."
+    return None
+
+
+def _shown(value: Any) -> str:
+    return f"{len(value)}: {', '.join(map(str, value))}" if isinstance(value, list) else f"{value or 'none'}"
+
+
 class ImageFolderDataset(Dataset):
     """The images of a zip or a folder, with the labels of its dataset.json.
 
@@ -177,6 +212,8 @@ class ImageFolderDataset(Dataset):
         path: zip or folder, as dataset_tool.py makes them, or the address of a zip.
         resolution: side that the images must have; None takes what is there.
         num_channels: 3 gives grey images three equal channels; None gives what is there.
+        classes: the classes that the images may be of, in order; None takes what is there. They are recorded with a
+            network, so that it is known which of its classes it has seen.
         use_labels, max_size, xflip, random_seed: see `Dataset`.
 
     Raises:
@@ -192,9 +229,11 @@ class ImageFolderDataset(Dataset):
         xflip: bool = False,
         random_seed: int = 0,
         num_channels: int | None = None,
+        classes: Sequence[int] | None = None,
     ):
         self._path = os.fspath(path)
         self._archive = Archive(path)
+        self._allowed_classes = classes
         self._image_names = self._archive.images(skip=COMPANIONS)
         if not self._image_names:
             raise DataError(f"There is no image in {path}: make an archive with dataset_tool.py.")
@@ -250,6 +289,19 @@ class ImageFolderDataset(Dataset):
         name = self._image_names[raw_index]
         return decode_pixels(self._archive.read(name), self._archive.where(name))
 
+    def _num_classes(self) -> int:
+        return max(super()._num_classes(), max(self._allowed_classes or [0]) + 1)
+
     def _load_raw_labels(self) -> np.ndarray | None:
         labels = read_labels(self._archive, self._image_names)
-        return None if labels is None else label_array(labels, self._archive.where(METADATA))
+        if labels is None:
+            return None
+        array = label_array(labels, self._archive.where(METADATA))
+        if self._allowed_classes is not None and array.ndim == 1:
+            foreign = np.setdiff1d(array, self._allowed_classes)
+            if len(foreign):
+                raise DataError(
+                    f"{self._path} holds the class {foreign[0]}, which was not among those of the run: use the "
+                    f"data that it was trained on."
+                )
+        return array

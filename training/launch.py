@@ -10,10 +10,11 @@ from pathlib import Path
 
 import click
 
-from dnnlib import EasyDict, Logger, UserError, write_json
+from dnnlib import EasyDict, Logger, UserError, construct_class_by_name, write_json
 from torch_utils import distributed
 from torch_utils.devices import resolve_device
 from training.configurations import CHANGEABLE, LoadNetwork, loader_options, num_processes
+from training.dataset import compare_data
 from training.registry import find_configuration
 from training.run.folder import (
     check_options,
@@ -30,7 +31,7 @@ from training.run.snapshots import find_states, load_state, newest_state
 from training.training_loop import training_loop
 
 EXIT_INTERRUPTED = 75
-NOT_OF_THE_LOOP = ("description", "arguments")
+NOT_OF_THE_LOOP = ("description", "arguments", "data_summary")
 
 
 def launch(args: EasyDict, explicit: set[str], load_network: LoadNetwork) -> None:
@@ -127,7 +128,9 @@ def apply_changes(options: EasyDict, args: EasyDict, explicit: set[str], run_dir
     if "kimg" in explicit:
         options.total_kimg = args.kimg
     if "data" in explicit:
-        options.training_set_kwargs["path"] = args.data
+        note = change_data(options, args.data)
+        if note is not None and not args.dry_run:
+            click.echo(f"Note: {note}")
     if "snap" in explicit:
         options.image_snapshot_ticks = options.network_snapshot_ticks = args.snap
     if "workers" in explicit:
@@ -141,6 +144,22 @@ def apply_changes(options: EasyDict, args: EasyDict, explicit: set[str], run_dir
     share = options.batch_size // processes
     at_a_time = (args.batch_gpu or None) if "batch_gpu" in explicit else options.batch_gpu
     options.batch_gpu = None if at_a_time is None else math.gcd(at_a_time, share)
+
+
+def change_data(options: EasyDict, path: str) -> str | None:
+    """Let a run go on with data at another path, which must be of the same kind; a sentence if there are more or less.
+
+    Raises:
+        UserError: the data cannot be opened, or have other regions or labels.
+    """
+    kwargs = {**options.training_set_kwargs, "path": path}
+    then = {"regions": list(kwargs["regions"]["names"])} if "regions" in kwargs else {}
+    if "regions" in kwargs and options.get("arguments", {}).get("regions") is None:
+        kwargs["regions"] = None  # as the archive itself names them
+    now = construct_class_by_name(**kwargs).summary()
+    note = compare_data({**then, **options.get("data_summary", {})}, now, path)
+    options.training_set_kwargs["path"] = path
+    return note
 
 
 @contextlib.contextmanager

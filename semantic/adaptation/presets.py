@@ -24,6 +24,9 @@ class SemanticAdaptation(Configuration):
         if self.resume is None:
             raise click.UsageError("--cfg=semantic-adapt needs --resume=NETWORK, the trained pair to start from.")
 
+    def data_options(self) -> dict[str, Any]:
+        return {"num_channels": 3}
+
     def training_options(self, training_set: Any, source: Mapping[str, Any] | None) -> EasyDict:
         G = source["G_ema"]
         if not hasattr(G, "regions"):
