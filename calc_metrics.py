@@ -17,10 +17,11 @@ from metrics import curves, metric_main, registry
 from torch_utils import distributed
 from torch_utils.devices import select_device
 from training.archive import Archive
+from training.labels import read_metadata
 
 PLUGINS = ["semantic.metrics"]
 MASKED, PLAIN = "semantic.dataset.MaskedImageDataset", "training.dataset.ImageFolderDataset"
-DATASET_OPTIONS = ("class_name", "path", "regions", "use_labels", "max_size", "xflip", "random_seed")
+DATASET_OPTIONS = ("class_name", "path", "regions", "use_labels", "max_size", "xflip", "random_seed", "classes")
 """What is taken over from files."""
 
 
@@ -157,6 +158,21 @@ def compute(metrics: list[str], opts: EasyDict) -> bool:
     return not missing
 
 
+def compare_regions(archive: Archive, names: list[str]) -> None:
+    """Refuse data whose regions have other names than those of the network, so that none is measured as another.
+
+    Raises:
+        UserError: they differ, in names or number.
+    """
+    found = read_metadata(archive).get("regions")
+    found = found.get("names") if isinstance(found, dict) else None
+    if found is not None and list(found) != list(names):
+        raise UserError(
+            f"{archive.path} has the regions {', '.join(map(str, found))}, but the network has {', '.join(names)}: name "
+            f"data of the same regions, or bring these to them with dataset_tool.py --mask-map."
+        )
+
+
 def run_dir_of(network: str) -> str | None:
     """The run directory that a network file lies in."""
     if is_url(network) or not Path(network).is_file():
@@ -178,8 +194,15 @@ def find_data(opts: EasyDict, data: EasyDict, run_dir: str | None) -> EasyDict:
     if opts.data is None and not known:
         return EasyDict()
     if opts.data is not None:
-        masked = any(name.startswith("masks/") for name in Archive(opts.data).names)
-        kept = ("use_labels", "xflip", "regions") if known.get("class_name") == MASKED and masked else ("xflip",)
+        archive = Archive(opts.data)
+        masked = any(name.startswith("masks/") for name in archive.names)
+        if masked and hasattr(data["G_ema"], "regions") and opts.data != known.get("path"):
+            compare_regions(archive, data["G_ema"].regions.names)
+        kept = (
+            ("use_labels", "xflip", "regions", "classes")
+            if known.get("class_name") == MASKED and masked
+            else ("xflip",)
+        )
         known = {name: known[name] for name in kept if name in known}
         known |= {"class_name": MASKED if masked else PLAIN, "path": opts.data}
     elif not is_url(known.get("path")) and not os.path.exists(str(known.get("path"))):

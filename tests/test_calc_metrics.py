@@ -152,6 +152,11 @@ def test_a_network_with_regions_has_metrics_of_its_own(archive, detector, tmp_pa
     assert 0 <= leak["region_leak2_shape_mean"] <= 1
     assert 0 <= fit["coarse_fit2"] <= 1
     assert stats["mask_stats8_total"] > 0
+    with zipfile.ZipFile(archive, "a") as file:
+        other = {**regions, "names": [*regions["names"][:-1], "hat pin"]}
+        file.writestr("dataset.json", json.dumps({"labels": None, "regions": other}))
+    code, _, messages = call(f"--network={tmp_path / 'G.pkl'}", f"--data={archive}", *options)
+    assert (code, "hat pin, but the network has" in messages) == (1, True)
 
 
 def test_a_folder_does_not_hide_a_network_of_that_name(tmp_path, monkeypatch):
