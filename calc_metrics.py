@@ -168,8 +168,8 @@ def compare_regions(archive: Archive, names: list[str]) -> None:
     found = found.get("names") if isinstance(found, dict) else None
     if found is not None and list(found) != list(names):
         raise UserError(
-            f"{archive.path} has the regions {', '.join(map(str, found))}, but the network has {', '.join(names)}: name "
-            f"data of the same regions, or bring these to them with dataset_tool.py --mask-map."
+            f"{archive.path} has the regions {', '.join(map(str, found))}, but the network has {', '.join(names)}: "
+            f"name data of the same regions, or bring these to them with dataset_tool.py --mask-map."
         )
 
 

@@ -9,14 +9,15 @@ import torch
 
 import legacy
 from dnnlib import EasyDict, UserError
-from dnnlib.option_types import InOrderCommand, Number, SeedList, in_order
+from dnnlib.option_types import InOrderCommand, Label, Number, SeedList, in_order
 from semantic.editing import directions, finding
 from semantic.editing.codes import PARTS
 from semantic.editing.edits import PARSERS, Edit, EditTools, parse_edit
 from semantic.editing.scores import SCORES, find_score
+from semantic.labels import choose_labels
 from semantic.pictures import edited, subjects
 from semantic.pictures.modes import chosen, progress
-from semantic.studio import Studio, check_class
+from semantic.studio import Studio
 from torch_utils.devices import select_device
 
 
@@ -49,7 +50,7 @@ from torch_utils.devices import select_device
 @click.option("--dest", metavar="NPZ", default="directions.npz", help="File to add found directions to.")
 @click.option("--list", "listed", metavar="NPZ", help="Print the directions of a file.")
 @click.option("--trunc", type=Number(), default=0.7, help="Truncation psi of seeds.")
-@click.option("--class", "class_index", type=int, help="Class label, for conditional networks.")
+@click.option("--class", "label", type=Label(), help="Class, or vector as 0.5,1,-2, for conditional networks.")
 @click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise of details.")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Where to compute.")
 @click.option("--batch", type=click.IntRange(min=1), default=8, help="Images at a time.")
@@ -105,9 +106,11 @@ def run(opts: EasyDict, order: list[tuple[str, str]]) -> None:
     if path is None or Path(path).is_dir():
         path = legacy.find_network() if path is None else legacy.newest_snapshot(path)
     click.echo(f"Network: {path}")
-    G = legacy.load_network(str(path))["G_ema"].eval().requires_grad_(False).to(device)
-    class_index = check_class(G, opts.class_index, drawn=opts.find is not None or opts.seeds is None)
-    studio = Studio(G, device, opts.outdir, opts.trunc, class_index, opts.noise_mode, opts.batch)
+    networks = legacy.load_network(str(path))
+    G = networks["G_ema"].eval().requires_grad_(False).to(device)
+    drawn = opts.find is not None or opts.seeds is None
+    labels = choose_labels(G, opts.label, drawn, networks.get("training_set_kwargs"))
+    studio = Studio(G, device, opts.outdir, opts.trunc, labels, opts.noise_mode, opts.batch)
     studio.regions("edit.py")
     if opts.find is not None:
         find(studio, opts)

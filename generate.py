@@ -9,10 +9,11 @@ import torch
 
 import legacy
 from dnnlib import Command, EasyDict, UserError
-from dnnlib.option_types import Number, SeedList, kernels_option
+from dnnlib.option_types import Label, Number, SeedList, kernels_option
 from semantic.editing.codes import PARTS
+from semantic.labels import choose_labels
 from semantic.pictures import factory, modes
-from semantic.studio import Studio, check_class
+from semantic.studio import Studio
 from torch_utils.devices import select_device
 
 SHOW_PSI = 0.7
@@ -26,8 +27,8 @@ SHOWN = {modes.write_mixing, modes.write_loops, modes.write_components}
 )
 @click.option("--seeds", type=SeedList(), help="Images to make or to work on. [default: a few that suit the mode]")
 @click.option("--outdir", type=click.Path(path_type=Path, file_okay=False), default="out", help="Where to write.")
-@click.option("--trunc", "psi", type=float, help="Truncation psi. [default: 0.7 for mixing, loops, components; else 1]")
-@click.option("--class", "class_index", type=int, help="Class label, for conditional networks.")
+@click.option("--trunc", "psi", type=Number(), help="Truncation psi. [default: 0.7 for sheets and loops, else 1]")
+@click.option("--class", "label", type=Label(), help="Class, or vector as 0.5,1,-2, for conditional networks.")
 @click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise of details.")
 @click.option("--projected-w", metavar="NPZ", help="Codes from projector.py or --save-latents, instead of seeds.")
 @click.option("--mix-regions", is_flag=True, help="Sheet: sources down, regions of donors across.")
@@ -119,10 +120,11 @@ def run(opts: EasyDict) -> None:
     networks = legacy.load_network(str(path))
     G = networks["G_ema"].eval().requires_grad_(False).to(device)
     opts.judge = lambda: factory.own_judge(networks, device)
-    class_index = check_class(G, opts.class_index, drawn=asked == [factory.write_dataset])
+    drawn = asked == [factory.write_dataset]
+    labels = choose_labels(G, opts.label, drawn, networks.get("training_set_kwargs"))
     if opts.psi is None:  # one for the whole call, so that a seed is the same image in all its modes
         opts.psi = SHOW_PSI if SHOWN & set(asked) else 1.0
-    studio = Studio(G, device, opts.outdir, opts.psi, class_index, opts.noise_mode, opts.batch)
+    studio = Studio(G, device, opts.outdir, opts.psi, labels, opts.noise_mode, opts.batch)
     for mode in asked:
         mode(studio, opts)
 

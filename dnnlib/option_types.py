@@ -81,6 +81,25 @@ class Number(click.FloatRange):
         return number
 
 
+class Label(click.ParamType):
+    """A class, or a vector of finite numbers with commas between."""
+
+    name = "INT|A,B,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | list[float]:
+        if not isinstance(value, str):
+            return value
+        if re.fullmatch(r"\s*-?\d+\s*", value):
+            return int(value)
+        try:
+            numbers = [float(part) for part in value.split(",") if part.strip()]
+        except ValueError:
+            numbers = []
+        if not numbers or not all(map(math.isfinite, numbers)):
+            self.fail(f"{value[:100]!r} is neither a class nor a vector of finite numbers, as 0.5,1,-2.", param, ctx)
+        return numbers
+
+
 class Share(click.IntRange):
     """A number from 1, or 'auto', which becomes 0."""
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import click
 import torch
 from tqdm import tqdm
 
 from dnnlib import UserError
 from semantic.editing.latents import seed_latents
+from semantic.labels import Labels
 from semantic.regions import Regions
 
 
@@ -24,7 +24,7 @@ class Studio:
     device: torch.device
     outdir: Path
     psi: float = 1.0
-    class_index: int | None = None
+    labels: Labels = field(default_factory=lambda: Labels(0))
     noise_mode: str = "const"
     batch: int = 8
     latents: set[str] = field(default_factory=set)
@@ -37,13 +37,10 @@ class Studio:
             raise UserError(f"{mode}: this network has no regions. Use a network trained with --cfg=semantic.")
         return regions
 
-    def codes(self, seeds: Sequence[int], classes: Sequence[int] | None = None) -> torch.Tensor:
-        """Codes of seeds [N, num_ws, D]; `classes` are one a seed, `class_index` for all without them."""
+    def codes(self, seeds: Sequence[int]) -> torch.Tensor:
+        """Codes of seeds [N, num_ws, D], with the label of each."""
         z = seed_latents(seeds, self.G.z_dim).to(self.device)
-        label = torch.zeros(len(seeds), self.G.c_dim, device=self.device)
-        if self.G.c_dim:
-            label[range(len(seeds)), list(classes or [self.class_index] * len(seeds))] = 1
-        return self.G.mapping(z, label, truncation_psi=self.psi)
+        return self.G.mapping(z, self.labels.rows(seeds, self.device), truncation_psi=self.psi)
 
     def render(
         self, ws: torch.Tensor, keep: torch.Tensor | None = None, coords: torch.Tensor | None = None
@@ -65,16 +62,3 @@ class Studio:
 
     def saved(self, name: str) -> None:
         tqdm.write(f"Wrote {self.outdir / name}", file=sys.stdout)
-
-
-def check_class(G: torch.nn.Module, class_index: int | None, drawn: bool) -> int | None:
-    """The class to generate; None where the network knows no classes, or where they are `drawn` at random."""
-    if not G.c_dim:
-        if class_index is not None:
-            click.echo("Note: --class is ignored, this network knows no classes.")
-        return None
-    if class_index is None and not drawn:
-        raise UserError(f"This network is conditional: choose one of its classes with --class=0 .. {G.c_dim - 1}.")
-    if class_index is not None and not 0 <= class_index < G.c_dim:
-        raise UserError(f"There is no class {class_index}: this network knows 0 to {G.c_dim - 1}.")
-    return class_index

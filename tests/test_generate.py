@@ -18,6 +18,7 @@ from semantic.dataset import MaskedImageDataset
 from semantic.editing import latents
 from semantic.pictures import factory, sheets
 from semantic.regions import Regions
+from training.archive import create_archive, encode_png, image_name
 from training.images import to_uint8
 
 RESOLUTION, COARSE, W_DIM = 32, 16, 4
@@ -77,9 +78,9 @@ class Network(torch.nn.Module):
 def run(tmp_path, monkeypatch):
     """Call the script with options; returns the result, its network and its output folder."""
 
-    def call(*options: str, network: Network | None = None) -> SimpleNamespace:
+    def call(*options: str, network: Network | None = None, data: dict | None = None) -> SimpleNamespace:
         G = network or Network()
-        monkeypatch.setattr(legacy, "load_network", lambda path: {"G_ema": G})
+        monkeypatch.setattr(legacy, "load_network", lambda path: {"G_ema": G, "training_set_kwargs": data})
         out = tmp_path / "out"
         result = CliRunner().invoke(generate.main, ["--network=net.pkl", f"--outdir={out}", "--device=cpu", *options])
         return SimpleNamespace(code=result.exit_code, output=result.output, G=G, out=out, result=result)
@@ -278,6 +279,59 @@ def test_data_set_of_a_conditional_network_is_labelled(run):
         assert {label for _, label in json.loads(archive.read("dataset.json"))["labels"]} == {2}
 
 
+def drawn_labels(done):
+    with zipfile.ZipFile(done.out / "dataset.zip") as archive:
+        return [label for _, label in json.loads(archive.read("dataset.json"))["labels"]]
+
+
+def test_classes_that_no_image_has_are_not_drawn(run, tmp_path):
+    assert set(drawn_labels(run("--dataset=12", network=Network(c_dim=4), data={"classes": [1, 3]}))) == {1, 3}
+    labels = [[image_name(i), 1 + i % 2] for i in range(4)]
+    data = {"path": write_labels(tmp_path / "old.zip", labels)}  # of a network that does not know its classes
+    assert set(drawn_labels(run("--dataset=12", network=Network(c_dim=3), data=data))) == {1, 2}
+    told = run("--seeds=1", "--class=0", network=Network(c_dim=3), data={"classes": [1, 2]})
+    assert "has seen no image of class 0, only 1, 2" in told.output
+    assert "classes: 1, 2" in run("--seeds=1", network=Network(c_dim=3), data={"classes": [1, 2]}).output
+
+
+def write_labels(path, labels):
+    with create_archive(path) as add:
+        for name, _ in labels:
+            add(name, encode_png(np.zeros([RESOLUTION, RESOLUTION, 3], np.uint8)))
+        add("dataset.json", json.dumps({"labels": labels}).encode())
+    return str(path)
+
+
+def test_vectors_are_given_and_drawn(run, tmp_path):
+    vectors = {"classes": []}
+    done = run("--class=0.5,1,-2", "--seeds=1", "--save-latents", network=Network(c_dim=3), data=vectors)
+    assert done.code == 0, done.output
+    assert np.allclose(np.load(done.out / "seed0001.npz")["w"], ws_of(done.G, [1], 1) + 1 - 4)
+    for options, message in (
+        (("--class=1",), "3 numbers"),
+        (("--class=1,2",), "2 numbers, but a label of this network has 3"),
+        (("--class=nan,1,2",), "finite"),
+        (("--class=a",), "neither a class nor a vector"),
+        ((), "give --class 3 numbers"),
+        (("--dataset=2",), "not here to draw labels from"),
+    ):
+        done = run(*options, network=Network(c_dim=3), data=vectors)
+        assert done.code in (1, 2)
+        assert message in done.output.replace("\n", " "), done.output
+    labels = [[image_name(i), [0.5 * i, 1, 2]] for i in range(4)]
+    data = {**vectors, "path": write_labels(tmp_path / "vectors.zip", labels)}
+    drawn = drawn_labels(run("--dataset=6", network=Network(c_dim=3), data=data))
+    assert all(label in [vector for _, vector in labels] for label in drawn)
+    assert len({tuple(label) for label in drawn}) > 1
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_truncation_must_be_finite(run, number):
+    done = run(f"--trunc={number}", "--seeds=0")
+    assert (done.code, "is not a finite number" in done.output) == (2, True)
+    assert not done.out.exists()
+
+
 def test_filter_keeps_the_better_pairs_and_says_what_was_dropped(run, monkeypatch):
     def sees_discs_in_the_left_half(images):
         scores = torch.zeros(len(images), 3, RESOLUTION, RESOLUTION)
@@ -300,7 +354,7 @@ def test_filter_keeps_the_better_pairs_and_says_what_was_dropped(run, monkeypatc
 
 
 def test_class_is_needed_checked_and_used(run):
-    assert "--class=0 .. 2" in run(network=Network(c_dim=3)).output
+    assert "--class one of its classes: 0, 1, 2" in run(network=Network(c_dim=3)).output
     assert "no class 3" in run("--class=3", network=Network(c_dim=3)).output
     done = run("--class=2", "--seeds=1", "--save-latents", network=Network(c_dim=3))
     assert np.allclose(np.load(done.out / "seed0001.npz")["w"], ws_of(done.G, [1], 1) + 2)

@@ -112,7 +112,7 @@ class Configuration:
         for note in [] if args.dry_run else training_set.notes:
             click.echo(note)
         kwargs.resolution = training_set.resolution
-        if training_set.has_onehot_labels:
+        if training_set.has_labels:
             kwargs.classes = training_set.classes
         if args.cond and not training_set.has_labels:
             raise UserError(f"--cond=1 needs labels, but dataset.json of {args.data} has none.")

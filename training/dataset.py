@@ -212,8 +212,8 @@ class ImageFolderDataset(Dataset):
         path: zip or folder, as dataset_tool.py makes them, or the address of a zip.
         resolution: side that the images must have; None takes what is there.
         num_channels: 3 gives grey images three equal channels; None gives what is there.
-        classes: the classes that the images may be of, in order; None takes what is there. They are recorded with a
-            network, so that it is known which of its classes it has seen.
+        classes: the classes that the images may be of, in order; empty for vectors; None takes what is there. They are
+            recorded with a network, so that it is known which of its classes it has seen.
         use_labels, max_size, xflip, random_seed: see `Dataset`.
 
     Raises:

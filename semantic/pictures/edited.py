@@ -16,7 +16,7 @@ from semantic.pictures import sheets
 from semantic.pictures.modes import progress, title
 from semantic.pictures.video import grid_frames, write_video
 from semantic.placement import Placement
-from semantic.sources.base import read_image
+from semantic.sources.images import read_image
 from semantic.studio import Studio
 from training.images import image_grid, save_image
 
@@ -64,7 +64,7 @@ def read_photo(folder: Path) -> tuple[np.ndarray, Placement]:
     if not path.is_file():
         raise UserError(f"The photo {placement.photo} of {folder} is not there: put it back, or into {folder}.")
     with open_url(path) as file:
-        photo, _ = read_image(file.read(), str(path))
+        photo = read_image(file.read(), str(path)).image.convert("RGB")
     if photo.size != tuple(placement.photo_size):
         width, height = placement.photo_size
         raise UserError(f"{path} is no longer of {width} x {height} pixels: run projector.py on it again.")

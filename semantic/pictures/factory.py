@@ -109,17 +109,14 @@ def pairs(studio: Studio, opts: EasyDict, count: int, judge: Judge | None, bar: 
     first = opts.seeds[0] if opts.seeds else 0
     for start in range(first, first + count, studio.batch):
         seeds = range(start, min(start + studio.batch, first + count))
-        classes = [studio.class_index] * len(seeds)
-        if studio.G.c_dim and studio.class_index is None:
-            classes = [int(np.random.RandomState([seed, 1]).randint(studio.G.c_dim)) for seed in seeds]
-        (out,) = studio.render(studio.codes(seeds, classes if studio.G.c_dim else None))
+        (out,) = studio.render(studio.codes(seeds))
         num_regions = out.mask.shape[1]
         pixels, masks = to_uint8(out.image), mask_to_indices(out.mask)
         overlap, shown = agreement(masks, masks if judge is None else mask_to_indices(judge(out.image)), num_regions)
         looks = F.adaptive_avg_pool2d(out.image.float().clamp(-1, 1), LOOK).flatten(1).cpu().numpy()
         for i, seed in enumerate(seeds):
             image = encode_png(pixels[i].transpose(1, 2, 0) if len(pixels[i]) == 3 else pixels[i][0])
-            yield Pair(seed, classes[i], image, encode_png(masks[i]), overlap[i], shown[i], looks[i])
+            yield Pair(seed, studio.labels.entry(seed), image, encode_png(masks[i]), overlap[i], shown[i], looks[i])
         bar.update(len(seeds))
 
 
