@@ -1,9 +1,13 @@
 """Whether the Triton kernels of the local generators give on this device what the plain forms give."""
 
+from pathlib import Path
+
 import torch
 
 from semantic.local import plain, triton_fusion, triton_layers
 from torch_utils.ops import proof
+
+proof.add_sources(Path(__file__).resolve().parent)
 
 _SAMPLES, _REGIONS, _PIXELS, _FEATURES = 2, 2, 80, 24
 

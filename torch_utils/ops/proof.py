@@ -30,6 +30,7 @@ TF32_TOLERANCE = 1e-2
 ON_CPU = False
 """Whether kernels are tried on a CPU too, where Triton's interpreter runs them; tests switch it on."""
 
+_folders = [Path(__file__).resolve().parent]
 _results: dict[tuple[str, str], str] = {}
 _answers: dict[tuple, bool] = {}
 _busy = False
@@ -184,12 +185,19 @@ def describe(device: torch.device) -> str:
     return ", ".join([_name(device), driver, *versions, _sources()])
 
 
+def add_sources(folder: Path) -> None:
+    """Let answers depend on the files of a folder with further kernels; an answer from before them is not used."""
+    if folder not in _folders:
+        _folders.append(folder)
+        _sources.cache_clear()
+        describe.cache_clear()
+
+
 @functools.cache
 def _sources() -> str:
     """A checksum of the kernels' own files."""
     digest = hashlib.md5()
-    root = Path(__file__).resolve().parents[2]
-    for path in sorted([*root.glob("torch_utils/ops/*.py"), *root.glob("semantic/local/*.py")]):
+    for path in sorted(path for folder in _folders for path in folder.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

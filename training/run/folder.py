@@ -4,6 +4,7 @@ import contextlib
 import errno
 import inspect
 import json
+import math
 import os
 import re
 import shutil
@@ -93,7 +94,8 @@ def check_options(options: Mapping[str, Any], function: Callable[..., Any]) -> N
     for name, value in options.items():
         if not _fits(value, hints[name]):
             raise ValueError(f"{name} is {str(value)[:50]!r}")
-        if isinstance(value, (int, float)) and not 0 <= value < 1 << 31:
+        limit = math.inf if name == "seed" else 1 << 31
+        if isinstance(value, (int, float)) and not 0 <= value < limit:
             raise ValueError(f"{name} is {value}")
         if type(value) is int and hints[name] in (int, int | None) and value < 1 and name != "seed":
             raise ValueError(f"{name} is {value}")

@@ -155,6 +155,7 @@ def take(run_dir: str, size: int, names: Sequence[str] = (), rate: float | None 
         ({"size": 1}, True),
         ({"size": 1, "names": ["a"], "rate": 2, "seed": 0}, True),
         ({"size": 1, "rate": None}, True),
+        ({"size": 1, "seed": 3_000_000_000}, True),
         ({}, False),
         ({"size": 1, "other": 1}, False),
         ({"size": 0}, False),
