@@ -1,4 +1,4 @@
-"""Every network file in the world as our objects, without running what is in it."""
+"""Reads network files of all formats as our objects, and converts between formats. Nothing in a file is run."""
 
 import copy
 import io
@@ -39,7 +39,7 @@ NAMED = {
 
 
 def resolve(name: str) -> str:
-    """The address or path of a network named in `NAMED`; any other text is a path or an address already."""
+    """The address or path of a network. Names of `NAMED` are looked up; other texts are returned unchanged."""
     return NAMED.get(name, name)
 
 
@@ -71,17 +71,17 @@ def newest_snapshot(folder: str | Path) -> Path:
 def load_network(path_or_url: str | os.PathLike) -> EasyDict:
     """Read a network file: ours (.pkl, .safetensors), StyleGAN2-ADA's (.pkl) or SemanticStyleGAN's (.pt).
 
-    What a file is follows from its content, not from its name.
+    The format follows from the content of the file, not from its name.
 
     Args:
         path_or_url: a path, an address, or a name from `NAMED`.
 
     Returns:
-        G, D, G_ema, augment_pipe and training_set_kwargs; D, augment_pipe and training_set_kwargs are None where the
-        file says that it has none. Networks are in evaluation mode, on the CPU.
+        G, D, G_ema, augment_pipe and training_set_kwargs. All but G_ema may be None. Networks are in evaluation mode,
+        on the CPU.
 
     Raises:
-        UserError: the file cannot be opened, is none of these or is damaged.
+        UserError: the file cannot be opened, has another format or is damaged.
     """
     source = resolve(os.fspath(path_or_url))
     if not is_url(source) and not os.path.exists(source):
@@ -93,7 +93,7 @@ def load_network(path_or_url: str | os.PathLike) -> EasyDict:
 
 
 def load_network_pkl(f: BinaryIO, force_fp16: bool = False, where: str | None = None, **ignored: Any) -> EasyDict:
-    """As `load_network`, from a file open for binary reading.
+    """Read a network file that is open for binary reading, see `load_network`.
 
     Args:
         f: the file.

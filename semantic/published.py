@@ -1,4 +1,4 @@
-"""Published SemanticStyleGAN checkpoints: their arguments and state as our networks."""
+"""Reading published SemanticStyleGAN checkpoints: our networks from their arguments and state."""
 
 import argparse
 import copy
@@ -22,17 +22,17 @@ _IGNORED = re.compile(r"(\.kernel|\.noises\.noise_\d+)$")
 
 
 def load(file: BinaryIO, name: str = "the checkpoint") -> EasyDict:
-    """Read a published `.pt` without executing anything in it.
+    """Read a published `.pt`. Nothing in it is run.
 
     Args:
         file: opened for binary reading.
-        name: how errors call it.
+        name: of the file, for messages.
 
     Returns:
-        G, D (None where the file has none), G_ema, augment_pipe and training_set_kwargs (None: it has neither).
+        G, D (or None), G_ema, augment_pipe and training_set_kwargs (both None: such files have neither).
 
     Raises:
-        UserError: not such a checkpoint, or its state does not fit its arguments.
+        UserError: the file is no such checkpoint, or its state does not fit its arguments.
     """
     data = machine.load_torch(file, name)
     known = isinstance(data, Mapping) and isinstance(data.get("args"), (argparse.Namespace, Mapping))
@@ -46,7 +46,7 @@ def load(file: BinaryIO, name: str = "the checkpoint") -> EasyDict:
 
 
 def estimate_w_avg(mapping: torch.nn.Module, num_samples: int = W_AVG_SAMPLES, seed: int = W_AVG_SEED) -> torch.Tensor:
-    """Mean of w over `num_samples` random z, the centre of truncation for networks that store none: [D]."""
+    """The mean of w over `num_samples` random z, [D]: the centre of truncation for files that have none."""
     mapping = copy.copy(mapping)
     mapping.num_ws = None  # one w for each z; w repeated for every slot would take much memory
     latents = torch.randn(num_samples, mapping.z_dim, generator=torch.Generator().manual_seed(seed))
@@ -62,7 +62,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _regions(args: Mapping[str, Any]) -> Regions:
-    """CelebAMask-HQ's regions when there are 13 of them, else numbered ones: published files name none."""
+    """CelebAMask-HQ's regions where there are 13, else numbered ones. Published files have no names."""
     count, transparent = int(args["seg_dim"]), [int(k) for k in args.get("transparent_dims") or ()]
     if count == len(CELEBAMASK):
         return Regions(CELEBAMASK.names, CELEBAMASK.colors, transparent)
@@ -70,7 +70,7 @@ def _regions(args: Mapping[str, Any]) -> Regions:
 
 
 def _channels(args: Mapping[str, Any]) -> dict[int, int]:
-    """The published channel table: 512 up to 32², then 16384 c / resolution."""
+    """The published widths: 512 channels up to 32², then 16384 · channel_multiplier / resolution."""
     octaves = range(2, int(args["size"]).bit_length())
     return {2**i: 512 if i <= 5 else int(args["channel_multiplier"]) * 16384 >> i for i in octaves}
 
@@ -237,7 +237,7 @@ class _Taker:
         extra = sorted(key for key in self.state if key not in self.taken and not _IGNORED.search(key))
         if extra:
             raise UserError(
-                f"{self.name} holds {len(extra)} entries that its arguments do not explain, e.g. {extra[0]!r}."
+                f"{self.name} holds {len(extra)} tensors that its arguments have no place for, such as {extra[0]!r}."
             )
         tensors = rebuild.named_tensors(network)
         learned = dict(network.named_parameters())

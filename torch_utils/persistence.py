@@ -1,4 +1,4 @@
-"""Objects that remember how they were built, and that other StyleGAN2-ADA tools can unpickle.
+"""Objects that record their constructor arguments, and that StyleGAN2-ADA's tools can unpickle.
 
 A pickle of a persistent object holds the source text of its module, its class name, its constructor arguments and its
 `__dict__`. Foreign tools run this text. Nothing here does: the class is looked up by name.
@@ -38,8 +38,8 @@ def persistent_class(cls: T) -> T:
 
     @functools.wraps(construct)
     def recording_init(self: Any, *args: Any, **kwargs: Any) -> None:
-        # The outermost constructor speaks for the object; those of base classes find the record in place. It goes
-        # straight into __dict__ because torch.nn.Module accepts no attributes before its own __init__.
+        # The constructor of the outermost class records; those of base classes find the record in place. It goes
+        # straight into __dict__, because torch.nn.Module accepts no attributes before its own __init__.
         if "_init_args" not in self.__dict__:
             self.__dict__["_init_args"] = copy.deepcopy(args)
             self.__dict__["_init_kwargs"] = copy.deepcopy(kwargs)
@@ -87,9 +87,9 @@ def _source_text(module_name: str) -> str:
 
 
 def as_record(obj: Any) -> tuple:
-    """How `obj`, of any class whose instances are no more than their `__dict__`, is written to a network file.
+    """The function and arguments by which a network file describes `obj`, which is no more than its `__dict__`.
 
-    `__reduce__` of a persistent object returns this; `machine.dump` writes the parts of an object in the same way.
+    `__reduce__` of a persistent object returns them. `machine.dump` writes the parts of an object in the same way.
     """
     cls = type(obj)
     meta = EasyDict(

@@ -24,9 +24,9 @@ ONNX_TOLERANCE = 1e-3
 def save_safetensors(data: Mapping[str, Any], path: str | os.PathLike) -> None:
     """Write networks as .safetensors, bit by bit.
 
-    Tensors are named as in the networks, such as `G_ema.synthesis.b4.conv1.weight`; `G_ema.mapping.w_avg` is the centre
-    of truncation. The metadata hold, as JSON: `networks` (class and constructor arguments of each), `regions` where
-    there are any, `training_set_kwargs`, and in `w_avg` the name of that tensor.
+    Tensors are named as in the networks, such as `G_ema.synthesis.b4.conv1.weight`. The metadata are JSON: `networks`
+    (class and constructor arguments of each), `regions` of a semantic network, `training_set_kwargs`, and `w_avg`, the
+    name of the tensor that is the centre of truncation.
 
     Args:
         data: G, D, G_ema, augment_pipe (each a persistent network or None) and training_set_kwargs.
@@ -64,7 +64,7 @@ def save_safetensors(data: Mapping[str, Any], path: str | os.PathLike) -> None:
 
 
 def load_safetensors(file: BinaryIO, packages: Collection[str], where: str) -> dict[str, Any]:
-    """The inverse of `save_safetensors`.
+    """Read the networks that `save_safetensors` wrote.
 
     Args:
         file: open for binary reading.
@@ -80,7 +80,9 @@ def load_safetensors(file: BinaryIO, packages: Collection[str], where: str) -> d
         length = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + min(length, MAX_HEADER)]).get("__metadata__") or {}
         if metadata.get("format") != FORMAT:
-            raise UserError(f"{where} does not say which network it holds: only files written here can be read.")
+            raise UserError(
+                f"{where} does not say which network it holds: only .safetensors files of this project can be read."
+            )
         tensors = library.load(content)
         networks = json.loads(metadata["networks"])
         specs = {key: _specification(networks[key]) for key in NETWORKS}
@@ -121,7 +123,7 @@ def _specification(entry: Any) -> tuple[str, Any, Any] | None:
 
 
 def _to_json(value: Any) -> Any:
-    """Plain data as JSON has them; a dictionary whose keys are not all text becomes {"items": [[key, value], ...]}."""
+    """Plain data for JSON. A dictionary with keys other than text becomes {"items": [[key, value], ...]}."""
     if isinstance(value, dict):
         if all(isinstance(key, str) for key in value) and set(value) != {"items"}:
             return {key: _to_json(item) for key, item in value.items()}
@@ -139,7 +141,7 @@ def _from_json(value: Any) -> Any:
 
 
 class _Sampling(torch.nn.Module):
-    """What the .onnx file computes."""
+    """The computation of the .onnx file: latents, labels and truncation to image, mask and codes."""
 
     def __init__(self, G: torch.nn.Module):
         super().__init__()
@@ -159,13 +161,13 @@ class _Sampling(torch.nn.Module):
 
 
 def save_onnx(G: torch.nn.Module, path: str | os.PathLike) -> None:
-    """Write a generator as .onnx, and compare what onnxruntime makes of it where that is installed.
+    """Write a generator as .onnx. Where onnxruntime is installed, compare its results with PyTorch's.
 
     Inputs: z [1, z_dim], c [1, c_dim] where there are labels, truncation_psi (a number). Outputs: image [1, 3, R, R],
     mask [1, K, R, R] where there are regions, ws [1, num_ws, w_dim]. The stored noise is used.
 
     Raises:
-        UserError: onnx and onnxscript are not installed, or onnxruntime computes something else.
+        UserError: onnx and onnxscript are not installed, or the results differ.
     """
     if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript")):
         raise UserError("An .onnx file needs onnx and onnxscript: pip install 'semantic-stylegan[onnx]'")
@@ -204,5 +206,5 @@ def _compare(path: str, network: _Sampling, inputs: list[torch.Tensor], expected
         difference = np.abs(found - wanted.numpy()).max() / max(wanted.abs().max().item(), 1e-8)
         if not difference <= ONNX_TOLERANCE:
             raise UserError(
-                f"onnxruntime computes another {name} than PyTorch ({difference:.2g}): nothing was written."
+                f"The {name} of onnxruntime differs from PyTorch's by {difference:.2g}: nothing was written."
             )

@@ -1,7 +1,7 @@
-"""The objects that a network file may ask for, each under its exact name, each made by a function that checks.
+"""The objects that a network file may ask for. A function that checks its arguments makes each of them.
 
-What a pickle names is looked up in `_ALLOWED` alone. The functions below replace those of torch and numpy, so that
-sizes and strides cannot reach outside the bytes that the file really has.
+A name in a pickle is looked up in `_ALLOWED` alone. The functions below replace those of torch and numpy, so that sizes
+and strides cannot reach outside the bytes of the file.
 """
 
 import argparse
@@ -40,11 +40,11 @@ DTYPES = {
 
 
 class Refused(Exception):
-    """The file wants something that it may not have; the text completes 'The file ...'."""
+    """The file asks for something that is not allowed; the text completes a sentence that begins with 'The file'."""
 
 
 class Reader(Protocol):
-    """What the functions below need of the machine that runs a pickle."""
+    """The methods of the machine that runs a pickle, as far as the functions below use them."""
 
     def allocate(self, size: int) -> None:
         """Charge `size` bytes; refuses when the file asks for far more than its own size."""
@@ -54,7 +54,7 @@ class Reader(Protocol):
 
 
 class Global:
-    """A name in a pickle, with what may be called under it. The object of that name is never touched."""
+    """A name in a pickle and the function that is called under it. The object of that name is never touched."""
 
     __slots__ = ("_make", "name")
 
@@ -78,7 +78,7 @@ class Record(NamedTuple):
 
 
 class Storage(NamedTuple):
-    """The bytes of tensors: one dimension, one number type."""
+    """The numbers of one or more tensors: one dimension, one number type."""
 
     values: torch.Tensor
 
@@ -91,7 +91,7 @@ class NumberType:
 
 
 def kind(value: Any) -> str:
-    """What to call a value in a message."""
+    """The name of a value for messages."""
     return value.name if isinstance(value, Global) else f"an object of type {type(value).__name__}"
 
 
@@ -101,7 +101,7 @@ def is_allowed(module: str, name: str) -> bool:
 
 
 def find(module: Any, name: Any, packages: Collection[str] = ()) -> Any:
-    """What stands for `module.name` in a file.
+    """The object that stands for `module.name` of a file.
 
     Args:
         module, name: from the file.
@@ -123,7 +123,7 @@ def find(module: Any, name: Any, packages: Collection[str] = ()) -> Any:
 
 
 def set_state(target: Any, state: Any, reader: Reader) -> Any:
-    """What the instruction BUILD gives: `target` with the state that the file has for it."""
+    """Set the state of `target` to the one that the file gives, as the instruction BUILD does, and return `target`."""
     if type(target) is argparse.Namespace and _is_text_dict(state):
         vars(target).update(state)
     elif type(target) is Record and _is_text_dict(state):
@@ -133,7 +133,7 @@ def set_state(target: Any, state: Any, reader: Reader) -> Any:
     elif type(target) is np.ndarray and type(state) is tuple and len(state) == 5:
         _fill_array(target, *state, reader=reader)
     elif not (type(target) is OrderedDict and _is_text_dict(state)):
-        # An OrderedDict's own attributes, such as the versions in a state_dict, carry nothing that is needed.
+        # An OrderedDict's own attributes, such as the versions in a state_dict, are not needed.
         raise Refused(f"sets the state of {kind(target)}")
     return target
 
@@ -180,7 +180,7 @@ def _make_set(reader: Reader, items: Any = ()) -> set:
 
 
 def _make_bytes(reader: Reader, text: Any, encoding: Any) -> bytes:
-    """How pickles of protocol 2 spell bytes."""
+    """Bytes, as pickles of protocol 2 spell them."""
     _require(type(text) is str and encoding == "latin1")
     reader.allocate(len(text))
     return text.encode("latin1")
@@ -226,7 +226,7 @@ def _make_parameter(reader: Reader, data: Any, requires_grad: Any, backward_hook
 
 
 def _make_storage(reader: Reader, data: Any) -> Storage:
-    """Read torch's older file format, in which a pickle holds storages: five small pickles, then the numbers."""
+    """Read a storage in torch's older file format: five small pickles, then the numbers."""
     _require(type(data) is bytes)
     stream = io.BytesIO(data)
     declared: list[tuple[torch.dtype, str, int]] = []

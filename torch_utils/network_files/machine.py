@@ -1,8 +1,8 @@
-"""Reading pickles without running what is in them.
+"""Reading pickles safely.
 
 A pickle is a small program: it can name any function of any module and call it. `load` runs this program on a machine
-of its own, which knows only the instructions that plain data need. Names stay names: nothing is imported, and a call is
-made only where `allowed` has a replacement that checks its arguments. Everything else ends the reading.
+of its own, which knows only the instructions that plain data need. It imports nothing. It calls only the functions of
+`allowed`, which check their arguments. Anything else in the file ends the reading with an error.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ SCALARS = (str, int, float, bool, bytes, type(None))
 
 
 def dump(obj: Any, file: BinaryIO) -> None:
-    """Write a pickle that `load` reads, and plain pickle too.
+    """Write a pickle that `load` and Python's own unpickler read.
 
     Raises:
         UserError: `obj` holds something that `load` would refuse.
@@ -73,7 +73,7 @@ def load(
         where: what to call the file in messages; its name where None.
 
     Raises:
-        UserError: the file is damaged or asks for something that plain data have no use for. Nothing of it was run.
+        UserError: the file is damaged or asks for something that is not allowed. Nothing of it was run.
     """
     where = where or describe(file)
     value = load_records(file, where, packages)
@@ -81,7 +81,7 @@ def load(
 
 
 def load_records(file: BinaryIO, where: str | None = None, packages: Collection[str] = ()) -> Any:
-    """As `load`, but persistent objects appear as `Record`s: class name, module and state."""
+    """Read a pickle as `load` does, but leave persistent objects as `Record`s: class name, module and state."""
     where = where or describe(file)
     stream = _Bounded(file)
     if stream.size > MAX_FILE_BYTES:
@@ -91,10 +91,10 @@ def load_records(file: BinaryIO, where: str | None = None, packages: Collection[
 
 
 def load_torch(file: BinaryIO, where: str | None = None) -> Any:
-    """Read what `torch.save` wrote, without torch.load: plain data, tensors and argparse.Namespace, on the CPU.
+    """Read a file of `torch.save` without `torch.load`: plain data, tensors and argparse.Namespace, on the CPU.
 
     Raises:
-        UserError: as `load`; also where the file is no zip archive, as torch has written since version 1.6.
+        UserError: for the reasons of `load`, and for a file that is no zip archive, as torch writes since version 1.6.
     """
     where = where or describe(file)
     archive, root = open_archive(file, where)
@@ -118,7 +118,7 @@ def load_torch(file: BinaryIO, where: str | None = None) -> Any:
 
 
 def open_archive(file: BinaryIO, where: str) -> tuple[zipfile.ZipFile, str]:
-    """The zip archive that a torch file is, and the folder inside it that holds everything.
+    """The zip archive of a torch file, and the name of the folder in it.
 
     Raises:
         UserError: it is no torch file, or claims to hold more than its own size.
@@ -153,18 +153,18 @@ def _plain_errors(where: str) -> Iterator[None]:
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise UserError(f"{where} is not a complete network file: {reason}. Fetch it again.") from error
     except Exception as error:
-        # Whatever else a malformed program trips over, such as missing operands and objects.
+        # A malformed program fails in many ways, such as missing operands and objects.
         raise UserError(f"{where} is damaged: its instructions contradict each other. Fetch it again.") from error
 
 
 def describe(file: BinaryIO) -> str:
-    """A file's name for messages."""
+    """The name of a file for messages."""
     name = getattr(file, "name", None)
     return os.fspath(name) if isinstance(name, (str, os.PathLike)) else "The file"
 
 
 class _Bounded:
-    """A file that never gives, nor makes room for, more bytes than it has."""
+    """A file that reads no more bytes than it has, whatever number is asked for."""
 
     def __init__(self, file: BinaryIO):
         if not file.seekable():
@@ -196,7 +196,7 @@ class _Memory:
 
 
 class _Machine:
-    """The stack machine that a pickle is a program for (see the standard module pickletools)."""
+    """The stack machine that runs the program of a pickle (see the standard module pickletools)."""
 
     def __init__(
         self,
@@ -292,7 +292,7 @@ class _Machine:
 
 
 def _checked_key(key: Any) -> Any:
-    # Also keeps out nested tuples, whose hash can take exponential time.
+    # Nested tuples are refused, too: their hash can take exponential time.
     if type(key) not in SCALARS:
         raise Refused(f"uses {allowed.kind(key)} as a key")
     return key

@@ -1,4 +1,4 @@
-"""Building a network from what a file says about it: constructor arguments and named tensors, none of them trusted."""
+"""Building networks from the constructor arguments and tensors of a file, neither of which is trusted."""
 
 import contextlib
 from collections.abc import Collection, Mapping
@@ -26,7 +26,7 @@ MODULE_GROUPS = ("_parameters", "_buffers", "_modules")
 def rebuild_records(
     value: Any, class_names: Mapping[str, str], packages: Collection[str], where: str = "The file"
 ) -> Any:
-    """Replace `Record`s by instances of our classes: `value` itself, or the values of the dictionary that it is."""
+    """`value` with instances of our classes in place of `Record`s: itself, or the values of the dictionary."""
     done: dict[int, Any] = {}
 
     def convert(item: Any, label: str) -> Any:
@@ -61,7 +61,7 @@ def rebuild_record(record: Record, class_names: Mapping[str, str], packages: Col
 def find_record_class(
     record: Record, class_names: Mapping[str, str], packages: Collection[str], where: str
 ) -> type[nn.Module]:
-    """Our class for a record, by the table `class_names` or, where the file gives a module, by that."""
+    """Our class for a record: by the module that the file gives, or by the table `class_names` if it gives none."""
     if record.module is not None:
         return find_network_class(f"{record.module}.{record.class_name}", packages, where)
     if record.class_name not in class_names:
@@ -70,10 +70,10 @@ def find_record_class(
 
 
 def find_network_class(name: str, packages: Collection[str], where: str) -> type[nn.Module]:
-    """The network class of a dotted name that a file gives: one in `packages`, or one that is imported already.
+    """The network class of a dotted name in a file. It is in one of the `packages`, or imported already.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such class.
     """
     if classes.is_known(name) or (name.split(".")[0] in packages and name.replace(".", "a").isidentifier()):
         with contextlib.suppress(UserError):
@@ -90,10 +90,10 @@ def build_module(
     tensors: Mapping[str, torch.Tensor],
     where: str,
 ) -> nn.Module:
-    """Construct `cls` and copy all parameters and buffers, bit by bit; none may be missing, left over or misshapen.
+    """A network of the class `cls`, whose parameters and buffers are copied from `tensors` bit by bit.
 
-    A class with a method `recorded_kwargs` translates the arguments that other code bases record. The class is
-    constructed without memory first. Memory is allocated when the shapes are those of the file's tensors.
+    The names and shapes must be those of the network. It is constructed without memory first, and memory is allocated
+    when they fit. A class with a method `recorded_kwargs` translates the arguments that other code bases record.
     Tensors stored in half precision become those of single precision that the class has.
 
     Raises:

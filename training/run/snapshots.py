@@ -80,12 +80,12 @@ def state_name(images_seen: int) -> str:
 
 
 def save_networks(path: str | os.PathLike, training_set_kwargs: Mapping[str, Any] | None, **networks: Any) -> None:
-    """Write networks as a `.pkl` in the published dict shape, whole or not at all.
+    """Write networks as a `.pkl` with a dictionary like StyleGAN2-ADA's. The file appears when it is complete.
 
     Args:
         path: the file.
-        training_set_kwargs: what the networks were trained on, if known.
-        networks: G, D, G_ema and augment_pipe; None is kept as None. Copies are written, in evaluation mode.
+        training_set_kwargs: options of the data set that the networks were trained on, or None.
+        networks: G, D, G_ema and augment_pipe; each may be None. Copies are written, in evaluation mode.
     """
     data = {name: _frozen_copy(network) for name, network in networks.items()}
     data["training_set_kwargs"] = None if training_set_kwargs is None else dict(training_set_kwargs)
