@@ -38,6 +38,12 @@ class Direction:
 
 def save_directions(path: str | os.PathLike, directions: Iterable[Direction], G: torch.nn.Module) -> None:
     """Write directions and what a network must have to use them, as .npz, whole or not at all."""
+    with atomic_open(path, "wb") as file:
+        np.savez(file, **direction_arrays(directions, G))
+
+
+def direction_arrays(directions: Iterable[Direction], G: torch.nn.Module) -> dict[str, np.ndarray]:
+    """The arrays of a directions file, see `save_directions`."""
     found = list(directions)
     columns = {
         "names": [d.name for d in found],
@@ -47,13 +53,11 @@ def save_directions(path: str | os.PathLike, directions: Iterable[Direction], G:
         "measured": [d.measured for d in found],
         "network_regions": G.regions.names,
     }
-    with atomic_open(path, "wb") as file:
-        np.savez(
-            file,
-            codes=torch.stack([d.codes for d in found]).float().cpu().numpy(),
-            average=G.mapping.w_avg.float().cpu().numpy(),
-            **{name: np.array(column, np.str_) for name, column in columns.items()},
-        )
+    return {
+        "codes": torch.stack([d.codes for d in found]).float().cpu().numpy(),
+        "average": G.mapping.w_avg.float().cpu().numpy(),
+        **{name: np.array(column, np.str_) for name, column in columns.items()},
+    }
 
 
 def read_directions(path: str | os.PathLike) -> tuple[dict[str, Direction], dict[str, np.ndarray]]:

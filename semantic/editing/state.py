@@ -92,9 +92,14 @@ def save_state(path: str | os.PathLike, state: EditState, options: Sequence[str]
     Args:
         options: as on the command line, such as ``--drop=glasses``.
     """
-    arrays = {"w": state.ws.float()} | {name: getattr(state, name) for name in BESIDE_CODES}
     with atomic_open(path, "wb") as file:
-        np.savez(file, edits=np.array(list(options), np.str_), **{n: a.cpu().numpy() for n, a in arrays.items()})
+        np.savez(file, **state_arrays(state, options))
+
+
+def state_arrays(state: EditState, options: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """The arrays of a state's file, see `save_state`."""
+    arrays = {"w": state.ws.float()} | {name: getattr(state, name) for name in BESIDE_CODES}
+    return {"edits": np.array(list(options), np.str_), **{name: array.cpu().numpy() for name, array in arrays.items()}}
 
 
 def load_state(path: str | os.PathLike, G: torch.nn.Module) -> EditState:

@@ -1,0 +1,213 @@
+"""What the editor does for its sessions: draw scenes, find directions, open photos, make files."""
+
+import asyncio
+import base64
+import queue
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from dnnlib import UserError
+from semantic.browser import answers, photos
+from semantic.browser.networks import LoadedNetwork, NetworkShelf
+from semantic.browser.partial import PartialSynthesis
+from semantic.browser.scene import MAX_EDITS, build_state, command_of, latents_of, number, parse_scene, whole
+from semantic.browser.session import MAX_LATENTS, Session, Sessions
+from semantic.browser.work import Workshop
+from semantic.editing.codes import check_ws
+from semantic.editing.directions import direction_arrays
+from semantic.editing.edits import options_of
+from semantic.editing.finding import factorised, principal
+from semantic.editing.state import EditState, state_arrays
+from training.images import to_uint8
+
+MAX_FACES = 12
+FACE_SIZE = 128
+PREVIEW_FROM = 256
+"""Resolution from which on previews stop early: at a quarter of it."""
+DIRECTIONS = 4
+"""Directions of each method and region."""
+FIRST_SEED, PSI = 2, 0.7
+
+
+class Desk:
+    """The editor without its web routes.
+
+    Args:
+        shelf: the networks.
+        first: name of the network that a new page shows.
+    """
+
+    def __init__(self, shelf: NetworkShelf, first: str):
+        self.shelf = shelf
+        self.first = first
+        self.sessions = Sessions()
+        self.workshop = Workshop()
+
+    def close(self) -> None:
+        self.workshop.close()
+
+    async def begin(self, name: Any) -> dict[str, Any]:
+        """A new session: its key, and what the page must know of the network."""
+        name = self.first if name is None else str(name)
+        network = await self.workshop.run(self.shelf.get, name)
+        session = self.sessions.create(name)
+        regions = network.G.regions
+        rows = [
+            {"index": k, "name": regions.names[k], "color": regions.colors[k], "transparent": k in regions.transparent}
+            for k in range(len(regions))
+        ]
+        return {
+            "session": session.key, "network": name, "networks": self.shelf.names(), "regions": rows,
+            "resolution": network.G.img_resolution, "seed": FIRST_SEED, "psi": PSI, "directions": self._names(network),
+        }  # fmt: skip
+
+    def draw(self, session: Session, scene: Any, preview: bool) -> dict[str, Any]:
+        """The picture of a scene, with its mask and the command that draws it."""
+        network, (_, after, edits), parsed = self._build(session, scene)
+        if session.partial is None or session.partial.synthesis is not network.G.synthesis:
+            session.partial = PartialSynthesis(network.G.synthesis)
+        small = preview and network.G.img_resolution >= PREVIEW_FROM
+        size = network.G.img_resolution // 4 if small else None
+        out = session.partial(**after.inputs(network.G.synthesis.grid), size=size)
+        return answers.picture(out, command_of(parsed, network, edits))
+
+    def faces(self, session: Session, seeds: Any, psi: Any) -> dict[str, Any]:
+        """Small pictures of seeds."""
+        if not isinstance(seeds, list) or not 0 < len(seeds) <= MAX_FACES:
+            raise UserError(f"The page asked for no face, or for more than {MAX_FACES}.")
+        network = self.shelf.get(session.network)
+        psi = number(psi, "truncation", -4, 4)
+        ws = torch.cat([network.codes(whole(seed, "seed"), psi) for seed in seeds])
+        with torch.no_grad():
+            images = network.G.synthesis(ws, noise_mode="const")
+        if images.shape[-1] > FACE_SIZE:
+            images = torch.nn.functional.adaptive_avg_pool2d(images, FACE_SIZE)
+        return {"images": [answers.text(answers.image_png(image)) for image in images]}
+
+    def mask_file(self, session: Session, data: dict[str, Any]) -> bytes:
+        """The mask of a scene in the colours of the regions, as PNG."""
+        network, (_, after, _), _ = self._build(session, data.get("scene"))
+        mask = self._render(network, after).mask
+        return answers.png(to_uint8(network.G.regions.paint(mask))[0].transpose(1, 2, 0))
+
+    def latents_file(self, session: Session, data: dict[str, Any]) -> bytes:
+        """The state of a scene as edit.py writes it."""
+        network, (_, after, edits), _ = self._build(session, data.get("scene"))
+        return answers.arrays_file(state_arrays(after, options_of(network.G, edits)))
+
+    def base_latents_file(self, session: Session, data: dict[str, Any]) -> bytes:
+        """The unedited codes of a scene."""
+        _, (before, _, _), _ = self._build(session, data.get("scene"))
+        return answers.arrays_file(state_arrays(before))
+
+    def blended(self, session: Session, data: dict[str, Any]) -> bytes:
+        """The edit of a photo's scene in the photo, as PNG; smaller where it is only shown."""
+        network, (before, after, _edits), scene = self._build(session, data.get("scene"))
+        photo = session.photos.get(scene.latents or "")
+        if photo is None:
+            raise UserError("There is no photo behind this picture: open a photo first.")
+        renders = [self._render(network, state) for state in (before, after)]
+        most = photos.SHOWN_SIDE if data.get("shown") is True else None
+        return photos.blended(photo, network.G.regions, *renders, after.touched[0].nonzero().flatten().tolist(), most)
+
+    def directions_file(self, session: Session, data: dict[str, Any]) -> bytes:
+        """All directions that were found for the network, as edit.py reads them."""
+        network = self.shelf.get(session.network)
+        if not network.directions:
+            raise UserError("No directions are found yet: choose a region and find some.")
+        return answers.arrays_file(direction_arrays(network.directions.values(), network.G))
+
+    async def find_directions(self, session: Session, region: Any) -> AsyncIterator[dict[str, Any]]:
+        """Find directions of a region: shares of the work, then the names."""
+        network = self.shelf.get(session.network)
+        k = network.G.regions.index(str(region))
+        name = network.G.regions.names[k]
+        if not network.names_of(name):
+            jobs = [(method, part) for part in ("shape", "texture") for method in (factorised, principal)]
+            for done, (method, part) in enumerate(jobs):
+                yield {"share": done / len(jobs)}
+                found = await self.workshop.run_long(method, network.G, k, part, DIRECTIONS)
+                network.directions.update({direction.name: direction for direction in found})
+        yield {"share": 1.0, "names": network.names_of(name)}
+
+    async def open_photo(self, session: Session, data: bytes) -> AsyncIterator[dict[str, Any]]:
+        """Align, parse and invert a photo: stages, shares and pictures on the way, then the name of its codes."""
+        network = self.shelf.get(session.network)
+        stop = threading.Event()
+        news: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        work = asyncio.ensure_future(self.workshop.run_long(photos.invert_photo, network, data, news.put, stop))
+        try:
+            while not work.done() or not news.empty():
+                while not news.empty():
+                    yield news.get()
+                await asyncio.wait([work], timeout=0.1)
+            codes, photo = await work
+        finally:
+            stop.set()
+        yield {"share": 1.0, "latents": session.keep(codes, photo)}
+
+    def save_session(self, session: Session, scenes: Any) -> dict[str, Any]:
+        """What the page cannot know: latents that scenes name, and directions."""
+        if not isinstance(scenes, list) or len(scenes) > MAX_EDITS:
+            raise UserError("The page sent no scenes to save.")
+        used = {scene.latents for scene in map(parse_scene, scenes)} - {None}
+        for scene in scenes:
+            used |= {edit["latents"] for edit in scene["edits"] if isinstance(edit.get("latents"), str)}
+        network = self.shelf.get(session.network)
+        codes = {name: _packed(latents_of(name, session.latents)) for name in used}
+        return {"latents": codes, "directions": self._names(network)}
+
+    def open_session(self, session: Session, kept: Any) -> dict[str, Any]:
+        """Take latents and names of directions from a session file: new names of the latents, and all directions."""
+        if not isinstance(kept, dict) or not isinstance(kept.get("latents"), dict):
+            raise UserError("The session file is damaged: it has no latents.")
+        if len(kept["latents"]) > MAX_LATENTS:
+            raise UserError(f"The session file has more than {MAX_LATENTS} photos.")
+        network = self.shelf.get(session.network)
+        codes = {str(name): _unpacked(data, network) for name, data in kept["latents"].items()}
+        asked = kept.get("directions")
+        for region in asked if isinstance(asked, dict) else ():
+            if region in network.G.regions.names and asked[region] and not network.names_of(region):
+                k = network.G.regions.index(region)
+                for part in ("shape", "texture"):
+                    for method in (factorised, principal):
+                        found = method(network.G, k, part, DIRECTIONS)
+                        network.directions.update({direction.name: direction for direction in found})
+        return {"latents": {name: session.keep(ws) for name, ws in codes.items()}, "directions": self._names(network)}
+
+    def _names(self, network: LoadedNetwork) -> dict[str, list[str]]:
+        return {region: network.names_of(region) for region in network.G.regions.names}
+
+    def _build(self, session: Session, scene: Any) -> tuple:
+        parsed = parse_scene(scene)
+        network = self.shelf.get(session.network)
+        with torch.no_grad():
+            return network, build_state(parsed, network, session.latents), parsed
+
+    @staticmethod
+    def _render(network: LoadedNetwork, state: EditState) -> Any:
+        with torch.no_grad():
+            inputs = state.inputs(network.G.synthesis.grid)
+            return network.G.synthesis(noise_mode="const", return_mask=True, **inputs)
+
+
+def _packed(codes: torch.Tensor) -> dict[str, Any]:
+    numbers = codes.detach().cpu().float().numpy().astype("<f4")
+    return {"shape": list(numbers.shape), "data": base64.b64encode(numbers.tobytes()).decode()}
+
+
+def _unpacked(data: Any, network: LoadedNetwork) -> torch.Tensor:
+    try:
+        shape = tuple(int(n) for n in data["shape"])
+        numbers = np.frombuffer(base64.b64decode(data["data"], validate=True), "<f4").reshape(shape)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError("The session file is damaged: its latents cannot be read.") from error
+    codes = torch.from_numpy(numbers.astype(np.float32))
+    if codes.ndim != 3 or len(codes) != 1 or codes.shape[2] != network.G.w_dim or not bool(codes.isfinite().all()):
+        raise UserError("The session file holds latents of another network.")
+    check_ws(codes, network.G.regions)
+    return codes

@@ -1,0 +1,122 @@
+"""Sessions: what the server remembers for one page, for how long, and how much of it."""
+
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from dnnlib import UserError
+from semantic.browser.partial import PartialSynthesis
+from semantic.placement import Placement
+
+LIFE = 2 * 60 * 60
+"""Seconds without a request after which a session ends."""
+MAX_SESSIONS = 200
+MAX_LATENTS = 8
+"""Photos of one session; the oldest goes first."""
+MAX_PHOTO_BYTES = 512 << 20
+"""Bytes of photos over all sessions; the sessions that were idle longest lose theirs first."""
+MAX_PARTIAL = 8
+"""Sessions that keep maps of their last picture."""
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photo that a session opened: its file, where the crop lies, and how the network draws it."""
+
+    data: bytes
+    placement: Placement
+    mask: torch.Tensor
+    """Class indices of the crop, [R, R]."""
+
+
+@dataclass(eq=False)
+class Session:
+    """What the server remembers for one page. Scenes are not among it: the page sends them."""
+
+    key: str
+    network: str
+    latents: OrderedDict[str, torch.Tensor] = field(default_factory=OrderedDict)
+    photos: dict[str, Photo] = field(default_factory=dict)
+    partial: PartialSynthesis | None = None
+    turn: int = 0
+    """Number of the newest request for a picture; older ones are overtaken."""
+    used: float = 0.0
+
+    def keep(self, codes: torch.Tensor, photo: Photo | None = None) -> str:
+        """Keep codes, and the photo that they belong to, under a new name."""
+        name = f"photo-{secrets.token_hex(4)}"
+        self.latents[name] = codes
+        if photo is not None:
+            self.photos[name] = photo
+        while len(self.latents) > MAX_LATENTS:
+            old, _ = self.latents.popitem(last=False)
+            self.photos.pop(old, None)
+        return name
+
+    def photo_bytes(self) -> int:
+        return sum(len(photo.data) for photo in self.photos.values())
+
+
+class Sessions:
+    """All sessions by their keys, which nobody can guess.
+
+    Args:
+        clock: seconds; tests bring their own.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def create(self, network: str) -> Session:
+        """A new session; where there are too many, the one that was idle longest ends."""
+        with self._lock:
+            session = Session(secrets.token_urlsafe(24), network, used=self._clock())
+            self._sessions[session.key] = session
+            self._tidy()
+            return session
+
+    def get(self, key: str | None) -> Session:
+        """The session of a key.
+
+        Raises:
+            UserError: there is none, or it has ended.
+        """
+        with self._lock:
+            self._tidy()
+            session = self._sessions.get(key or "")
+            if session is None:
+                raise UserError("This session has ended: load the page again. A saved session file brings it back.")
+            session.used = self._clock()
+            self._sessions.move_to_end(session.key)
+            return session
+
+    def tidy(self) -> None:
+        """End sessions that nobody uses, and let go of what is too much."""
+        with self._lock:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        now = self._clock()
+        for key, session in list(self._sessions.items()):  # the one that was idle longest stands first
+            if now - session.used > LIFE or len(self._sessions) > MAX_SESSIONS:
+                del self._sessions[key]
+        sessions = list(self._sessions.values())
+        total = sum(session.photo_bytes() for session in sessions)
+        for session in sessions:
+            if total <= MAX_PHOTO_BYTES:
+                break
+            total -= session.photo_bytes()
+            session.photos.clear()
+        drawn = [session for session in sessions if session.partial is not None]
+        for session in drawn[: max(len(drawn) - MAX_PARTIAL, 0)]:
+            session.partial = None

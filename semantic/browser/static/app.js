@@ -1,0 +1,679 @@
+// The editor: draws what the server computes, and turns what people do into scenes.
+
+import { ServerError, bytes, post, postForFile, stream, useSession } from "/static/api.js";
+import * as scenes from "/static/scene.js";
+
+const $ = (id) => document.getElementById(id);
+const MAX_HISTORY = 100;
+const DONORS = 6;
+
+let about = null; // what the server says of the network
+let scene = null;
+let start = null; // the scene that comparing shows
+let view = null; // the last picture: { image: Blob, url, mask: Uint8Array, size }
+let steps = []; // { scene, view, label }
+let at = -1;
+let region = null; // name of the selected region
+let locked = new Set();
+let directions = {}; // by region: names
+let donorSeeds = [];
+let busy = null; // { controller }
+let wanted = null; // the request that waits for the one that is under way
+let turn = 0;
+let photoJob = null;
+let comparing = false;
+
+// ------------------------------------------------------------------ messages
+
+let statusTimer = null;
+function say(text) {
+  $("status").textContent = text;
+  clearTimeout(statusTimer);
+  statusTimer = setTimeout(() => { $("status").textContent = ""; }, 4000);
+}
+
+function complain(error) {
+  if (error.name === "AbortError") return;
+  if (error instanceof ServerError && error.status === 409) return; // overtaken
+  const text = error instanceof ServerError ? error.message : `The editor lost its server: ${error.message}.`;
+  $("alert-text").textContent = text;
+  $("alert").hidden = false;
+}
+
+function guarded(action) {
+  return async (...args) => {
+    try {
+      await action(...args);
+    } catch (error) {
+      complain(error);
+    }
+  };
+}
+
+// ------------------------------------------------------------------ drawing
+
+async function inflate(data) {
+  const unpacked = new Blob([data]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(unpacked).arrayBuffer());
+}
+
+async function asView(answer) {
+  const image = new Blob([bytes(answer.image)], { type: "image/png" });
+  return { image, url: URL.createObjectURL(image), mask: await inflate(bytes(answer.mask)), size: answer.size, command: answer.command };
+}
+
+async function draw(shown) {
+  const bitmap = await createImageBitmap(shown.image);
+  const canvas = $("image");
+  canvas.width = canvas.height = Math.max(shown.size, 256);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  bitmap.close();
+
+  const mask = $("mask");
+  mask.width = mask.height = shown.size;
+  const pixels = new ImageData(shown.size, shown.size);
+  const colors = about.regions.map((r) => r.color);
+  shown.mask.forEach((k, i) => {
+    pixels.data.set(colors[k], i * 4);
+    pixels.data[i * 4 + 3] = 255;
+  });
+  mask.getContext("2d").putImageData(pixels, 0, 0);
+  outline(region);
+}
+
+// The edge of a region over the image.
+function outline(name) {
+  const canvas = $("outline");
+  const size = view ? view.size : 0;
+  const scale = Math.max(Math.floor(512 / Math.max(size, 1)), 1);
+  canvas.width = canvas.height = size * scale;
+  if (!size || name === null) return;
+  const k = about.regions.findIndex((r) => r.name === name);
+  const context = canvas.getContext("2d");
+  const inside = (x, y) => x >= 0 && y >= 0 && x < size && y < size && view.mask[y * size + x] === k;
+  for (const [color, width] of [["#000", 3], ["#fff", 1.2]]) {
+    context.strokeStyle = color;
+    context.lineWidth = width;
+    context.beginPath();
+    for (let y = 0; y < size; y++) {
+      for (let x = 0; x < size; x++) {
+        if (!inside(x, y)) continue;
+        const [a, b, c, d] = [x * scale, y * scale, (x + 1) * scale, (y + 1) * scale];
+        if (!inside(x, y - 1)) { context.moveTo(a, b); context.lineTo(c, b); }
+        if (!inside(x, y + 1)) { context.moveTo(a, d); context.lineTo(c, d); }
+        if (!inside(x - 1, y)) { context.moveTo(a, b); context.lineTo(a, d); }
+        if (!inside(x + 1, y)) { context.moveTo(c, b); context.lineTo(c, d); }
+      }
+    }
+    context.stroke();
+  }
+}
+
+function regionAt(event) {
+  const box = $("image").getBoundingClientRect();
+  const x = Math.floor(((event.clientX - box.left) / box.width) * view.size);
+  const y = Math.floor(((event.clientY - box.top) / box.height) * view.size);
+  if (x < 0 || y < 0 || x >= view.size || y >= view.size) return null;
+  return about.regions[view.mask[y * view.size + x]].name;
+}
+
+// ------------------------------------------------------------------ asking for pictures
+
+// One request at a time: while one is under way, only the newest wish waits.
+function request(wish) {
+  if (busy && wanted) wanted.drop();
+  return new Promise((resolve, reject) => {
+    const job = { wish, resolve, reject, drop: () => resolve(null) };
+    if (busy) wanted = job;
+    else run(job);
+  });
+}
+
+async function run(job) {
+  busy = job;
+  try {
+    turn += 1;
+    job.resolve(await asView(await post("/api/view", { ...job.wish, turn })));
+  } catch (error) {
+    job.reject(error);
+  } finally {
+    busy = null;
+    const next = wanted;
+    wanted = null;
+    if (next) run(next);
+  }
+}
+
+const preview = guarded(async (changed) => {
+  scene = changed;
+  refreshControls();
+  const found = await request({ scene: changed, preview: true });
+  if (found && scenes.same(scene, changed)) {
+    view = found;
+    await draw(found);
+  }
+});
+
+const commit = guarded(async (changed, label) => {
+  scene = changed;
+  refreshControls();
+  const found = await request({ scene: changed, preview: false });
+  if (!found || !scenes.same(scene, changed)) return;
+  view = found;
+  if (at >= 0 && scenes.same(steps[at].scene, changed)) {
+    await show();
+    return;
+  }
+  steps = [...steps.slice(0, at + 1), { scene: changed, view: found, label }].slice(-MAX_HISTORY);
+  at = steps.length - 1;
+  await show();
+  say(label);
+});
+
+async function show() {
+  ({ scene, view } = steps[at]);
+  await draw(view);
+  $("command").value = view.command;
+  refreshControls();
+  refreshHistory();
+  blendSoon();
+  document.body.dataset.shown = String(Number(document.body.dataset.shown || 0) + 1);
+}
+
+const goTo = guarded(async (index) => {
+  if (index < 0 || index >= steps.length) return;
+  at = index;
+  await show();
+  say(steps[at].label);
+});
+
+// ------------------------------------------------------------------ the blended photo
+
+let blendTimer = null;
+function blendSoon() {
+  const photo = scene.latents !== null;
+  $("blend-figure").hidden = $("save-photo").hidden = $("save-base").hidden = !photo;
+  clearTimeout(blendTimer);
+  if (photo) blendTimer = setTimeout(guarded(blendNow), 250);
+}
+
+async function blendNow() {
+  const shown = scene;
+  const picture = await postForFile("/api/blend", { scene: shown, shown: true });
+  if (!scenes.same(scene, shown)) return;
+  const old = $("blend").src;
+  $("blend").src = URL.createObjectURL(picture);
+  if (old.startsWith("blob:")) URL.revokeObjectURL(old);
+}
+
+// ------------------------------------------------------------------ controls
+
+function refreshHistory() {
+  $("undo").disabled = at <= 0;
+  $("redo").disabled = at >= steps.length - 1;
+  $("history").replaceChildren(
+    ...steps.map((step, i) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.setAttribute("aria-label", `Step ${i + 1}: ${step.label}`);
+      button.setAttribute("aria-current", String(i === at));
+      button.title = step.label;
+      const image = new Image();
+      image.src = step.view.url;
+      image.alt = "";
+      button.append(image);
+      button.addEventListener("click", () => goTo(i));
+      const item = document.createElement("li");
+      item.append(button);
+      return item;
+    }),
+  );
+  const current = $("history").children[at];
+  if (current) $("history").scrollLeft = current.offsetLeft - $("history").clientWidth / 2;
+}
+
+function setSlider(input, value, digits) {
+  input.value = value;
+  $(`${input.id}-value`).textContent = Number(value).toFixed(digits);
+}
+
+function slider(id, text, range, onInput, onChange) {
+  const row = document.createElement("div");
+  row.className = "field slider";
+  const label = document.createElement("label");
+  label.htmlFor = id;
+  label.textContent = label.title = text;
+  const input = document.createElement("input");
+  Object.assign(input, { id, type: "range", min: range.min, max: range.max, step: range.step });
+  const output = document.createElement("output");
+  output.id = `${id}-value`;
+  output.htmlFor = id;
+  row.append(label, input, output);
+  input.addEventListener("input", () => onInput(Number(input.value)));
+  input.addEventListener("change", () => onChange(Number(input.value)));
+  return row;
+}
+
+function buildRegions() {
+  const head = ["Region", "Lock", "Draw"].map((text) => {
+    const span = document.createElement("span");
+    span.className = "head";
+    span.textContent = text;
+    return span;
+  });
+  const rows = about.regions.flatMap((r) => {
+    const label = document.createElement("label");
+    label.className = "region";
+    const radio = document.createElement("input");
+    Object.assign(radio, { type: "radio", name: "region", value: r.name });
+    radio.addEventListener("change", () => select(r.name));
+    const chip = document.createElement("canvas"); // a canvas takes its colour without inline style
+    chip.className = "chip";
+    chip.width = chip.height = 1;
+    const context = chip.getContext("2d");
+    context.fillStyle = `rgb(${r.color.join(",")})`;
+    context.fillRect(0, 0, 1, 1);
+    chip.setAttribute("aria-hidden", "true");
+    label.append(radio, chip, document.createTextNode(r.name));
+    const boxes = [
+      ["lock", `Lock ${r.name}`, (on) => { if (on) locked.add(r.name); else locked.delete(r.name); }],
+      ["draw", `Draw ${r.name}`, (on) => commit(scenes.drop(scene, r.name, !on), `${on ? "Draw" : "Leave out"} ${r.name}`)],
+    ].map(([kind, text, action]) => {
+      const box = document.createElement("input");
+      Object.assign(box, { type: "checkbox", id: `${kind}-${r.index}` });
+      box.setAttribute("aria-label", text);
+      box.addEventListener("change", () => action(box.checked));
+      return box;
+    });
+    return [label, ...boxes];
+  });
+  $("regions").replaceChildren(...head, ...rows);
+}
+
+function buildSliders() {
+  const rows = Object.entries(scenes.MOVES).map(([name, range]) =>
+    slider(`move-${name}`, range.label, range,
+      (value) => preview(scenes.move(scene, region, { [name]: value })),
+      (value) => commit(scenes.move(scene, region, { [name]: value }), `Move ${region}`)));
+  const psi = slider("region-psi", "Truncation", { min: 0, max: 1.5, step: 0.05 },
+    (value) => preview(scenes.truncate(scene, region, value)),
+    (value) => commit(scenes.truncate(scene, region, value), `Truncation of ${region}`));
+  $("sliders").replaceChildren(psi, ...rows);
+}
+
+function buildDirections() {
+  const names = directions[region] || [];
+  $("directions").replaceChildren(
+    ...names.map((name, i) => {
+      const text = name.includes("/") ? name.slice(name.indexOf("/") + 1) : name;
+      return slider(`direction-${i}`, text, { min: -3, max: 3, step: 0.1 },
+        (value) => preview(scenes.along(scene, region, name, value)),
+        (value) => commit(scenes.along(scene, region, name, value), `${text} of ${region}`));
+    }),
+  );
+  $("find").hidden = names.length > 0;
+  $("save-directions").hidden = Object.values(directions).every((found) => found.length === 0);
+}
+
+function refreshControls() {
+  if (!scene) return;
+  $("seed").value = scene.seed ?? "";
+  setSlider($("psi"), scene.psi, 2);
+  $("psi").disabled = scene.latents !== null;
+  about.regions.forEach((r) => {
+    $(`draw-${r.index}`).checked = !scenes.isDropped(scene, r.name);
+    $(`lock-${r.index}`).checked = locked.has(r.name);
+  });
+  setSlider($("region-psi"), scenes.truncationOf(scene, region), 2);
+  for (const [name, value] of Object.entries(scenes.moveOf(scene, region))) {
+    setSlider($(`move-${name}`), value, name === "rotate" ? 0 : 2);
+  }
+  (directions[region] || []).forEach((name, i) => {
+    if ($(`direction-${i}`)) setSlider($(`direction-${i}`), scenes.strengthOf(scene, name), 1);
+  });
+  $("reset").disabled = scene.edits.length === 0;
+}
+
+function select(name) {
+  region = name;
+  $("region-name").textContent = name;
+  document.querySelectorAll("#regions input[type=radio]").forEach((radio) => { radio.checked = radio.value === name; });
+  buildDirections();
+  refreshControls();
+  if (view) outline(name);
+}
+
+const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] % 1000000;
+
+const refreshDonors = guarded(async () => {
+  donorSeeds = Array.from({ length: DONORS }, randomSeed);
+  const found = await post("/api/faces", { seeds: donorSeeds, psi: scene.psi });
+  $("donors").replaceChildren(
+    ...found.images.map((image, i) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.draggable = true;
+      button.dataset.seed = donorSeeds[i];
+      button.setAttribute("aria-label", `Take the selected region from the face of seed ${donorSeeds[i]}`);
+      const picture = new Image();
+      picture.src = URL.createObjectURL(new Blob([bytes(image)], { type: "image/png" }));
+      picture.alt = "";
+      picture.draggable = false;
+      button.append(picture);
+      button.addEventListener("click", () => takeFrom(donorSeeds[i]));
+      button.addEventListener("dragstart", (event) => event.dataTransfer.setData("text/x-seed", String(donorSeeds[i])));
+      return button;
+    }),
+  );
+});
+
+function takeFrom(seed) {
+  const part = $("donor-part").value;
+  commit(scenes.swap(scene, region, seed, part), `${region} of seed ${seed}`);
+}
+
+function newPart(part, text) {
+  commit(scenes.swap(scene, region, randomSeed(), part), `New ${text} of ${region}`);
+}
+
+function newFace(seed) {
+  commit(scenes.reroll(scene, seed, locked), `Face of seed ${seed}`);
+}
+
+const findDirections = guarded(async () => {
+  const wantedRegion = region;
+  $("find").disabled = true;
+  $("find-bar").hidden = false;
+  try {
+    await stream("/api/directions", JSON.stringify({ region: wantedRegion }), "application/json", (line) => {
+      if (line.share !== undefined) $("find-bar").value = line.share;
+      if (line.names) directions[wantedRegion] = line.names;
+    });
+    buildDirections();
+    refreshControls();
+    say(`Directions of ${wantedRegion} are there.`);
+  } finally {
+    $("find").disabled = false;
+    $("find-bar").hidden = true;
+  }
+});
+
+// ------------------------------------------------------------------ photos
+
+const openPhoto = guarded(async (file) => {
+  if (file.size > about.max_upload) {
+    throw new ServerError(`${file.name} has ${Math.ceil(file.size / 2 ** 20)} MB: photos may have ${about.max_upload / 2 ** 20} MB.`, 413);
+  }
+  photoJob?.abort();
+  photoJob = new AbortController();
+  $("photo-progress").hidden = false;
+  $("open-photo").disabled = true;
+  try {
+    let done = null;
+    await stream("/api/photo", file, "application/octet-stream", (line) => {
+      if (line.stage) $("photo-stage").textContent = line.stage;
+      if (line.share !== undefined) $("photo-bar").value = line.share;
+      if (line.image) $("photo-live").src = `data:image/png;base64,${line.image}`;
+      if (line.latents) done = line;
+    }, photoJob.signal);
+    if (!done) throw new ServerError("The photo was not finished.", 500);
+    const changed = { seed: null, latents: done.latents, psi: scene.psi, edits: [] };
+    steps = [];
+    at = -1;
+    start = changed;
+    await commit(changed, `Photo ${file.name}`);
+  } finally {
+    $("photo-progress").hidden = true;
+    $("open-photo").disabled = false;
+    photoJob = null;
+  }
+});
+
+// ------------------------------------------------------------------ saving
+
+function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+const saveFile = (path, name, data = () => ({ scene })) =>
+  guarded(async () => save(await postForFile(path, data()), name));
+
+const saveSession = guarded(async () => {
+  const kept = await post("/api/session/save", { scenes: steps.map((step) => step.scene) });
+  const data = { kind: "semantic-stylegan-session", version: 1, network: about.network, at, region, locked: [...locked],
+    steps: steps.map((step) => ({ scene: step.scene, label: step.label })), kept };
+  save(new Blob([JSON.stringify(data)], { type: "application/json" }), "session.json");
+});
+
+const openSession = guarded(async (file) => {
+  let data;
+  try {
+    data = JSON.parse(await file.text());
+  } catch {
+    throw new ServerError(`${file.name} is not a session file: it is not JSON.`, 400);
+  }
+  if (data.kind !== "semantic-stylegan-session" || data.version !== 1 || !Array.isArray(data.steps) || !data.steps.length) {
+    throw new ServerError(`${file.name} is not a session file of this editor.`, 400);
+  }
+  if (data.network !== about.network) await begin(data.network);
+  const restored = await post("/api/session/open", { kept: data.kept });
+  const renamed = (s) => ({ ...s, latents: s.latents === null ? null : restored.latents[s.latents] ?? s.latents,
+    edits: s.edits.map((e) => (e.latents ? { ...e, latents: restored.latents[e.latents] ?? e.latents } : e)) });
+  directions = restored.directions;
+  locked = new Set((data.locked || []).filter((name) => about.regions.some((r) => r.name === name)));
+  const found = [];
+  for (const step of data.steps) {
+    const changed = renamed(step.scene);
+    const drawn = await request({ scene: changed, preview: false });
+    if (!drawn) return;
+    found.push({ scene: changed, view: drawn, label: String(step.label) });
+  }
+  steps = found;
+  at = Math.min(Math.max(Number(data.at) || 0, 0), steps.length - 1);
+  start = steps[0].scene;
+  select(about.regions.some((r) => r.name === data.region) ? data.region : about.regions[1].name);
+  await show();
+  say("The session is open.");
+});
+
+// ------------------------------------------------------------------ beginning
+
+async function begin(network) {
+  about = await post("/api/session", { network });
+  useSession(about.session);
+  directions = about.directions;
+  $("network").replaceChildren(
+    ...about.networks.map((name) => {
+      const option = document.createElement("option");
+      option.value = option.textContent = name;
+      option.selected = name === about.network;
+      return option;
+    }),
+  );
+  buildRegions();
+  buildSliders();
+  locked = new Set();
+  steps = [];
+  at = -1;
+  const usual = about.regions.find((r) => r.name === "hair") || about.regions[1];
+  scene = scenes.newScene(about.seed, about.psi);
+  start = scene;
+  select(usual.name);
+}
+
+async function fresh(network) {
+  await begin(network);
+  await commit(scene, `Face of seed ${scene.seed}`);
+  await refreshDonors();
+}
+
+// ------------------------------------------------------------------ events
+
+function compare(on) {
+  if (on === comparing || !steps.length) return;
+  comparing = on;
+  $("compare").setAttribute("aria-pressed", String(on));
+  const first = steps.find((step) => scenes.same(step.scene, start)) || steps[0];
+  guarded(draw)(on ? first.view : view);
+}
+
+function dragRegion() {
+  let from = null;
+  const frame = $("frame");
+  frame.addEventListener("pointerdown", (event) => {
+    if (!view || event.button !== 0) return;
+    const name = regionAt(event);
+    if (!name) return;
+    select(name);
+    from = { x: event.clientX, y: event.clientY, move: scenes.moveOf(scene, name), moved: false };
+    frame.setPointerCapture(event.pointerId);
+  });
+  const moved = (event) => {
+    const box = frame.getBoundingClientRect();
+    const value = (start, now, length) => Math.round((start + (2 * now) / length) * 100) / 100;
+    return {
+      dx: value(from.move.dx, event.clientX - from.x, box.width),
+      dy: value(from.move.dy, event.clientY - from.y, box.height),
+    };
+  };
+  frame.addEventListener("pointermove", (event) => {
+    if (!view) return;
+    if (!from) {
+      const name = regionAt(event);
+      $("pointed").textContent = name ? `${name}` : "";
+      return;
+    }
+    if (Math.hypot(event.clientX - from.x, event.clientY - from.y) > 4) from.moved = true;
+    if (from.moved) preview(scenes.move(scene, region, moved(event)));
+  });
+  const end = (event) => {
+    if (from?.moved) commit(scenes.move(scene, region, moved(event)), `Move ${region}`);
+    from = null;
+  };
+  frame.addEventListener("pointerup", end);
+  frame.addEventListener("pointercancel", () => { from = null; });
+  frame.addEventListener("pointerleave", () => { if (!from) $("pointed").textContent = ""; });
+  frame.addEventListener("dragover", (event) => {
+    if (!event.dataTransfer.types.includes("text/x-seed")) return;
+    event.preventDefault();
+    frame.classList.add("over");
+  });
+  frame.addEventListener("dragleave", () => frame.classList.remove("over"));
+  frame.addEventListener("drop", (event) => {
+    const seed = event.dataTransfer.getData("text/x-seed");
+    frame.classList.remove("over");
+    if (!seed) return;
+    event.preventDefault();
+    takeFrom(Number(seed));
+  });
+  const canvas = $("image");
+  canvas.tabIndex = 0;
+  canvas.addEventListener("keydown", (event) => {
+    const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    const arrow = arrows[event.key];
+    if (!arrow) return;
+    event.preventDefault();
+    const old = scenes.moveOf(scene, region);
+    const round = (value) => Math.round(value * 100) / 100;
+    const values = event.shiftKey
+      ? { scale: Math.min(Math.max(round(old.scale - 0.04 * arrow[1]), 0.5), 2), rotate: Math.min(Math.max(old.rotate - 2 * arrow[0], -90), 90) }
+      : { dx: round(old.dx + 0.04 * arrow[0]), dy: round(old.dy + 0.04 * arrow[1]) };
+    commit(scenes.move(scene, region, values), `Move ${region}`);
+  });
+}
+
+function listen() {
+  $("undo").addEventListener("click", () => goTo(at - 1));
+  $("redo").addEventListener("click", () => goTo(at + 1));
+  $("reset").addEventListener("click", () => commit({ ...scene, edits: [] }, "No edits"));
+  $("compare").addEventListener("pointerdown", () => compare(true));
+  for (const name of ["pointerup", "pointerleave", "blur"]) $("compare").addEventListener(name, () => compare(false));
+  $("compare").addEventListener("keydown", (event) => { if ([" ", "Enter"].includes(event.key)) compare(true); });
+  $("compare").addEventListener("keyup", () => compare(false));
+
+  $("seed").addEventListener("change", () => {
+    const seed = Math.min(Math.max(Math.floor(Number($("seed").value)) || 0, 0), 4294967295);
+    newFace(seed);
+  });
+  $("reroll").addEventListener("click", () => newFace(randomSeed()));
+  $("psi").addEventListener("input", () => preview({ ...scene, psi: Number($("psi").value) }));
+  $("psi").addEventListener("change", () => {
+    commit({ ...scene, psi: Number($("psi").value) }, `Truncation ${$("psi").value}`).then(refreshDonors);
+  });
+  $("network").addEventListener("change", guarded(() => fresh($("network").value)));
+
+  $("new-shape").addEventListener("click", () => newPart("shape", "shape"));
+  $("new-texture").addEventListener("click", () => newPart("texture", "texture"));
+  $("new-both").addEventListener("click", () => newPart("both", "shape and texture"));
+  $("find").addEventListener("click", findDirections);
+  $("more-donors").addEventListener("click", refreshDonors);
+
+  $("save-image").addEventListener("click", () => save(view.image, "edit.png"));
+  $("save-mask").addEventListener("click", saveFile("/api/mask", "edit_mask.png"));
+  $("save-latents").addEventListener("click", saveFile("/api/latents", "edit.npz"));
+  $("save-base").addEventListener("click", guarded(async () => {
+    save(await postForFile("/api/latents/base", { scene }), `${scene.latents}.npz`);
+  }));
+  $("save-photo").addEventListener("click", saveFile("/api/blend", "photo.png"));
+  $("save-directions").addEventListener("click", saveFile("/api/directions/file", "directions.npz", () => ({})));
+  $("save-session").addEventListener("click", saveSession);
+  $("open-session").addEventListener("click", () => $("session-file").click());
+  $("session-file").addEventListener("change", () => {
+    if ($("session-file").files[0]) openSession($("session-file").files[0]);
+    $("session-file").value = "";
+  });
+  $("copy").addEventListener("click", guarded(async () => {
+    $("command").select();
+    await navigator.clipboard.writeText($("command").value);
+    say("The command is in the clipboard.");
+  }));
+
+  $("open-photo").addEventListener("click", () => $("photo-file").click());
+  $("photo-file").addEventListener("change", () => {
+    if ($("photo-file").files[0]) openPhoto($("photo-file").files[0]);
+    $("photo-file").value = "";
+  });
+  $("photo-stop").addEventListener("click", () => photoJob?.abort());
+  $("drop").addEventListener("dragover", (event) => {
+    event.preventDefault();
+    $("drop").classList.add("over");
+  });
+  $("drop").addEventListener("dragleave", () => $("drop").classList.remove("over"));
+  $("drop").addEventListener("drop", (event) => {
+    event.preventDefault();
+    $("drop").classList.remove("over");
+    if (event.dataTransfer.files[0]) openPhoto(event.dataTransfer.files[0]);
+  });
+
+  $("alert-close").addEventListener("click", () => { $("alert").hidden = true; });
+  $("help-open").addEventListener("click", () => $("help").showModal());
+
+  const typing = (event) => event.target.closest("input:not([type=range]):not([type=radio]):not([type=checkbox]), select, textarea, dialog");
+  document.addEventListener("keydown", (event) => {
+    if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") {
+      event.preventDefault();
+      goTo(event.shiftKey ? at + 1 : at - 1);
+      return;
+    }
+    if (event.ctrlKey || event.metaKey || event.altKey || typing(event) || !scene) return;
+    const keys = { c: () => compare(true), n: () => $("reroll").click(), s: () => $("new-shape").click(),
+      t: () => $("new-texture").click(), b: () => $("new-both").click() };
+    const action = event.repeat ? null : keys[event.key.toLowerCase()];
+    if (action) {
+      event.preventDefault();
+      action();
+    }
+  });
+  document.addEventListener("keyup", (event) => { if (event.key.toLowerCase() === "c") compare(false); });
+  window.addEventListener("blur", () => compare(false));
+  dragRegion();
+}
+
+listen();
+guarded(fresh)(null);

@@ -1,0 +1,97 @@
+"""The editor in the browser."""
+
+import threading
+import webbrowser
+from pathlib import Path
+
+import click
+
+import legacy
+from dnnlib import UserError
+from torch_utils.devices import select_device
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+EVERYWHERE = ("0.0.0.0", "::")
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--network", metavar="FILE|URL|DIR", help="Network to begin with.  [default: the bundled or newest one]")
+@click.option(
+    "--networks",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Folder of networks and run directories that the page may open.",
+)
+@click.option("--host", default="127.0.0.1", help="Address to serve. Other machines reach 0.0.0.0.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="Port to serve; 0 takes a free one.")
+@click.option("--no-browser", is_flag=True, help="Do not open the page in a browser.")
+@click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Where to compute.")
+def main(network: str | None, networks: Path | None, host: str, port: int, no_browser: bool, device: str) -> None:
+    """Edit generated faces and photos region by region, in the browser.
+
+    The page shows an image and its mask. Click a region, change its shape or texture, move it, or take it from another
+    face. The server answers this machine only, unless --host names another address. Needs the extra `web`.
+
+    \b
+    The network that comes with the project:
+      python visualizer.py
+    A network of your own, and all runs beside it:
+      python visualizer.py --network=training-runs/00000-faces-semantic --networks=training-runs
+    For other machines in the same network:
+      python visualizer.py --host=0.0.0.0 --no-browser
+    """
+    from semantic.browser.desk import Desk
+    from semantic.browser.networks import NetworkShelf
+    from semantic.browser.server import create_app
+
+    try:
+        import uvicorn
+    except ModuleNotFoundError as error:
+        raise UserError("The editor needs uvicorn: install it with `pip install 'semantic-stylegan[web]'`.") from error
+
+    first, source = find(network)
+    named = {first: source, **{name: path for name, path in legacy.NAMED.items() if Path(path).is_file()}}
+    desk = Desk(NetworkShelf(legacy.load_network, named, networks, select_device(device), legacy.NAMED), first)
+    desk.shelf.get(first)  # a network that does not open ends the command with a line, not the first visit
+    app = create_app(desk, () if host in EVERYWHERE else (*LOCAL, host))
+    config = uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False, access_log=False)
+    server = uvicorn.Server(config)
+    sockets = [bound(config)]
+    address = f"http://{'localhost' if host in (*LOCAL, *EVERYWHERE) else host}:{sockets[0].getsockname()[1]}"
+    click.echo(f"The editor is at {address} (stop it with Ctrl-C).")
+    if not no_browser:
+        threading.Timer(1, webbrowser.open, [address]).start()
+    server.run(sockets)
+
+
+def find(network: str | None) -> tuple[str, str]:
+    """Name and path of the network to begin with."""
+    path = legacy.find_network() if network is None else legacy.resolve(network)
+    if Path(path).is_dir():
+        path = legacy.newest_snapshot(path)
+    known = {source: name for name, source in legacy.NAMED.items()}
+    return known.get(str(path), Path(path).stem), str(path)
+
+
+def bound(config) -> object:
+    """The socket to serve on.
+
+    Raises:
+        UserError: the port is taken, or the address is not of this machine.
+    """
+    import socket
+
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    found = socket.socket(family)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((config.host, config.port))
+    except OSError as error:
+        raise UserError(
+            f"Cannot serve on {config.host} port {config.port}: {error.strerror}. Choose another --port."
+        ) from error
+    return found
+
+
+if __name__ == "__main__":
+    main()
