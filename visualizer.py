@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 
 import legacy
-from dnnlib import UserError
+from dnnlib import Command, UserError
 from torch_utils.devices import select_device
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::")
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Command, context_settings={"show_default": True})
 @click.option("--network", metavar="FILE|URL|DIR", help="Network to begin with.  [default: the bundled or newest one]")
 @click.option(
     "--networks",

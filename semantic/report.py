@@ -15,7 +15,7 @@ import click
 import numpy as np
 import PIL.Image
 
-from dnnlib import UserError, atomic_open
+from dnnlib import Command, UserError, atomic_open
 from dnnlib.option_types import Number
 from metrics.curves import Curve, axis_ticks, headlines, read_curves
 
@@ -339,7 +339,7 @@ def log_tail(run_dir: Path, lines: int = 40) -> str:
     return f"<h2>Log</h2><pre>{html.escape(chr(10).join(text.splitlines()[-lines:]))}</pre>"
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Command, context_settings={"show_default": True})
 @click.argument("run_dir", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @click.option(
     "--dest", type=click.Path(path_type=Path, dir_okay=False), help="File to write.  [default: RUN_DIR/report.html]"
