@@ -5,12 +5,14 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from dnnlib.errors import UserError
 
+HELD_OPEN_PAUSES = (0.1, 0.2, 0.5, 1.0)  # seconds; virus scanners and viewers hold files for moments
 TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}\.tmp(\..+)?")
 
 
@@ -37,7 +39,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        _replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
         raise UserError(
@@ -82,6 +84,7 @@ class LineFile:
     def __init__(self, path: str | os.PathLike, mode: str = "a"):
         self.path = os.fspath(path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if mode == "w" else 0)
+        flags |= getattr(os, "O_BINARY", 0)  # Windows would write other line breaks
         try:
             self._handle = os.open(self.path, flags, 0o666)
         except OSError as error:
@@ -118,6 +121,17 @@ def append_line(path: str | os.PathLike, line: str) -> None:
     """Append one line to a file and have it reach the disk; see `LineFile`."""
     with contextlib.closing(LineFile(path)) as file:
         file.write(line + "\n", sync=True)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename a file over another one; on Windows a program that has the other one open is waited for."""
+    for pause in HELD_OPEN_PAUSES:
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    os.replace(source, target)
 
 
 def _sync_folder(folder: Path) -> None:

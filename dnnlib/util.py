@@ -8,6 +8,7 @@ import re
 import sys
 import time
 import urllib.parse
+import urllib.request
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -161,7 +162,7 @@ def open_url(url: str | os.PathLike, cache: bool = True, verbose: bool = True) -
     """
     name = os.fspath(url)
     if not is_url(name) or name.startswith("file://"):
-        path = urllib.parse.unquote(urllib.parse.urlparse(name).path) if name.startswith("file://") else name
+        path = urllib.request.url2pathname(urllib.parse.urlparse(name).path) if name.startswith("file://") else name
         try:
             return open(path, "rb")
         except OSError as error:

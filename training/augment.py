@@ -5,7 +5,7 @@ Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data"
 
 from collections.abc import Sequence
 from functools import reduce
-from math import ceil
+from math import ceil, inf, isinf
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from dnnlib import UserError
 from torch_utils import persistence
 from torch_utils.ops import conv2d_gradfix, grid_sample_gradfix, upfirdn2d
 from training.augment_filters import mirror_pad, mirrored, octave_bands, symlet
-from training.augment_transforms import COLOR, GEOMETRY, Sampler, Transform
+from training.augment_transforms import COLOR, GEOMETRY, Sampler, Transform, constant
 
 _BLIT = ("xflip", "rotate90", "xint")
 _GEOM = ("scale", "rotate", "aniso", "xfrac")
@@ -148,7 +148,7 @@ class AugmentPipe(torch.nn.Module):
 
     def _draw_matrices(self, table: Sequence[Transform], sampler: Sampler, images: torch.Tensor) -> list[torch.Tensor]:
         """Matrices [N, D+1, D+1] of the configured transforms, the identity where one does not happen to a sample."""
-        frame = torch.tensor([images.shape[3], images.shape[2]], dtype=torch.float32, device=images.device)
+        frame = constant((images.shape[3], images.shape[2]), images.device)
         options = [option for option, _ in table]
         matrices = []
         for option, draw in table:
@@ -168,7 +168,7 @@ class AugmentPipe(torch.nn.Module):
             return None
         inverse = reduce(torch.matmul, matrices)
         still = torch.eye(3, device=inverse.device).expand_as(inverse)
-        return None if torch.equal(inverse, still) else inverse
+        return None if _on_host(inverse) and torch.equal(inverse, still) else inverse
 
     def _apply_geometry(self, images: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
         """Resample between two-fold oversampling with a wavelet's low-pass and the matching decimation."""
@@ -181,11 +181,8 @@ class AugmentPipe(torch.nn.Module):
         )
         source_x, source_y = _source_positions(inverse, fine_x, fine_y)
 
-        # The map is affine, so the frame's corners reach furthest; one transfer from the device brings all four limits.
-        corners = [source[:, :: source.shape[1] - 1, :: source.shape[2] - 1] for source in (source_x, source_y)]
-        x_low, x_high, y_low, y_high = torch.stack([limit for corner in corners for limit in corner.aminmax()]).tolist()
-        source_x, left, right = _frame_for(source_x, x_low, x_high, width, support)
-        source_y, top, bottom = _frame_for(source_y, y_low, y_high, height, support)
+        source_x, left, right = _frame_for(source_x, *_limits(source_x), width, support)
+        source_y, top, bottom = _frame_for(source_y, *_limits(source_y), height, support)
 
         images = mirror_pad(images, left, right, top, bottom)
         images = upfirdn2d.upsample2d(images, self.Hz_geom, up=2)  # tap 5 is the centre: output 2i stands at pixel i
@@ -228,12 +225,12 @@ class AugmentPipe(torch.nn.Module):
             return images
         batch, channels, height, width = images.shape
         bands, taps = self.Hz_fbank.shape
-        probability = self.imgfilter * self.p * self.p.new_tensor(self.imgfilter_bands)
+        probability = self.imgfilter * self.p * constant(tuple(self.imgfilter_bands), self.p.device)
         factor = torch.where(
             sampler.happens(probability, bands), sampler.log_normal(bands, self.imgfilter_std), self.p.new_ones([])
         )
         # Scaling band i by s alone multiplies the power by 1 + share_i (s^2 - 1).
-        share = self.p.new_tensor(_BAND_POWER)
+        share = constant(tuple(_BAND_POWER.tolist()), self.p.device)
         gains = factor / (1 + share * (factor.square() - 1)).sqrt().prod(dim=1, keepdim=True)
         kernels = (gains @ self.Hz_fbank).repeat_interleave(channels, dim=0).to(images.dtype)
 
@@ -269,6 +266,22 @@ def _source_positions(inverse: torch.Tensor, xs: torch.Tensor, ys: torch.Tensor)
     return x, y
 
 
+def _on_host(x: torch.Tensor) -> bool:
+    """Whether Python can look at values without waiting for a device."""
+    return x.device.type == "cpu"
+
+
+def _limits(source: torch.Tensor) -> tuple[float, float]:
+    """The lowest and the highest of positions [N, H, W] that an affine map gives: its corners reach furthest.
+
+    On a device nobody waits for them: there they count as unlimited, and the frame gets its largest margins.
+    """
+    if not _on_host(source):
+        return -inf, inf
+    low, high = source[:, :: source.shape[1] - 1, :: source.shape[2] - 1].aminmax()
+    return low.item(), high.item()
+
+
 def _frame_for(
     position: torch.Tensor, low: float, high: float, size: int, support: int
 ) -> tuple[torch.Tensor, int, int]:
@@ -278,8 +291,8 @@ def _frame_for(
     whole periods: the margins stay bounded however far a transform reaches.
     """
     centre, period = (size - 1) / 2, max(2 * (size - 1), 1)
-    before, after = ceil(-low - centre) + support, ceil(high - centre) + support
     limit = size // 2 + support
+    before, after = (limit + 1 if isinf(x) else ceil(x - centre) + support for x in (-low, high))
     if max(before, after) > limit:
         position = position - (position / period).round() * period
         before = after = limit

@@ -5,6 +5,8 @@ A transform reads its strength from the pipe's options, draws its parameters fro
 homogeneous matrix a sample.
 """
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -65,6 +67,13 @@ class Sampler:
         return torch.rand([self.batch, dims], device=self.device)
 
 
+@functools.cache
+def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Numbers as a float tensor on a device, made there: a copy from the host would wait for all work before it."""
+    with torch.inference_mode(False):
+        return torch.stack([torch.full([], float(value), device=device) for value in values])
+
+
 def identity(batch: int, dims: int, device: torch.device) -> Tensor:
     """Homogeneous identity [N, dims + 1, dims + 1]."""
     return torch.eye(dims + 1, device=device).repeat(batch, 1, 1)
@@ -99,15 +108,15 @@ def along_and_across(axis: Sequence[float], along: Tensor, across: Tensor) -> Te
 
 def rotate_about(axis: Sequence[float], angle: Tensor) -> Tensor:
     """Homogeneous right-handed rotation [N, 4, 4] about an axis through the origin, by angle [N, 1] (Rodrigues)."""
-    x, y, z = torch.nn.functional.normalize(torch.tensor(axis, device=angle.device), dim=0).tolist()
-    cross = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], device=angle.device)
+    x, y, z = (value / math.hypot(*axis) for value in axis)
+    cross = constant((0, -z, y, z, 0, -x, -y, x, 0), angle.device).view(3, 3)
     onto = _projection(axis, angle.device)
     cos, sin = angle.cos()[..., None], angle.sin()[..., None]
     return _linear(onto + cos * (torch.eye(3, device=angle.device) - onto) + sin * cross)
 
 
 def _projection(axis: Sequence[float], device: torch.device) -> Tensor:
-    unit = torch.nn.functional.normalize(torch.tensor(axis, device=device), dim=0)
+    unit = constant(tuple(value / math.hypot(*axis) for value in axis), device)
     return unit.outer(unit)
 
 

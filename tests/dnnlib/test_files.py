@@ -151,3 +151,22 @@ def test_a_user_error_is_one_line_and_exits_with_1(capsys):
     assert error.exit_code == 1
     error.show()
     assert capsys.readouterr().err == "Error: first second third\n"
+
+
+def test_a_file_that_another_program_holds_open_is_waited_for(tmp_path, monkeypatch):
+    """As on Windows, where a file that is open cannot be replaced."""
+    replace, refusals = os.replace, [PermissionError(13, "in use")] * 2
+
+    def held(source, target):
+        if refusals:
+            raise refusals.pop()
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", held)
+    monkeypatch.setattr("dnnlib.files.HELD_OPEN_PAUSES", (0, 0, 0))
+    write_json(tmp_path / "a.json", 1)
+    assert (tmp_path / "a.json").read_text() == "1\n"
+    refusals = [PermissionError(13, "in use")] * 9
+    with pytest.raises(UserError, match="Cannot write"):
+        write_json(tmp_path / "a.json", 2)
+    assert os.listdir(tmp_path) == ["a.json"]

@@ -1,5 +1,6 @@
 """What a run leaves behind: picture grids, networks, its own state."""
 
+import contextlib
 import copy
 import os
 import re
@@ -169,4 +170,5 @@ def newest_state(run_dir: str | os.PathLike, say: Callable[[str], None]) -> Path
 def remove_old_states(run_dir: str | os.PathLike, keep: int = 2) -> None:
     """Delete all but the newest `keep` training states of a run."""
     for path in find_states(run_dir)[keep:]:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(PermissionError):  # on Windows another program may have it open
+            path.unlink(missing_ok=True)
