@@ -13,7 +13,7 @@ CORE := tests/dnnlib tests/torch_utils tests/training tests/semantic tests/test_
 .PHONY: demo test torture compat gpu results lint clean help $(COMPAT:%=compat-%)
 
 help:
-	@echo "make demo   draw faces, train for two minutes, make a mixing sheet with the bundled network (under 5 minutes on 2 cores)"
+	@echo "make demo   draw faces, train for two minutes, make a mixing sheet and an edit with the bundled network (under 5 minutes on 2 cores)"
 	@echo "make test   run all tests (under 12 minutes on 2 cores)"
 	@echo "make lint   check style"
 	@echo "make results   train and measure everything in docs/results.md: hours on a GPU, days without; goes on where it stopped"
@@ -32,8 +32,9 @@ out/demo/faces32.zip: | $(READY)
 demo: $(READY) out/demo/faces32.zip
 	$(RUN) train.py --cfg=semantic --data=out/demo/faces32.zip --mirror=1 --kimg=2 --batch=8 --cbase=512 --snap=10 --outdir=$(DEMO)
 	$(RUN) generate.py --mix-regions --save-masks --outdir=out/demo
+	$(RUN) edit.py --seeds=3 --swap=hair:5 --transform=hair:scale=1.1 --sheet --outdir=out/demo
 	@echo
-	@echo "Look at out/demo (mixing sheet and its masks) and at the newest folder under $(DEMO) (grids, statistics)."
+	@echo "Look at out/demo (mixing sheet, its masks, and an edited face) and at the newest folder under $(DEMO) (grids, statistics)."
 
 test: $(READY)
 	$(RUN) -m pytest

@@ -285,6 +285,17 @@ def test_networks_without_regions_are_refused(tmp_path, monkeypatch):
     assert "edit.py: this network has no regions" in result.output
 
 
+def test_hair_of_the_bundled_network_grows_along_its_direction(tmp_path):
+    """The directions that come with the network: more hair is more hair."""
+    shares = []
+    for strength in (-2, 0, 2):
+        options = ["--seeds=3", f"--apply=hair/area:{strength}", f"--outdir={tmp_path}", "--device=cpu"]
+        result = CliRunner().invoke(edit.main, options)
+        assert result.exit_code == 0, result.output
+        shares.append((picture(tmp_path / "edit_mask.png") == (110, 60, 20)).all(axis=2).mean())
+    assert shares[0] < shares[1] < shares[2]
+
+
 def test_help_teaches():
     text = CliRunner().invoke(edit.main, ["--help"]).output
     assert "--swap=hair:5" in text
