@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 import legacy
 from dnnlib import Command, EasyDict, UserError
-from dnnlib.option_types import Number, SeedList
-from semantic.studio import Studio, check_class
+from dnnlib.option_types import Label, Number, SeedList
+from semantic.labels import choose_labels
+from semantic.studio import Studio
 from torch_utils.devices import select_device
 from training.images import save_image, tile, to_uint8
 
@@ -25,7 +26,7 @@ from training.images import save_image, tile, to_uint8
 @click.option("--cols", "col_seeds", type=SeedList(), default="55,821,1789,293", help="Seeds of the styles.")
 @click.option("--styles", "col_styles", type=SeedList(), default="0-6", help="Layers whose styles are taken.")
 @click.option("--trunc", "psi", type=Number(), default=1.0, help="Truncation psi.")
-@click.option("--class", "class_index", type=int, help="Class label, for conditional networks.")
+@click.option("--class", "label", type=Label(), help="Class, or vector as 0.5,1,-2, for conditional networks.")
 @click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise of details.")
 @click.option("--outdir", type=click.Path(path_type=Path, file_okay=False), default="out", help="Where to write.")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Where to compute.")
@@ -63,11 +64,12 @@ def run(opts: EasyDict) -> None:
     if path is None or Path(path).is_dir():
         path = legacy.find_network() if path is None else legacy.newest_snapshot(path)
     click.echo(f"Network: {path}")
-    G = legacy.load_network(str(path))["G_ema"].eval().requires_grad_(False).to(device)
+    networks = legacy.load_network(str(path))
+    G = networks["G_ema"].eval().requires_grad_(False).to(device)
     if max(opts.col_styles) >= G.num_ws:
         raise UserError(f"There is no style {max(opts.col_styles)}: this network has 0 to {G.num_ws - 1}.")
-    class_index = check_class(G, opts.class_index, drawn=False)
-    studio = Studio(G, device, opts.outdir, opts.psi, class_index, opts.noise_mode, opts.batch)
+    labels = choose_labels(G, opts.label, drawn=False, training_set=networks.get("training_set_kwargs"))
+    studio = Studio(G, device, opts.outdir, opts.psi, labels, opts.noise_mode, opts.batch)
 
     seeds = list(dict.fromkeys(opts.row_seeds + opts.col_seeds))
     codes = dict(zip(seeds, studio.codes(seeds), strict=True))
