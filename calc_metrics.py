@@ -14,6 +14,7 @@ from dnnlib import Command, EasyDict, UserError
 from dnnlib.option_types import kernels_option
 from dnnlib.util import is_url
 from metrics import curves, metric_main, registry
+from semantic.tuned import apply_tuned
 from torch_utils import distributed
 from torch_utils.devices import select_device
 from training.archive import Archive
@@ -47,6 +48,7 @@ class MetricsCommand(Command):
     metavar="FILE|URL|DIR",
     help="Network, or run directory: its newest snapshot.  [default: the bundled or newest one]",
 )
+@click.option("--tuned", metavar="NPZ", help="What projector.py --pti-steps changed in the network.")
 @click.option("--metrics", metavar="LIST", help="Metrics, comma-separated.  [default: fid50k_full]")
 @click.option("--data", metavar="PATH", help="Real images.  [default: what the network was trained on]")
 @click.option("--mirror", type=bool, metavar="BOOL", help="Mirrored images were trained on.  [default: as it was]")
@@ -137,6 +139,8 @@ def compute(metrics: list[str], opts: EasyDict) -> bool:
     rank = distributed.get_rank()
     device = torch.device("cuda", distributed.get_local_rank()) if opts.device == "cuda" else torch.device(opts.device)
     data = legacy.load_network(opts.network)
+    if opts.get("tuned") is not None:
+        apply_tuned(data["G_ema"], opts.tuned)
     run_dir = run_dir_of(opts.network)
     dataset_kwargs = find_data(opts, data, run_dir)
     if rank == 0 and opts.verbose:

@@ -18,6 +18,7 @@ from semantic.labels import choose_labels
 from semantic.pictures import edited, subjects
 from semantic.pictures.modes import chosen, progress
 from semantic.studio import Studio
+from semantic.tuned import apply_tuned
 from torch_utils.devices import select_device
 
 
@@ -25,6 +26,7 @@ from torch_utils.devices import select_device
 @click.option(
     "--network", metavar="FILE|URL|DIR", help="Network, or run directory. [default: the bundled or newest one]"
 )
+@click.option("--tuned", metavar="NPZ", help="What projector.py --pti-steps changed in the network.")
 @click.option("--latents", metavar="NPZ|DIR", help="Codes to edit: a file, a projector's folder, a folder of either.")
 @click.option("--seeds", type=SeedList(), help="Images to edit, instead of --latents.")
 @click.option("--photo", metavar="DIR", help="A projector's folder: put the edit back into the photo.")
@@ -107,6 +109,8 @@ def run(opts: EasyDict, order: list[tuple[str, str]]) -> None:
         path = legacy.find_network() if path is None else legacy.newest_snapshot(path)
     click.echo(f"Network: {path}")
     networks = legacy.load_network(str(path))
+    if opts.tuned is not None:
+        apply_tuned(networks["G_ema"], opts.tuned)
     G = networks["G_ema"].eval().requires_grad_(False).to(device)
     drawn = opts.find is not None or opts.seeds is None
     labels = choose_labels(G, opts.label, drawn, networks.get("training_set_kwargs"))

@@ -14,6 +14,7 @@ from semantic.editing.codes import PARTS
 from semantic.labels import choose_labels
 from semantic.pictures import factory, modes
 from semantic.studio import Studio
+from semantic.tuned import apply_tuned
 from torch_utils.devices import select_device
 
 SHOW_PSI = 0.7
@@ -25,6 +26,7 @@ SHOWN = {modes.write_mixing, modes.write_loops, modes.write_components}
 @click.option(
     "--network", metavar="FILE|URL|DIR", help="Network, or run directory. [default: the bundled or newest one]"
 )
+@click.option("--tuned", metavar="NPZ", help="What projector.py --pti-steps changed in the network.")
 @click.option("--seeds", type=SeedList(), help="Images to make or to work on. [default: a few that suit the mode]")
 @click.option("--outdir", type=click.Path(path_type=Path, file_okay=False), default="out", help="Where to write.")
 @click.option("--trunc", "psi", type=Number(), help="Truncation psi. [default: 0.7 for sheets and loops, else 1]")
@@ -118,6 +120,8 @@ def run(opts: EasyDict) -> None:
         path = legacy.find_network() if path is None else legacy.newest_snapshot(path)
     click.echo(f"Network: {path}")
     networks = legacy.load_network(str(path))
+    if opts.tuned is not None:
+        apply_tuned(networks["G_ema"], opts.tuned)
     G = networks["G_ema"].eval().requires_grad_(False).to(device)
     opts.judge = lambda: factory.own_judge(networks, device)
     drawn = asked == [factory.write_dataset]

@@ -57,6 +57,10 @@ class Detector:
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, **options: Any) -> torch.Tensor:
         """Features [N, F] of images [N, 3, H, W] in 0..255; options that the network does not have are left out."""
+        return self.features(images, **options)
+
+    def features(self, images: torch.Tensor, **options: Any) -> torch.Tensor:
+        """As a call, but differentiable."""
         known = {name: value for name, value in options.items() if name in self._known}
         return self._network(images.to(self._device), **known).float().flatten(1)
 

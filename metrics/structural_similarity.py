@@ -16,13 +16,14 @@ def num_scales(resolution: int) -> int:
     return sum(resolution >> scale >= WINDOW for scale in range(len(WEIGHTS)))
 
 
-def ms_ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def ms_ssim(a: torch.Tensor, b: torch.Tensor, floor: float = 0.0) -> torch.Tensor:
     """Similarity of pairs of images, 1 for equal ones; negative structure counts as 0.
 
     Below 176 pixels there are fewer scales; their weights are the published ones, scaled to add up to 1.
 
     Args:
         a, b: [N, C, R, R] in 0..255.
+        floor: smallest value of a factor; above 0 the result has gradients everywhere.
 
     Returns:
         [N], the mean over channels, float32.
@@ -40,7 +41,7 @@ def ms_ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     for scale, weight in enumerate(weights):
         similarity, contrast = _ssim(a, b)
         factor = similarity if scale == scales - 1 else contrast
-        product = product * factor.clamp(min=0) ** weight
+        product = product * factor.clamp(min=floor) ** weight
         a, b = (torch.nn.functional.avg_pool2d(x, 2) for x in (a, b)) if scale < scales - 1 else (a, b)
     return product.mean(dim=1)
 

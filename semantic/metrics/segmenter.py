@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -85,6 +85,7 @@ def train_segmenter(
     hide_progress: bool | None = True,
     text: str = "",
     parts: Sequence[int] = (),
+    disturb: Callable[[torch.Tensor, torch.Tensor, np.random.Generator], torch.Tensor] | None = None,
 ) -> Segmenter:
     """Train a segmenter; on a CPU with one thread, so that the result does not depend on their number.
 
@@ -100,6 +101,7 @@ def train_segmenter(
         hide_progress: False shows a bar, named `text`; None does on terminals.
         parts: sizes of parts of the images, one after the other; of each equally many are drawn. All are one part by
             default.
+        disturb: changes the augmented images [N, 3, S, S], given with their masks [N, S, S], and keeps their layout.
 
     Returns:
         The network in evaluation mode on `device`.
@@ -116,6 +118,7 @@ def train_segmenter(
         for _ in tqdm(range(steps), desc=text, unit="step", disable=hide_progress, leave=False):
             chosen = torch.from_numpy(draw_from_parts(rng, parts or [len(images)], BATCH))
             x, truth = augment(to_input(images[chosen].to(device)), masks[chosen].to(device).long(), mirror, rng)
+            x = x if disturb is None else disturb(x, truth, rng)
             scores = network(x.contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(scores, truth, weights) + dice_loss(scores, truth)
             optimizer.zero_grad(set_to_none=True)

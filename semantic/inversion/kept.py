@@ -1,0 +1,41 @@
+"""What is computed once for a network and kept in the cache, under the checksum of its weights."""
+
+import zipfile
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dnnlib import UserError, atomic_open, make_cache_dir_path
+from semantic.tuned import network_digest
+
+
+def kept_arrays(
+    G: torch.nn.Module, kind: str, build: Callable[[], dict[str, np.ndarray]], cache: bool = True
+) -> dict[str, np.ndarray]:
+    """Arrays that `build` makes, from the cache where they are there; a damaged file counts as none.
+
+    Without a cache that can be written the work goes on, and a line says so.
+
+    Args:
+        G: the network that the arrays belong to.
+        kind: what they are, and all that they depend on beside the network.
+        build: makes them.
+        cache: read and write the cache.
+    """
+    if not cache:
+        return build()
+    path = make_cache_dir_path("networks", f"{network_digest(G)}-{kind}.npz")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # not there yet, or damaged
+    found = build()
+    try:
+        with atomic_open(path, "wb") as file:
+            np.savez(file, **found)
+    except UserError as error:
+        tqdm.write(f"Not kept for the next time: {error.message}")
+    return found

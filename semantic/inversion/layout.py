@@ -1,0 +1,126 @@
+"""Where the regions of a network's own samples lie, and how well other masks fit that."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from semantic.inversion.kept import kept_arrays
+from semantic.inversion.parse import random_codes
+from semantic.masks import MIN_AREA
+
+SAMPLES, BATCH, PSI, SEED = 96, 8, 0.8, 1
+SIDE = 64
+"""Most pixels of a side of the templates."""
+LEAST_DEVIATION = 0.015
+"""Of centres and of roots of areas, as a share of the picture's side."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Regions of samples, positions in shares of the picture's side, x first.
+
+    Attributes:
+        template: [K, S, S], share of the samples that show a region at a place.
+        steadiness: [K], mean overlap of a sample's region with the template.
+        presence: [K], share of the samples that show a region at all.
+        centers, sizes: [K, 2] and [K], mean centres and roots of areas, where a region is there.
+        center_deviations, size_deviations: [K], how far samples are from these.
+        usual: fit of the median sample, see `fit`.
+    """
+
+    template: torch.Tensor
+    steadiness: torch.Tensor
+    presence: torch.Tensor
+    centers: torch.Tensor
+    sizes: torch.Tensor
+    center_deviations: torch.Tensor
+    size_deviations: torch.Tensor
+    usual: float
+
+    def fit(self, planes: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+        """How well masks fit, [N] in [0, 1]: overlap with the template, steady regions counting more.
+
+        Args:
+            planes: [N, K, S, S], one-hot.
+            inside: [N, S, S], 0 where nothing is known; places there do not count.
+        """
+        known = inside.unsqueeze(1)
+        return _overlaps(planes * known, self.template * known) @ (self.steadiness / self.steadiness.sum())
+
+
+def _overlaps(planes: torch.Tensor, template: torch.Tensor) -> torch.Tensor:
+    """Intersection over union of planes and shares, [N, K]."""
+    both = torch.minimum(planes, template).sum(dim=(2, 3))
+    return both / torch.maximum(planes, template).sum(dim=(2, 3)).clamp(min=1)
+
+
+def moments(planes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Centres [N, K, 2] and areas [N, K] of planes [N, K, S, S] of 0 and 1, in shares of the side and the picture."""
+    side = planes.shape[-1]
+    areas = planes.mean(dim=(2, 3))
+    places = (torch.arange(side, device=planes.device, dtype=planes.dtype) + 0.5) / side
+    x, y = planes.mean(dim=2) @ places / side, planes.mean(dim=3) @ places / side
+    return torch.stack([x, y], dim=-1) / areas.clamp(min=1e-9).unsqueeze(-1), areas
+
+
+@torch.no_grad()
+def network_layout(
+    G: torch.nn.Module, device: torch.device, cache: bool = True, hide_progress: bool | None = None
+) -> Layout:
+    """The layout of a network's samples, from the cache where it is there.
+
+    Args:
+        G: a generator with regions.
+        device: where it is.
+        cache: read and write the cache.
+        hide_progress: True hides the bar, None shows it on terminals.
+    """
+
+    def build() -> dict[str, np.ndarray]:
+        generator = torch.Generator().manual_seed(SEED)
+        found = []
+        for _ in tqdm(range(SAMPLES // BATCH), desc="Layout of samples", leave=False, disable=hide_progress):
+            ws = random_codes(G, BATCH, generator, device, torch.full([BATCH, 1, 1], PSI, device=device))
+            mask = G.synthesis(ws, noise_mode="const", return_mask=True).mask
+            found.append(one_hot_planes(mask.argmax(dim=1), len(G.regions), min(SIDE, mask.shape[-1])).cpu())
+        return _measure(torch.cat(found))
+
+    arrays = kept_arrays(G, f"layout2-{SAMPLES}", build, cache)
+    tensors = {name: torch.from_numpy(array).float().to(device) for name, array in arrays.items()}
+    return Layout(**tensors | {"usual": float(arrays["usual"])})
+
+
+def one_hot_planes(indices: torch.Tensor, num_regions: int, side: int) -> torch.Tensor:
+    """Shares [N, K, side, side] of regions in class indices [N, S, S]."""
+    planes = F.one_hot(indices.long(), num_regions).permute(0, 3, 1, 2).float()
+    return F.adaptive_avg_pool2d(planes, side) if planes.shape[-1] > side else planes
+
+
+def _measure(planes: torch.Tensor) -> dict[str, np.ndarray]:
+    """The numbers of a layout, from planes [N, K, S, S] of samples."""
+    centers, areas = moments(planes)
+    there = (areas >= MIN_AREA).float()
+    count = there.sum(dim=0).clamp(min=1)
+    mean = (centers * there.unsqueeze(-1)).sum(dim=0) / count.unsqueeze(-1)
+    sizes = areas.sqrt()
+    size = (sizes * there).sum(dim=0) / count
+    away = (centers - mean).square().sum(dim=-1) / 2
+    template = planes.mean(dim=0)
+    overlaps = _overlaps(planes, template)
+    steadiness = (overlaps * there).sum(dim=0) / count * there.mean(dim=0)
+    return {
+        "template": template.numpy(),
+        "steadiness": steadiness.numpy(),
+        "presence": there.mean(dim=0).numpy(),
+        "centers": mean.numpy(),
+        "sizes": size.numpy(),
+        "center_deviations": ((away * there).sum(dim=0) / count).sqrt().clamp(min=LEAST_DEVIATION).numpy(),
+        "size_deviations": (((sizes - size).square() * there).sum(dim=0) / count)
+        .sqrt()
+        .clamp(min=LEAST_DEVIATION)
+        .numpy(),
+        "usual": (overlaps @ (steadiness / steadiness.sum())).median().numpy(),
+    }

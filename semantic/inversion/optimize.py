@@ -1,0 +1,194 @@
+"""The search for the codes of photos: gradient descent in whitened codes, many photos at once."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from tqdm import tqdm
+
+from semantic.inversion.distance import Distance, Targets
+from semantic.inversion.space import CodeSpace
+from semantic.masks import MIN_AREA
+from semantic.regions import Regions
+
+BETAS, EPSILON = (0.9, 0.99), 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How the search goes.
+
+    Attributes:
+        num_steps: most steps of a photo.
+        learning_rate: largest step, in standard deviations of a code.
+        warmup: share of the steps in which the rate rises.
+        prior: weight of the mean square of whitened codes (Mahalanobis distance to the mapping's distribution).
+        spread: weight of the mean square of what sets the slots of a region apart.
+        patience: steps without progress after which a photo is finished.
+        progress: share of the distance that counts as progress.
+    """
+
+    num_steps: int = 200
+    learning_rate: float = 0.2
+    warmup: float = 0.05
+    prior: float = 1e-3
+    spread: float = 1e-3
+    patience: int = 50
+    progress: float = 2e-3
+
+    def rate(self, step: int) -> float:
+        """The learning rate: a linear rise, then half a cosine down to 0."""
+        done = (step + 0.5) / self.num_steps
+        return self.learning_rate * min(1.0, done / self.warmup) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@dataclass
+class Found:
+    """What a search found.
+
+    Attributes:
+        ws: [N, num_ws, D], the best codes of each photo.
+        distance: [N], their distances.
+        steps: [N], steps taken.
+        way: codes [N, num_ws, D] on the way there, where they are recorded.
+    """
+
+    ws: torch.Tensor
+    distance: torch.Tensor
+    steps: torch.Tensor
+    way: list[torch.Tensor] = field(default_factory=list)
+
+
+def invert(
+    G: torch.nn.Module,
+    space: CodeSpace,
+    distance: Distance,
+    targets: Targets,
+    start: torch.Tensor,
+    schedule: Schedule | None = None,
+    record_every: int = 0,
+    text: str = "Inversion",
+    hide_progress: bool | None = None,
+) -> Found:
+    """Search the codes of photos.
+
+    Photos share the passes of the network and nothing else: the codes of one do not depend on the others. A photo that
+    makes no more progress leaves the batch.
+
+    Args:
+        G: the generator, without gradients of its own.
+        space: see `code_space`.
+        distance: see `Distance`.
+        targets: photos, and masks where they count.
+        start: codes to start from, [N, num_ws, D].
+        schedule: how the search goes.
+        record_every: keep the codes of every such step for a video; 0 keeps none.
+        text: name of the progress bar.
+        hide_progress: True hides the bar, None shows it on terminals.
+    """
+    schedule = schedule or Schedule()
+    regions = getattr(G, "regions", None)
+    prepared = distance.prepare(targets)
+    with torch.no_grad():
+        base = space.whiten(start)
+        free = free_slots(regions, targets.masks, start.shape[1]).to(start).expand(len(start), -1)[:, :, None]
+    state = _Adam([torch.zeros_like(base[:, :1]), torch.zeros_like(base)])
+    active = torch.arange(len(start), device=start.device)
+    found = Found(start.clone(), torch.full_like(start[:, 0, 0], math.inf), torch.zeros(len(start), dtype=torch.int64))
+    mark, since = found.distance.clone(), torch.zeros_like(active)
+    spread = region_groups(regions, start.shape[1]).to(start)
+    bar = tqdm(range(schedule.num_steps), desc=text, unit="step", leave=False, disable=hide_progress)
+    for step in bar:
+        common, own = [x.requires_grad_(True) for x in state.values]
+        codes = base[active] + (common + own) * free[active]
+        ws = space.unwhiten(codes)
+        image, mask, depth = _synthesize(G, ws, with_mask=targets.masks is not None)
+        apart = distance(image, mask, prepared[active], depth)
+        prior = schedule.prior * codes.square().mean(dim=(1, 2))
+        means = torch.einsum("gs,nsd->ngd", spread, codes)
+        rest = codes - torch.einsum("gs,ngd->nsd", (spread > 0).to(codes), means)
+        prior = prior + schedule.spread * rest.square().mean(dim=(1, 2))
+        gradients = torch.autograd.grad((apart + prior).sum(), [common, own])
+        with torch.no_grad():
+            _keep_best(found, active, apart.detach(), ws.detach())
+            found.steps[active.cpu()] = step + 1
+            if record_every and step % record_every == 0:
+                found.way.append(found.ws.clone() if len(active) < len(start) else ws.detach().clone())
+            state.step(gradients, schedule.rate(step))
+            better = found.distance[active] < mark[active] * (1 - schedule.progress)
+            mark[active] = torch.where(better, found.distance[active], mark[active])
+            since[active] = torch.where(better, 0, since[active] + 1)
+            going = since[active] < schedule.patience
+            bar.set_postfix(distance=f"{float(found.distance.mean()):.4f}")
+            if not going.all():
+                active = active[going]
+                state.keep(going)
+            if not len(active):
+                break
+    return found
+
+
+def free_slots(regions: Regions | None, masks: torch.Tensor | None, num_ws: int) -> torch.Tensor:
+    """Which slots a search may move, bool [N, num_ws]: not those of regions that the photo's mask does not show.
+
+    Nothing in the photo teaches the codes of a region that is not there. Without regions or masks all slots are free;
+    the result is then [1, num_ws].
+    """
+    if regions is None or masks is None:
+        return torch.ones(1, num_ws, dtype=torch.bool, device=None if masks is None else masks.device)
+    free = torch.ones(len(masks), num_ws, dtype=torch.bool, device=masks.device)
+    for k in range(len(regions)):
+        there = (masks == k).float().mean(dim=(1, 2)) >= MIN_AREA
+        for slot in regions.slots(k).values():
+            free[:, slot] = there
+    return free
+
+
+def region_groups(regions: Regions | None, num_ws: int) -> torch.Tensor:
+    """Rows that average the slots of the base codes and of each region, [1 + K, num_ws]; one row without regions."""
+    if regions is None:
+        return torch.full([1, num_ws], 1 / num_ws)
+    groups = [list(regions.base_slots)] + [list(regions.slots(k).values()) for k in range(len(regions))]
+    rows = torch.zeros(len(groups), num_ws)
+    for row, slots in zip(rows, groups, strict=True):
+        row[slots] = 1 / max(len(slots), 1)
+    return rows
+
+
+def _synthesize(
+    G: torch.nn.Module, ws: torch.Tensor, with_mask: bool
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Image, and mask and pseudo-depths where masks count."""
+    if not with_mask:
+        return G.synthesis(ws, noise_mode="const"), None, None
+    out = G.synthesis(ws, noise_mode="const", return_mask=True)
+    return out.image, out.mask, getattr(out, "depth", None)
+
+
+def _keep_best(found: Found, active: torch.Tensor, apart: torch.Tensor, ws: torch.Tensor) -> None:
+    better = apart < found.distance[active]
+    found.distance[active[better]] = apart[better]
+    found.ws[active[better]] = ws[better]
+
+
+class _Adam:
+    """Adam (Kingma and Ba 2015) for tensors whose first axis is photos, which leave when they are finished."""
+
+    def __init__(self, values: list[torch.Tensor]):
+        self.values = values
+        self._first = [torch.zeros_like(x) for x in values]
+        self._second = [torch.zeros_like(x) for x in values]
+        self._count = 0
+
+    def step(self, gradients: tuple[torch.Tensor, ...], rate: float) -> None:
+        self._count += 1
+        for i, gradient in enumerate(gradients):
+            self._first[i] = torch.lerp(gradient, self._first[i], BETAS[0])
+            self._second[i] = torch.lerp(gradient.square(), self._second[i], BETAS[1])
+            first = self._first[i] / (1 - BETAS[0] ** self._count)
+            second = self._second[i] / (1 - BETAS[1] ** self._count)
+            self.values[i] = self.values[i].detach() - rate * first / (second.sqrt() + EPSILON)
+
+    def keep(self, going: torch.Tensor) -> None:
+        for tensors in (self.values, self._first, self._second):
+            tensors[:] = [x.detach()[going] for x in tensors]

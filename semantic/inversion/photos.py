@@ -1,0 +1,181 @@
+"""Photos and their masks, read one at a time from a file, a folder or an archive."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from dnnlib import UserError, open_url
+from semantic.mask_files import MASKS, image_indices
+from semantic.placement import Placement
+from semantic.regions import Regions
+from semantic.sources.images import read_image
+from semantic.sources.palette import Palette
+from training.archive import IMAGE_SUFFIXES, Archive, decode_image
+
+LEAST_SIDE = 8
+FINEST = 1024
+"""Most points along a side at which a mask is looked at for a crop."""
+
+
+@dataclass(frozen=True)
+class PhotoFile:
+    """A photo that can be read.
+
+    Attributes:
+        name: base name without suffix, unique within its folder: the name of its output folder.
+        where: path, for messages and placements.
+        archive: folder or zip that holds it; None for a file of its own.
+        member: its name in the archive.
+        mask: name of its mask: a path, or a member of the masks' archive.
+        masks: folder or zip that holds the mask; None for a file of its own.
+    """
+
+    name: str
+    where: str
+    archive: Archive | None = None
+    member: str = ""
+    mask: str | None = None
+    masks: Archive | None = None
+
+    def read(self) -> torch.Tensor:
+        """The photo as its EXIF data turn it, [3, H, W] float32 in [-1, 1].
+
+        Raises:
+            UserError: the file is missing, damaged, too large or too small.
+        """
+        image = read_image(_bytes(self.archive, self.member or self.where), self.where).image.convert("RGB")
+        if min(image.size) < LEAST_SIDE:
+            raise UserError(
+                f"{self.where} has {image.width} x {image.height} pixels: photos need {LEAST_SIDE} or more."
+            )
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
+
+    def read_mask(self, regions: Regions, size: tuple[int, int]) -> torch.Tensor | None:
+        """Class indices uint8 [H, W] of the photo, or None where there is no mask for it.
+
+        Args:
+            regions: of the network.
+            size: (width, height) of the photo; a mask of the same shape and another size is enlarged or made smaller.
+
+        Raises:
+            UserError: the mask has other regions or another shape, or is damaged.
+        """
+        if self.mask is None:
+            return None
+        where = self.mask if self.masks is None else self.masks.where(self.mask)
+        data = _bytes(self.masks, self.mask)
+        indices = mask_indices(data, where, regions)
+        height, width = indices.shape
+        if abs(width * size[1] - height * size[0]) > 0.01 * max(width * size[1], height * size[0]):
+            raise UserError(f"The mask {where} has {width} x {height} pixels, but its photo {size[0]} x {size[1]}.")
+        found = torch.from_numpy(indices)
+        if (width, height) != size:
+            found = F.interpolate(found[None, None].float(), (size[1], size[0]), mode="nearest-exact")[0, 0].byte()
+        return found
+
+
+def mask_indices(data: bytes, where: str, regions: Regions) -> np.ndarray:
+    """Class indices uint8 [H, W] of a mask file, which holds them as such or as the colours of the regions.
+
+    Raises:
+        UserError: the file is damaged, or shows other regions.
+    """
+    image = decode_image(data, where)
+    if image.mode in ("RGB", "RGBA"):
+        return Palette(regions).indices(np.array(image.convert("RGB")), where)
+    indices = image_indices(image, data, where)
+    if indices.max() >= len(regions):
+        raise UserError(
+            f"The mask {where} holds the region {indices.max()}, but this network has {len(regions)} (0 to "
+            f"{len(regions) - 1}): {', '.join(regions.names)}."
+        )
+    return indices
+
+
+def crop_mask(indices: torch.Tensor, placement: Placement, num_regions: int) -> torch.Tensor:
+    """The crop of a mask, class indices int64 [R, R]: what most points of a pixel show.
+
+    Args:
+        indices: uint8 [H, W], of the photo's size.
+        placement: where the crop lies.
+        num_regions: K.
+    """
+    side = placement.resolution
+    fine = max(1, min(round(placement.scale), FINEST // side, 8))
+    steps = (torch.arange(side * fine, dtype=torch.float64) + 0.5) / fine
+    v, u = torch.meshgrid(steps, steps, indexing="ij")
+    height, width = indices.shape
+    x, y = (
+        _mirrored(a * u + b * v + t, length)
+        for (a, b, t), length in zip(placement.matrix, (width, height), strict=True)
+    )
+    votes = F.one_hot(indices[y, x].long(), num_regions).float().permute(2, 0, 1)
+    return F.avg_pool2d(votes, fine).argmax(dim=0)
+
+
+def find_photos(target: str, target_mask: str | None = None, limit: int | None = None) -> list[PhotoFile]:
+    """The photos that a path names: one file, or all of a folder or archive, in order of their names.
+
+    Args:
+        target: file, folder, zip archive, or the address of one.
+        target_mask: mask file of one photo; a folder or zip of masks, matched by base name, for several. An archive
+            with masks of its own needs none.
+        limit: take so many.
+
+    Raises:
+        UserError: nothing is there, there are no photos, or masks do not match.
+    """
+    name = os.path.expanduser(target)
+    if name.lower().endswith(IMAGE_SUFFIXES) and not os.path.isdir(name):
+        mask, masks = target_mask, None
+        if target_mask is not None and (os.path.isdir(target_mask) or target_mask.lower().endswith(".zip")):
+            masks = Archive(target_mask)
+            mask = _by_stem(masks).get(_stem(name))
+        return [PhotoFile(_stem(name), name, mask=mask, masks=masks)]
+    archive = Archive(name)
+    members = [member for member in archive.images() if not member.startswith(MASKS)]
+    if not members:
+        raise UserError(f"There is no photo ({', '.join(IMAGE_SUFFIXES)}) in {target}: check --target.")
+    masks, partners = None, {}
+    if target_mask is not None:
+        if target_mask.lower().endswith(IMAGE_SUFFIXES) and not os.path.isdir(target_mask):
+            raise UserError(
+                f"{target_mask} is the mask of one photo, but {target} holds several: name a folder of masks."
+            )
+        masks = Archive(target_mask)
+        partners = _by_stem(masks)
+    elif any(member.startswith(MASKS) for member in archive.names):
+        masks = archive
+        partners = {_stem(member): member for member in archive.images() if member.startswith(MASKS)}
+    found, taken = [], set()
+    for member in members[:limit]:
+        unique = _stem(member) if _stem(member) not in taken else os.path.splitext(member)[0].replace("/", "-")
+        unique = unique if unique not in taken else member.replace("/", "-")
+        taken.add(unique)
+        found.append(PhotoFile(unique, archive.where(member), archive, member, partners.get(_stem(member)), masks))
+    return found
+
+
+def _bytes(archive: Archive | None, name: str) -> bytes:
+    if archive is not None:
+        return archive.read(name)
+    with open_url(name) as file:
+        return file.read()
+
+
+def _by_stem(masks: Archive) -> dict[str, str]:
+    return {_stem(member): member for member in masks.images()}
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(os.path.basename(name))[0]
+
+
+def _mirrored(places: torch.Tensor, length: int) -> torch.Tensor:
+    """Pixels at continuous places; beyond the edges the picture continues as its mirror image."""
+    folded = torch.remainder(places, 2 * length)
+    folded = torch.where(folded >= length, 2 * length - folded, folded)
+    return folded.floor().long().clamp(0, length - 1)

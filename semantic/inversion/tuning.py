@@ -1,0 +1,166 @@
+"""Pivotal tuning: the network is fitted to one photo around the codes that were found (Roich et al. 2022)."""
+
+import copy
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dnnlib import atomic_open
+from semantic.editing.codes import mix_regions
+from semantic.inversion.distance import Distance, Targets, pyramid_distance
+from semantic.inversion.space import CodeSpace
+from semantic.tuned import TUNED_DIGEST, network_digest
+
+LAYERED = ("affine_weight", "affine_bias", "weight", "bias")
+"""Parameters of the local generators whose first axis is layers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningSchedule:
+    """How the network is tuned.
+
+    Attributes:
+        num_steps: steps; the first two thirds move rendering and texture alone, the rest all of the synthesis network.
+        learning_rate: of Adam, at first.
+        locality: weight of what changes at codes near the pivot.
+        masks: weight of what changes in masks there.
+        samples: codes near the pivot.
+        reach: how far they are from it, as a share of the way to a random code.
+        stop: photos whose distance falls below this are finished.
+    """
+
+    num_steps: int = 100
+    learning_rate: float = 1e-3
+    locality: float = 0.3
+    masks: float = 0.1
+    samples: int = 8
+    reach: float = 0.6
+    stop: float = 0.0
+
+
+def tune(
+    G: torch.nn.Module,
+    space: CodeSpace,
+    distance: Distance,
+    target: Targets,
+    pivot: torch.Tensor,
+    schedule: TuningSchedule | None = None,
+    seed: int = 0,
+    text: str = "Tuning",
+    hide_progress: bool | None = None,
+) -> torch.nn.Module:
+    """A copy of the generator that renders a photo better at given codes, and nearby as before.
+
+    At codes near the pivot, in which one region or all have moved towards a random sample, images and masks are held
+    where the original network has them, so that edits stay edits.
+
+    Args:
+        G: the generator; it stays as it is.
+        space, distance: those of the search.
+        target: one photo, with its mask where it counts.
+        pivot: its codes [1, num_ws, D].
+        schedule: how to tune.
+        seed: of the codes nearby.
+        text: name of the progress bar.
+        hide_progress: True hides the bar, None shows it on terminals.
+    """
+    schedule = schedule or TuningSchedule()
+    tuned = copy.deepcopy(G)
+    prepared = distance.prepare(target)
+    nearby = nearby_codes(G, pivot, schedule, seed)
+    with torch.no_grad():
+        kept = [_render(G, ws[None]) for ws in nearby]
+    first = dict(early_parameters(tuned.synthesis))
+    everything = dict(tuned.synthesis.named_parameters())
+    switch = schedule.num_steps * 2 // 3
+    parameters = list(first.values())
+    optimizer = torch.optim.Adam(parameters, lr=schedule.learning_rate, betas=(0.9, 0.99))
+    tuned.requires_grad_(False)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    bar = tqdm(range(schedule.num_steps), desc=text, unit="step", leave=False, disable=hide_progress)
+    for step in bar:
+        if step == switch:
+            rest = [parameter for name, parameter in everything.items() if name not in first]
+            for parameter in rest:
+                parameter.requires_grad_(True)
+            if rest:
+                optimizer.add_param_group({"params": rest, "lr": schedule.learning_rate})
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.learning_rate * (1 - 0.9 * step / schedule.num_steps)
+        number = step % len(nearby) if len(nearby) else 0
+        image, mask = _render(tuned, torch.cat([pivot, nearby[number : number + 1]]))
+        apart = distance(image[:1], None if mask is None else mask[:1], prepared).sum()
+        loss = apart
+        if len(nearby):
+            image_before, mask_before = kept[number]
+            loss = loss + schedule.locality * pyramid_distance(image[1:], image_before).sum()
+            if mask is not None:
+                loss = loss + schedule.masks * (mask[1:] - mask_before).square().mean() * mask.shape[1]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if step < switch:
+            hold_shapes(tuned.synthesis)
+        optimizer.step()
+        bar.set_postfix(distance=f"{apart.item():.4f}")
+        if apart.item() < schedule.stop:
+            break
+    return tuned.requires_grad_(False)
+
+
+def early_parameters(synthesis: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """Parameters that are tuned first: of the render network and of texture; all where there are no regions."""
+    for name, parameter in synthesis.named_parameters():
+        early = name.startswith(("render.", "local.feature_")) or name.removeprefix("local.") in LAYERED
+        if early or not hasattr(synthesis, "regions"):
+            yield name, parameter
+
+
+def hold_shapes(synthesis: torch.nn.Module) -> None:
+    """Take back the gradients of the layers that come before the pseudo-depth, so that shapes stay."""
+    local = getattr(synthesis, "local", None)
+    for name in LAYERED if local is not None else ():
+        gradient = getattr(local, name).grad
+        if gradient is not None:
+            gradient[: local.depth_layers] = 0
+
+
+def nearby_codes(G: torch.nn.Module, pivot: torch.Tensor, schedule: TuningSchedule, seed: int) -> torch.Tensor:
+    """Codes [M, num_ws, D] part of the way from the pivot to random samples, in one region each but every third."""
+    if not schedule.samples:
+        return pivot[:0]
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(schedule.samples, G.z_dim, generator=generator).to(pivot.device)
+    labels = torch.zeros(schedule.samples, G.c_dim, device=pivot.device)
+    if G.c_dim:
+        labels[:, 0] = 1
+    donors = pivot + schedule.reach * (G.mapping(z, labels, truncation_psi=0.7) - pivot)
+    regions = getattr(G, "regions", None)
+    if regions is None:
+        return donors
+    order = torch.randperm(len(regions), generator=generator).tolist()
+    found = [
+        donor[None] if i % 3 == 2 else mix_regions(pivot, donor[None], regions, [order[i % len(order)]])
+        for i, donor in enumerate(donors)
+    ]
+    return torch.cat(found) if found else donors
+
+
+def save_tuned(path: str | os.PathLike, G: torch.nn.Module, tuned: torch.nn.Module) -> None:
+    """Write what tuning changed: the difference of each parameter of G_ema that differs, and the checksum of G."""
+    before, after = dict(G.named_parameters()), dict(tuned.named_parameters())
+    changes = {name: (after[name] - before[name]).detach().cpu() for name in before}
+    arrays = {name: change.numpy() for name, change in changes.items() if change.any()}
+    with atomic_open(path, "wb") as file:
+        np.savez(file, **{TUNED_DIGEST: np.array(network_digest(G))}, **arrays)
+
+
+def _render(G: torch.nn.Module, ws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    if not hasattr(G, "regions"):
+        return G.synthesis(ws, noise_mode="const"), None
+    out = G.synthesis(ws, noise_mode="const", return_mask=True)
+    return out.image, out.mask

@@ -1,0 +1,51 @@
+"""What pivotal tuning changed in a network: the checksum it is for, and reading it back."""
+
+import hashlib
+import os
+import zipfile
+import zlib
+
+import numpy as np
+import torch
+
+from dnnlib import UserError, open_url
+
+TUNED_DIGEST = "network"
+"""Name of the array of a tuned.npz that holds the checksum of the network it belongs to."""
+
+
+def network_digest(G: torch.nn.Module) -> str:
+    """Checksum of the weights and buffers of a network, 40 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(G.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:40]
+
+
+def apply_tuned(G: torch.nn.Module, path: str | os.PathLike) -> None:
+    """Change a network by what pivotal tuning saved: differences of its parameters, by name.
+
+    Args:
+        G: the network that was tuned, as its file has it; it is changed in place.
+        path: tuned.npz of projector.py, or its address.
+
+    Raises:
+        UserError: the file is missing or damaged, or belongs to another network.
+    """
+    parameters = dict(G.named_parameters())
+    other = f"{path} was tuned for another network: name the one that projector.py was given."
+    with open_url(path) as file:
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                if str(arrays[TUNED_DIGEST]) != network_digest(G):
+                    raise UserError(other)
+                changes = {name: torch.from_numpy(arrays[name]) for name in arrays.files if name != TUNED_DIGEST}
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"Cannot read {path}: expected the tuned.npz that projector.py writes.") from error
+    for name, change in changes.items():
+        if name not in parameters or parameters[name].shape != change.shape or not change.is_floating_point():
+            raise UserError(other)
+    with torch.no_grad():
+        for name, change in changes.items():
+            parameters[name].add_(change.to(parameters[name]))

@@ -1,0 +1,99 @@
+"""The crop is found wherever the network's kind of picture lies."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from dnnlib import UserError
+from semantic.inversion.align import align, combined, correction, turned, windows
+from semantic.inversion.layout import moments, network_layout
+from semantic.placement import Placement
+from tests.semantic.inversion.doll import COLORS, Doll, parser, shares
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def layout():
+    return network_layout(Doll(), CPU, cache=False, hide_progress=True)
+
+
+def photo(side=160, busy=False, **moves):
+    """A doll that fills the photo where nothing is moved."""
+    planes = shares(1, side=side, **moves)
+    picture = torch.einsum("nkhw,kc->nchw", planes, COLORS)[0]
+    if not busy:
+        return picture
+    noise = torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(0)) * 0.3
+    noise = F.interpolate(noise, side, mode="bicubic")[0].clamp(-0.5, 0.5)
+    return torch.where(planes[:, 0] > 0.5, noise, picture)
+
+
+def expected(side, scale=1.0, degrees=0.0, shift=(0.0, 0.0)):
+    """Corners of the unmoved picture after the move, written with complex numbers."""
+    turn = scale * complex(*[f(torch.deg2rad(torch.tensor(degrees))).item() for f in (torch.cos, torch.sin)])
+    corners = [(complex(x, y) - (0.5 + 0.5j)) * turn + complex(0.5 + shift[0], 0.5 + shift[1]) for x, y in
+               ((0, 0), (1, 0), (1, 1), (0, 1))]  # fmt: skip
+    return torch.tensor([[c.real * side, c.imag * side] for c in corners], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "moves",
+    [
+        {},
+        {"scale": 0.5, "shift": (0.1, -0.15)},
+        {"degrees": 25.0, "scale": 0.7},
+        {"degrees": -20.0, "scale": 0.6, "shift": (-0.1, 0.1), "busy": True},
+        {"degrees": 90.0, "scale": 0.8},
+    ],
+)
+def test_the_crop_is_found_where_the_doll_was_moved(layout, moves):
+    found = align(photo(**moves), "photo", parser(), layout)
+    where = {name: value for name, value in moves.items() if name != "busy"}
+    off = (found.corners() - expected(160, **where)).norm(dim=1).max()
+    assert off < 0.06 * 160 * moves.get("scale", 1)
+
+
+def test_a_photo_of_any_shape_is_searched(layout):
+    picture = photo(side=100)
+    wide = torch.cat([COLORS[0].view(3, 1, 1).expand(3, 100, 150), picture], dim=2)
+    found = align(wide, "photo", parser(), layout)
+    corners = expected(100) + torch.tensor([150.0, 0.0])
+    assert (found.corners() - corners).norm(dim=1).max() < 7
+
+
+@pytest.mark.parametrize("kind", ["plain", "noise"])
+def test_a_photo_of_something_else_is_refused_in_one_line(layout, kind):
+    picture = torch.zeros(3, 90, 120) if kind == "plain" else torch.randn(3, 90, 120).clamp(-1, 1)
+    with pytest.raises(UserError, match=r"flower: nothing in this photo looks like .*head.*--align=none"):
+        align(picture, "flower", parser(), layout)
+
+
+def test_one_correction_moves_a_window_to_where_its_regions_are(layout):
+    true = torch.tensor([[0.9, 0.1, 0.04, -0.03]], dtype=torch.float64)
+    a, b, x, y = true[0].tolist()
+    planes = (layout.template > 0.5).float()[None]
+    centers, areas = moments(planes)
+    there = layout.centers.double()
+    moved = torch.stack([a * there[:, 0] - b * there[:, 1] + x, b * there[:, 0] + a * there[:, 1] + y], dim=-1)[None]
+    areas = (layout.sizes * (a * a + b * b) ** 0.5)[None] ** 2
+    found = correction(moved.float(), areas, layout, 1e-4)
+    assert torch.allclose(found.double(), true, atol=2e-3)
+    assert centers.shape == (1, 4, 2)
+
+
+def test_turned_windows_keep_their_centres_and_sides():
+    squares = windows(120, 90)
+    after = turned(squares, 30)
+    assert torch.allclose(torch.hypot(after[:, 0], after[:, 1]), squares[:, 0])
+    middles = [combined(x, torch.tensor([[1.0, 0, 0.5, 0.5]]))[:, 2:] for x in (squares, after)]
+    assert torch.allclose(*middles)
+
+
+def test_the_placement_of_a_found_crop_crops_it(layout):
+    picture = photo(scale=0.5, shift=(0.1, 0.0))
+    found = align(picture, "photo", parser(), layout)
+    assert isinstance(found, Placement)
+    seen = parser().masks(found.crop(picture)[None])[0]
+    wanted = shares(1)[0].argmax(dim=0)
+    assert (seen == wanted).float().mean() > 0.9
