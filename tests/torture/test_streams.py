@@ -108,3 +108,19 @@ def test_a_terminal_that_closes_saves_the_run(tmp_path, data, processes):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(training.pid, signal.SIGKILL)
     assert images_seen(tmp_path) > 0
+
+
+@pytest.mark.parametrize("home", [None, "/nonexistent", "/proc"])
+def test_a_user_without_a_home_trains_with_metrics(tmp_path, data, home):
+    """As in a container with --user: the cache cannot be written, or there is no home to have it in."""
+    known = {name: value for name, value in environment().items() if name not in ("HOME", "DNNLIB_CACHE_DIR")}
+    known |= {} if home is None else {"HOME": home}
+    if home == "/nonexistent":  # the superuser may write anywhere, so let a file stand in the way
+        (tmp_path / "file").touch()
+        known["DNNLIB_CACHE_DIR"] = str(tmp_path / "file")
+    args = command(tmp_path / "runs", f"--data={data}", *WHOLE, "--metrics=swd")
+    done = subprocess.run(args, env=known, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert b"Traceback" not in done.stderr
+    assert images_seen(tmp_path / "runs") == 12
+    assert list((tmp_path / "runs").glob("*/metric-swd.jsonl"))
