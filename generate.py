@@ -11,6 +11,7 @@ import legacy
 from dnnlib import Command, EasyDict, UserError
 from dnnlib.option_types import Label, Number, SeedList, kernels_option
 from semantic.editing.codes import PARTS
+from semantic.inversion.parse import build_parser
 from semantic.labels import choose_labels
 from semantic.pictures import factory, modes
 from semantic.studio import Studio
@@ -123,7 +124,7 @@ def run(opts: EasyDict) -> None:
     if opts.tuned is not None:
         apply_tuned(networks["G_ema"], opts.tuned)
     G = networks["G_ema"].eval().requires_grad_(False).to(device)
-    opts.judge = lambda: factory.own_judge(networks, device)
+    opts.judge = lambda: build_parser(networks, device)
     drawn = asked == [factory.write_dataset]
     labels = choose_labels(G, opts.label, drawn, networks.get("training_set_kwargs"))
     if opts.psi is None:  # one for the whole call, so that a seed is the same image in all its modes

@@ -16,7 +16,7 @@ import legacy
 from dnnlib import UserError
 from semantic.dataset import MaskedImageDataset
 from semantic.editing import latents
-from semantic.pictures import factory, sheets
+from semantic.pictures import sheets
 from semantic.regions import Regions
 from training.archive import create_archive, encode_png, image_name
 from training.images import to_uint8
@@ -338,7 +338,7 @@ def test_filter_keeps_the_better_pairs_and_says_what_was_dropped(run, monkeypatc
         scores[:, 1, :, : RESOLUTION // 2] = 1
         return scores
 
-    monkeypatch.setattr(factory, "own_judge", lambda networks, device: sees_discs_in_the_left_half)
+    monkeypatch.setattr(generate, "build_parser", lambda networks, device: sees_discs_in_the_left_half)
     done = run("--dataset=4", "--filter=0.5", "--balance", "--batch=3", "--seeds=10")
     assert done.code == 0, done.output
     report = json.loads((done.out / "dataset-filter.json").read_text())
@@ -384,7 +384,6 @@ def test_interrupting_leaves_no_half_files(run):
         (["--seeds=a"], "write 0-7 or 1,3,5", 2),
         (["--filter=0.5"], "choose from the pairs of --dataset", 2),
         (["--dataset=2", "--filter=0"], "0 is not in the range", 2),
-        (["--dataset=2", "--balance"], "was not taught to find regions", 1),
         (["--seeds=,"], "no seed", 2),
         (["--mix-regions", "--regions=tail"], "no region 'tail'", 1),
         (["--components", "--regions=,"], "names no region", 1),

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,19 +89,6 @@ def write_dataset(studio: Studio, opts: EasyDict) -> None:
             json.dump(report.to_dict(), file, indent=1)
         studio.saved("dataset-filter.json")
         tqdm.write(report.line(), file=sys.stdout)
-
-
-def own_judge(networks: Mapping[str, Any], device: torch.device) -> Judge:
-    """The segmentation head of a network's discriminator, which learned to find the regions in real images.
-
-    Raises:
-        UserError: it has none.
-    """
-    D = networks.get("D")
-    if getattr(D, "segmentation", None) is None:
-        raise UserError("--filter: the discriminator of this network was not taught to find regions in images.")
-    D = D.eval().requires_grad_(False).to(device)
-    return lambda images: D.segmentation(D.image.features(images.float()))
 
 
 def pairs(studio: Studio, opts: EasyDict, count: int, judge: Judge | None, bar: Any) -> Iterator[Pair]:

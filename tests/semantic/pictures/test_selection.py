@@ -4,9 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
-from semantic.discriminator import DualBranchDiscriminator
 from semantic.pictures import factory, selection
 from semantic.pictures.selection import choose
 
@@ -66,10 +64,3 @@ def test_agreement_is_the_overlap_of_mask_and_guess():
     np.testing.assert_allclose(overlap[0], [32 / 48, 0.5, np.nan, np.nan])
     np.testing.assert_allclose(overlap[1], [63 / 64, np.nan, 0, np.nan])
     assert shown.tolist() == [[True, True, False, False], [True, False, False, False]]
-
-
-def test_the_networks_own_judge_is_what_its_discriminator_sees():
-    D = DualBranchDiscriminator(0, 16, 3, 3, channels={4: 4, 8: 4, 16: 4}, segmentation=True)
-    images = torch.randn(2, 3, 16, 16)
-    scores = factory.own_judge({"D": D}, torch.device("cpu"))(images)
-    torch.testing.assert_close(scores, D(images, None, return_segmentation=True)[1])
