@@ -143,3 +143,11 @@ def test_no_module_is_longer_than_a_few_screens(folder):
     lengths = {module: len(path.read_text(encoding="utf-8").splitlines()) for module, path in mine.items()}
     assert mine
     assert not {module: length for module, length in lengths.items() if length > LONGEST}
+
+
+def test_every_script_is_installed_and_sorted_among_our_imports():
+    tomllib = pytest.importorskip("tomllib", reason="Python reads TOML from 3.11 on")
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    scripts = sorted(path.stem for path in ROOT.glob("*.py"))
+    assert sorted(settings["setuptools"]["py-modules"]) == scripts
+    assert sorted(settings["ruff"]["lint"]["isort"]["known-first-party"]) == sorted([*LAYERS, *scripts, "tests"])
