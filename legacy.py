@@ -74,7 +74,7 @@ def load_network(path_or_url: str | os.PathLike) -> EasyDict:
     The format follows from the content of the file, not from its name.
 
     Args:
-        path_or_url: a path, an address, or a name from `NAMED`.
+        path_or_url: a path, an address, a name from `NAMED`, or a run directory, whose newest snapshot is read.
 
     Returns:
         G, D, G_ema, augment_pipe and training_set_kwargs. All but G_ema may be None. Networks are in evaluation mode,
@@ -88,6 +88,8 @@ def load_network(path_or_url: str | os.PathLike) -> EasyDict:
         raise UserError(
             f"Cannot open {source}: there is no such file, nor a network of that name ({', '.join(NAMED)})."
         )
+    if os.path.isdir(source):
+        source = str(newest_snapshot(source))
     with open_url(source) as file:
         return load_network_pkl(file, where=source)
 

@@ -312,3 +312,14 @@ def test_command_line_errors_are_one_line(options):
     assert result.exit_code in (1, 2)
     assert "Traceback" not in result.output
     assert "Error: " in result.output
+
+
+def test_a_run_directory_stands_for_its_newest_snapshot(tmp_path):
+    """As --network=DIR, so --resume=DIR."""
+    legacy.save_network(networks(), tmp_path / "run" / "network-snapshot-000001.pkl")
+    newest = networks()
+    legacy.save_network(newest, tmp_path / "run" / "network-snapshot-000002.pkl")
+    assert_same(legacy.load_network(tmp_path / "run"), newest)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="There is no network-snapshot"):
+        legacy.load_network(tmp_path / "empty")

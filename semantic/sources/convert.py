@@ -1,18 +1,17 @@
 """From a source to an archive, on several cores."""
 
 import collections
-import concurrent.futures
 import contextlib
 import json
-import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from dnnlib import UserError
@@ -23,7 +22,8 @@ from semantic.sources.geometry import Geometry, turn_with_image
 from training.archive import DataError, check_dest, create_archive, encode_png, image_name
 from training.layout import METADATA
 
-BATCH = 4  # samples a task; more would only delay the first result and Ctrl-C
+SEVERAL = 8  # fewer samples are not worth the start of processes
+AHEAD = 16  # samples under way in each process
 TURNED = "masks drawn on unturned photos, turned with these"
 MASK_COMPRESSION = 1  # masks shrink about thirtyfold, at no cost in reading
 T = TypeVar("T")
@@ -105,8 +105,8 @@ def convert(source: Source, dest: str | os.PathLike, geometry: Geometry, workers
     counts = collections.Counter(source.left_out)
     side = None
     try:
-        with create_archive(dest) as add, contextlib.ExitStack() as stack:
-            results = stack.enter_context(_mapped(Converter(source, geometry), len(source), workers))
+        results = _mapped(Converter(source, geometry), len(source), workers)
+        with create_archive(dest) as add, contextlib.closing(results):
             pause = 0.1 if sys.stderr.isatty() else 10  # seconds; a log file needs no more
             for item in tqdm(results, total=len(source), unit="img", leave=False, mininterval=pause):
                 side = side or item.side
@@ -139,45 +139,43 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@contextlib.contextmanager
-def _mapped(function: Callable[[int], T], count: int, workers: int) -> Iterator[Iterable[T]]:
-    """`function` of 0..count-1, in order; a fixed number of tasks is under way, so that results cannot pile up."""
-    if workers <= 1 or count <= 2 * BATCH:
-        yield map(function, range(count))
-        return
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (function,)) as pool:
-        try:
-            yield _in_order(pool, count, 4 * workers)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+class _Items(torch.utils.data.Dataset):
+    """What a function gives for 0..count-1, for `torch.utils.data.DataLoader`."""
+
+    def __init__(self, function: Callable[[int], T], count: int):
+        self._function, self._count = function, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> T:
+        return self._function(index)
 
 
-def _in_order(pool: concurrent.futures.Executor, count: int, ahead: int) -> Iterator[T]:
-    starts = iter(range(0, count, BATCH))
-    tasks: collections.deque[concurrent.futures.Future] = collections.deque()
+def _mapped(function: Callable[[int], T], count: int, workers: int) -> Iterator[T]:
+    """`function` of 0..count-1, in order; a fixed number of tasks is under way, so that results cannot pile up.
+
+    Raises:
+        UserError: a worker process was ended from outside.
+    """
+    several = workers > 1 and count > SEVERAL
+    loader = torch.utils.data.DataLoader(
+        _Items(function, count),
+        batch_size=None,
+        num_workers=workers if several else 0,
+        prefetch_factor=AHEAD if several else None,
+        multiprocessing_context=("fork" if sys.platform == "linux" else "spawn") if several else None,
+        worker_init_fn=_leave_ctrl_c,
+    )
     try:
-        while True:
-            for start in starts:
-                tasks.append(pool.submit(_run, range(start, min(start + BATCH, count))))
-                if len(tasks) >= ahead:
-                    break
-            if not tasks:
-                return
-            yield from tasks.popleft().result()
-    except concurrent.futures.process.BrokenProcessPool as error:
+        yield from loader
+    except RuntimeError as error:
+        if "exited unexpectedly" not in str(error):
+            raise
         raise UserError("A worker process ended, perhaps for lack of memory: use fewer --workers.") from error
 
 
-_function: Callable[[int], object] | None = None  # what this worker process applies
-
-
-def _start_worker(function: Callable[[int], object]) -> None:
-    """Keep the function in the process; Ctrl-C is left to the parent, which ends the workers."""
-    global _function
-    _function = function
+def _leave_ctrl_c(_: int) -> None:
+    """Leave Ctrl-C to the parent, which ends the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _run(indices: range) -> list:
-    return [_function(index) for index in indices]
+    torch.set_num_threads(1)
