@@ -112,7 +112,7 @@ Exit codes:
 @click.option(
     "--resume",
     metavar="SOURCE",
-    help="Network file, URL or name (ffhq256, faces64, ...) to start from; 'latest' continues the newest run, or "
+    help="Network file, run directory, URL or name (ffhq256, ...) to start from; 'latest' continues the newest run, or "
     "starts one where there is none and --data is given.",
 )
 @click.option("--freezed", type=click.IntRange(min=0), default=0, metavar="INT", help="Layers of D to freeze.")

@@ -317,7 +317,7 @@ def test_command_line_errors_are_one_line(options):
 def test_a_run_directory_stands_for_its_newest_snapshot(tmp_path):
     """As --network=DIR, so --resume=DIR."""
     legacy.save_network(networks(), tmp_path / "run" / "network-snapshot-000001.pkl")
-    newest = networks()
+    newest = networks(c_dim=2)
     legacy.save_network(newest, tmp_path / "run" / "network-snapshot-000002.pkl")
     assert_same(legacy.load_network(tmp_path / "run"), newest)
     (tmp_path / "empty").mkdir()
