@@ -18,7 +18,7 @@ help:
 	@echo "make lint   check style"
 	@echo "make results   train and measure everything in docs/results.md: hours on a GPU, days without; goes on where it stopped"
 	@echo "make gpu    check and time everything on a GPU with the Python that is there: out/gpu"
-	@echo "make torture   all mutated inputs, broken pipes, full disks and twenty kills of one process and of two (under 20 minutes on 2 cores)"
+	@echo "make torture   all mutated inputs, broken pipes, full disks and twenty kills of one process and of two"
 	@echo "make compat    the core of the tests with PyTorch $(COMPAT); downloads up to 3 GB, keeps 6 GB under $(VENV)"
 
 $(READY): requirements.txt
