@@ -209,7 +209,7 @@ def find_data(opts: EasyDict, data: EasyDict, run_dir: str | None) -> EasyDict:
         )
         known = {name: known[name] for name in kept if name in known}
         known |= {"class_name": MASKED if masked else PLAIN, "path": opts.data}
-    elif not is_url(known.get("path")) and not os.path.exists(str(known.get("path"))):
+    elif not is_url(known.get("path"), allow_file_urls=True) and not os.path.exists(str(known.get("path"))):
         if opts.verbose and distributed.get_rank() == 0:
             click.echo(f"The training data {known.get('path')} is not there: name real images with --data.", err=True)
         return EasyDict()

@@ -84,7 +84,7 @@ def load_network(path_or_url: str | os.PathLike) -> EasyDict:
         UserError: the file cannot be opened, has another format or is damaged.
     """
     source = resolve(os.fspath(path_or_url))
-    if not is_url(source) and not os.path.exists(source):
+    if not is_url(source, allow_file_urls=True) and not os.path.exists(source):
         raise UserError(
             f"Cannot open {source}: there is no such file, nor a network of that name ({', '.join(NAMED)})."
         )

@@ -8,7 +8,7 @@ import click
 import torch
 
 import legacy
-from dnnlib import EasyDict, UserError
+from dnnlib import Command, EasyDict, UserError
 from semantic.inversion.distance import Distance, find_perceptual
 from semantic.inversion.optimize import Schedule
 from semantic.inversion.photos import find_photos
@@ -20,7 +20,7 @@ CODES = 10_000
 """Samples of the mapping by which codes are whitened."""
 
 
-@click.command(context_settings={"show_default": True}, no_args_is_help=True)
+@click.command(cls=Command, context_settings={"show_default": True}, no_args_is_help=True)
 @click.option(
     "--network", metavar="FILE|URL|DIR", help="Network, or run directory.  [default: the bundled or newest one]"
 )

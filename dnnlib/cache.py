@@ -34,11 +34,16 @@ def make_cache_dir_path(*paths: str) -> Path:
     return Path(root, *paths)
 
 
-def cached_path(url: str) -> Path:
-    """Where the download of `url` is kept: the MD5 of the address, then its file name."""
+def cached_path(url: str, folder: str | os.PathLike | None = None) -> Path:
+    """Where the download of `url` is kept: the MD5 of the address, then its file name.
+
+    Args:
+        folder: keep it there instead of in the cache.
+    """
     name = urllib.parse.unquote(urllib.parse.urlparse(url).path).rsplit("/", 1)[-1] or "download"
     name = re.sub(r"[^0-9A-Za-z._-]", "_", name)[-120:]
-    return make_cache_dir_path("downloads", f"{hashlib.md5(url.encode()).hexdigest()}_{name}")
+    folder = make_cache_dir_path("downloads") if folder is None else Path(folder)
+    return folder / f"{hashlib.md5(url.encode()).hexdigest()}_{name}"
 
 
 def find_kept(path: Path) -> Path | None:

@@ -83,7 +83,7 @@ class LineFile:
 
     def __init__(self, path: str | os.PathLike, mode: str = "a"):
         self.path = os.fspath(path)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if mode == "w" else 0)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if mode.startswith("w") else 0)
         flags |= getattr(os, "O_BINARY", 0)  # Windows would write other line breaks
         try:
             self._handle = os.open(self.path, flags, 0o666)

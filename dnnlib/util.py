@@ -1,17 +1,21 @@
 """Attribute dictionaries, objects by name, the log file, downloads and their cache."""
 
 import contextlib
+import functools
 import importlib
 import io
 import os
 import re
 import sys
 import time
+import types
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO
 
+import click
 import requests
 from tqdm import tqdm
 
@@ -42,31 +46,56 @@ class EasyDict(dict):
 
 
 class Logger:
-    """Copies everything printed to stdout and stderr into a file, between `with` and its end.
+    """Copies everything printed to stdout and stderr into a file, from its making to `close` or the end of `with`.
 
     Progress bars redraw a line with carriage returns; only what follows the last one reaches the file.
+
+    Args:
+        file_name: the file; None leaves it out.
+        file_mode: 'w' starts the file anew, 'a' continues it.
+        should_flush: flush the streams after every text. The file is never behind.
 
     Raises:
         UserError: the file cannot be written; while it is written to, once, from the call that printed.
     """
 
-    def __init__(self, file_name: str | os.PathLike, mode: str = "a"):
-        self._file = LineFile(file_name, mode)
+    def __init__(self, file_name: str | os.PathLike | None = None, file_mode: str = "w", should_flush: bool = True):
+        self._file = None if file_name is None else LineFile(file_name, file_mode)
         self._streams = (sys.stdout, sys.stderr)
+        self._tees = tuple(_Tee(SteadyStream(stream), self._file, should_flush) for stream in self._streams)
+        sys.stdout, sys.stderr = self._tees
 
     def __enter__(self) -> "Logger":
-        sys.stdout, sys.stderr = (_Tee(SteadyStream(stream), self._file) for stream in self._streams)
         return self
 
     def __exit__(self, *_: object) -> None:
-        sys.stdout, sys.stderr = self._streams
-        self._file.close()
+        self.close()
+
+    def write(self, text: str | bytes) -> None:
+        """Write text to stdout and into the file; bytes are UTF-8."""
+        self._tees[0].write(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
+
+    def flush(self) -> None:
+        """Flush stdout and stderr."""
+        for tee in self._tees:
+            tee.flush()
+
+    def close(self) -> None:
+        """Give stdout and stderr back, and close the file. Further calls do nothing."""
+        for name, tee, stream in zip(("stdout", "stderr"), self._tees, self._streams, strict=True):
+            if getattr(sys, name) is tee:
+                setattr(sys, name, stream)
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.closing(file):
+                for tee in self._tees:
+                    tee.finish()
 
 
 class _Tee(io.TextIOBase):
-    def __init__(self, stream: Any, file: LineFile):
-        self._stream, self._line = stream, ""
-        self._file: LineFile | None = file
+    def __init__(self, stream: Any, file: LineFile | None, should_flush: bool):
+        self._stream, self._file, self._should_flush = stream, file, should_flush
+        self._line = ""
 
     def write(self, text: str) -> int:
         self._stream.write(text)
@@ -74,13 +103,25 @@ class _Tee(io.TextIOBase):
         self._line = last.rsplit("\r", 1)[-1]  # a bar may redraw for days before its line ends
         lines = [line.rsplit("\r", 1)[-1] for line in done]
         kept = "".join(line + "\n" for line in lines if line.strip("\x1b[A ") or not line)
-        if kept and self._file is not None:
+        if self._should_flush:
+            self._stream.flush()
+        self._keep(kept)
+        return len(text)
+
+    def finish(self) -> None:
+        """Write the line that has no end yet into the file, which gets nothing from here on."""
+        rest, self._line = self._line, ""
+        if rest.strip():
+            self._keep(rest + "\n")
+        self._file = None
+
+    def _keep(self, text: str) -> None:
+        if text and self._file is not None:
             try:
-                self._file.write(kept)
+                self._file.write(text)
             except UserError:
                 self._file = None  # said once
                 raise
-        return len(text)
 
     def flush(self) -> None:
         self._stream.flush()
@@ -107,29 +148,50 @@ def format_time(seconds: float) -> str:
     return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
 
 
-def get_obj_by_name(name: str) -> Any:
-    """Import the object behind a dotted name, such as ``'training.networks.Generator'``.
+def ask_yes_no(question: str) -> bool:
+    """Whether the user answers yes; asks again until the answer is yes or no.
+
+    Raises:
+        click.Abort: standard input ended.
+    """
+    return click.prompt(f"{question} [y/n]", type=click.BOOL)
+
+
+def get_module_from_obj_name(obj_name: str) -> tuple[types.ModuleType, str]:
+    """The module in which a dotted name lies, imported, and the rest of the name.
+
+    ``'training.networks.Generator.forward'`` gives `training.networks` and ``'Generator.forward'``.
 
     Raises:
         UserError: no module or attribute of that name exists.
     """
-    parts = name.split(".")
+    parts = obj_name.split(".")
     if not all(part.isidentifier() for part in parts):
         parts = []
     for split in range(len(parts) - 1, 0, -1):
         module_name = ".".join(parts[:split])
         try:
-            found = importlib.import_module(module_name)
+            module = found = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             if error.name is None or not (module_name + ".").startswith(error.name + "."):
                 raise  # the module exists, but something that it needs does not
             continue
         for attribute in parts[split:]:
             if not hasattr(found, attribute):
-                raise UserError(f"There is no {attribute!r} in {module_name}: check the class name {name!r}.")
+                raise UserError(f"There is no {attribute!r} in {module_name}: check the class name {obj_name!r}.")
             found = getattr(found, attribute)
-        return found
-    raise UserError(f"Nothing is named {name!r}: expected a dotted path such as 'training.networks.Generator'.")
+        return module, ".".join(parts[split:])
+    raise UserError(f"Nothing is named {obj_name!r}: expected a dotted path such as 'training.networks.Generator'.")
+
+
+def get_obj_by_name(name: str) -> Any:
+    """Import the object behind a dotted name, such as ``'training.networks.Generator'``.
+
+    Raises:
+        UserError: no module or attribute of that name exists.
+    """
+    module, local_name = get_module_from_obj_name(name)
+    return functools.reduce(getattr, local_name.split("."), module)
 
 
 def call_func_by_name(*args: Any, func_name: str, **kwargs: Any) -> Any:
@@ -145,42 +207,68 @@ def construct_class_by_name(*args: Any, class_name: str, **kwargs: Any) -> Any:
     return call_func_by_name(*args, func_name=class_name, **kwargs)
 
 
-def is_url(name: Any) -> bool:
-    """True for http, https and file addresses."""
-    return isinstance(name, str) and re.match(r"(https?|file)://", name) is not None
+def is_url(obj: Any, allow_file_urls: bool = False) -> bool:
+    """Whether `obj` is the address of a web page or file, or with `allow_file_urls` a ``file://`` address."""
+    return isinstance(obj, str) and re.match("(https?|file)://" if allow_file_urls else "https?://", obj) is not None
 
 
-def open_url(url: str | os.PathLike, cache: bool = True, verbose: bool = True) -> BinaryIO:
+def open_url(
+    url: str | os.PathLike,
+    cache_dir: str | os.PathLike | None = None,
+    num_attempts: int = DOWNLOAD_ATTEMPTS,
+    verbose: bool = True,
+    return_filename: bool = False,
+    cache: bool = True,
+) -> Any:
     """Open a local path, a ``file://`` address or a web address for binary reading.
 
     Web files are downloaded once and kept in the cache under the checksum of their address. A download
     that breaks off is continued, then tried again; it never enters the cache half-finished. Where the cache cannot be
     written, the file is kept for this process only.
 
+    Args:
+        cache_dir: keep the download in this folder; None: in the cache.
+        num_attempts: how often to try a download.
+        verbose: show a progress bar.
+        return_filename: give the path of the file, as a text, instead of the open file.
+        cache: keep the download.
+
     Raises:
         UserError: there is no such file, or the address cannot be reached.
+        ValueError: a path is asked for of a file that is not kept.
     """
     name = os.fspath(url)
-    if not is_url(name) or name.startswith("file://"):
-        path = urllib.request.url2pathname(urllib.parse.urlparse(name).path) if name.startswith("file://") else name
-        try:
-            return open(path, "rb")
-        except OSError as error:
-            raise UserError(f"Cannot open {path}: {error.strerror or error}. Check the path.") from error
+    if not is_url(name):
+        path = name
+        if name.startswith("file://"):
+            path = urllib.request.url2pathname(urllib.parse.urlparse(name).path)
+        return path if return_filename else _open(path)
     if not cache:
+        if return_filename:
+            raise ValueError("a download without a cache has no path: leave return_filename or cache=False out")
         buffer = io.BytesIO()
-        _download(name, buffer, verbose)
+        _download(name, buffer, verbose, num_attempts, cached_path(name))
         buffer.seek(0)
         return buffer
-    target = cached_path(name)
-    found = find_kept(target) or keep(target, lambda file: _download(name, file, verbose))
-    return open(found, "rb")
+    target = cached_path(name, cache_dir)
+    found = find_kept(target) or keep(target, lambda file: _download(name, file, verbose, num_attempts, target))
+    return os.fspath(found) if return_filename else open(found, "rb")
 
 
-def _download(url: str, file: Any, verbose: bool) -> None:
-    """Fetch `url` into `file`; after an interruption ask for the rest, or start over where that is refused."""
+def _open(path: str) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise UserError(f"Cannot open {path}: {error.strerror or error}. Check the path.") from error
+
+
+def _download(url: str, file: Any, verbose: bool, num_attempts: int, place: Path) -> None:
+    """Fetch `url` into `file`, which will lie at `place`.
+
+    After an interruption the rest is asked for. A server that refuses this sends everything again.
+    """
     reason: object = "no answer"
-    for attempt in range(DOWNLOAD_ATTEMPTS):
+    for attempt in range(num_attempts):
         if attempt:
             time.sleep(2.0**attempt / 2)
         offset = file.tell()
@@ -214,6 +302,4 @@ def _download(url: str, file: Any, verbose: bool) -> None:
                 break
         except requests.RequestException as error:
             reason = type(error).__name__
-    raise UserError(
-        f"Cannot download {url}: {reason}. Check the connection, or place the file at {cached_path(url)} by hand."
-    )
+    raise UserError(f"Cannot download {url}: {reason}. Check the connection, or place the file at {place} by hand.")

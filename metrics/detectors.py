@@ -90,8 +90,7 @@ def _locate(opts: MetricOptions, name: str) -> tuple[str | None, str | None]:
     url = f"{ADDRESS}/{name}"
     if url not in _unreachable:
         try:
-            with open_url(url) as file:
-                return file.name, None
+            return open_url(url, return_filename=True), None
         except UserError:
             _unreachable.add(url)  # other metrics need not wait again
     if found := find_kept(cached_path(url)):

@@ -20,7 +20,6 @@ import numpy as np
 import PIL.Image
 
 from dnnlib import UserError, atomic_path, open_url
-from dnnlib.util import is_url
 from training.layout import usual_names
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -311,11 +310,7 @@ def parse_json(data: bytes, where: str, stored: int | None = None) -> Any:
 
 def local_path(path: str | os.PathLike) -> str:
     """A local path for a path or an address; the file behind an address is downloaded into the cache."""
-    name = os.fspath(path)
-    if is_url(name):
-        with open_url(name) as file:
-            name = file.name
-    return os.path.expanduser(name)
+    return os.path.expanduser(open_url(path, return_filename=True))
 
 
 def _walk(folder: str) -> Iterator[str]:

@@ -183,7 +183,7 @@ def train(options: EasyDict, run_dir: str, load_network: LoadNetwork) -> bool:
         path = options.get("resume_state")
         if path is not None or not find_states(run_dir):
             rewind(run_dir, path, {} if path is None else load_state(path, mmap=True))
-        with Logger(os.path.join(run_dir, "log.txt")):
+        with Logger(os.path.join(run_dir, "log.txt"), file_mode="a"):
             kept = {name: value for name, value in options.items() if name != "resume_state"}
             write_json(os.path.join(run_dir, "training_options.json"), kept)
             click.echo(f"Run directory: {run_dir}")

@@ -8,6 +8,7 @@ import pickle
 import sys
 import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 from tqdm import tqdm
@@ -93,9 +94,38 @@ def test_log_holds_what_was_printed_on_both_streams(tmp_path, capsys):
 
 def test_log_is_continued(tmp_path):
     for text in ("one", "two"):
-        with Logger(tmp_path / "log.txt"):
+        with Logger(tmp_path / "log.txt", file_mode="a"):
             print(text)
     assert (tmp_path / "log.txt").read_text() == "one\ntwo\n"
+
+
+def test_log_works_without_with_and_without_a_file(tmp_path, capsys):
+    before = sys.stdout, sys.stderr
+    log = Logger(file_name=tmp_path / "log.txt", file_mode="w", should_flush=True)
+    assert sys.stdout is not before[0]
+    print("first")
+    log.write(b"second\n")
+    print("an end", end="")
+    log.flush()
+    log.close()
+    log.close()
+    assert (sys.stdout, sys.stderr) == before
+    assert (tmp_path / "log.txt").read_text() == "first\nsecond\nan end\n"
+    with Logger():
+        print("no file")
+    assert (sys.stdout, sys.stderr) == before
+    assert capsys.readouterr().out == "first\nsecond\nan endno file\n"
+
+
+def test_a_log_gives_back_only_the_streams_that_it_took(tmp_path):
+    before = sys.stdout
+    outer = Logger(tmp_path / "outer.txt")
+    inner = Logger(tmp_path / "inner.txt")
+    outer.close()
+    print("still logged")
+    inner.close()
+    sys.stdout = before
+    assert (tmp_path / "inner.txt").read_text() == "still logged\n"
 
 
 def log_and_fail(path):
@@ -239,6 +269,46 @@ def test_local_files(tmp_path):
     for name in (path, str(path), path.as_uri()):
         with open_url(name) as file:
             assert file.read() == b"x"
+
+
+def test_the_path_of_a_file_instead_of_the_file(server, tmp_path):
+    path = tmp_path / "a b.bin"
+    path.write_bytes(b"x")
+    assert open_url(path.as_uri(), return_filename=True) == str(path)
+    found = open_url(server.url, cache_dir=tmp_path / "mine", verbose=False, return_filename=True)
+    assert Path(found).parent == tmp_path / "mine"
+    assert Path(found).read_bytes() == server.content
+    open_url(server.url, str(tmp_path / "mine"), 1, False).close()
+    assert len(server.seen) == 1
+    with pytest.raises(ValueError, match="has no path"):
+        open_url(server.url, return_filename=True, cache=False)
+
+
+def test_a_download_is_tried_as_often_as_asked(server, tmp_path):
+    server.status = 503
+    with pytest.raises(UserError, match=f"answered 503.*{tmp_path / 'mine'}"):
+        open_url(server.url, tmp_path / "mine", num_attempts=2, verbose=False)
+    assert len(server.seen) == 2
+
+
+def test_addresses_are_told_from_paths():
+    assert dnnlib.is_url("https://example.com/a.pkl")
+    assert not any(map(dnnlib.is_url, ("a.pkl", "C:\\a.pkl", "file:///a.pkl", None, Path("a"))))
+    assert dnnlib.is_url("file:///a.pkl", allow_file_urls=True)
+
+
+def test_the_module_of_a_dotted_name():
+    module, name = dnnlib.get_module_from_obj_name("dnnlib.util.Logger.close")
+    assert (module.__name__, name) == ("dnnlib.util", "Logger.close")
+    with pytest.raises(UserError, match=r"There is no 'Nobody' in dnnlib.util"):
+        dnnlib.get_module_from_obj_name("dnnlib.util.Nobody")
+
+
+def test_yes_or_no_is_asked_until_it_is_answered(monkeypatch, capsys):
+    for text, expected in (("maybe\nYes\n", True), ("n\n", False)):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        assert dnnlib.ask_yes_no("Really?") is expected
+    assert capsys.readouterr().out.count("Really? [y/n]") == 3
 
 
 @pytest.mark.parametrize("name", ["nothing.pkl", "folder"])
