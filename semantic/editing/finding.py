@@ -159,7 +159,7 @@ def _boundary(
     values, codes, held = (_within(table[there], image) for table in (values[:, None], codes, held))
     if values.std() < 1e-9:
         raise UserError(f"{score.name} of {name} is the same in all {total} samples: there is nothing to find.")
-    step, slope = score_direction(codes, values[:, 0], held)
+    step, slope = score_direction(codes, values[:, 0], held if score.holds else held[:, :0])
     step, slope = step / WITHIN, slope / WITHIN
     moves = dict(zip(roles_of(part), step.split(G.w_dim), strict=True))
     zero = torch.zeros(G.w_dim, dtype=torch.float64)

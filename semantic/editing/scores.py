@@ -25,6 +25,8 @@ class Score:
     unit: str = ""
     circular: bool = False
     """Whether it is an angle in degrees."""
+    holds: bool = True
+    """Whether the areas of other regions shall stay; a region that comes must cover others."""
 
     def __call__(self, image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
         """Scores [N] of a region in images and masks; see `Measure`."""
@@ -109,7 +111,7 @@ SCORES = {
         Score("height", height, "shape", "of the picture"),
         Score("width", width, "shape", "of the picture"),
         Score("level", level, "shape", "of the picture"),
-        Score("presence", presence, "whole"),
+        Score("presence", presence, "whole", holds=False),
         Score("brightness", brightness, "texture"),
         Score("saturation", saturation, "texture"),
         Score("hue", hue, "texture", "degrees", circular=True),
