@@ -250,7 +250,11 @@ def decode_image(data: bytes, where: str, header: bool = False) -> PIL.Image.Ima
                 image.load()
             return image
     except Exception as error:  # decoders raise almost anything on damaged files
-        reason = "it is not a PNG, JPEG, WebP or BMP image" if isinstance(error, PIL.UnidentifiedImageError) else error
+        reason = str(error).rstrip(".")
+        if isinstance(error, PIL.UnidentifiedImageError):
+            reason = "it is not a PNG, JPEG, WebP or BMP image"
+        if isinstance(error, PIL.Image.DecompressionBombError):
+            reason = f"it declares more than the {MAX_IMAGE_PIXELS} pixels allowed"
         raise DataError(f"Cannot read {where}: {reason}. Remove or replace the file.") from error
     raise DataError(
         f"{where} declares {image.width}x{image.height} pixels, more than the {MAX_IMAGE_PIXELS} allowed: shrink it."

@@ -112,7 +112,7 @@ class Desk:
             raise UserError("There is no photo behind this picture: open a photo first.")
         renders = [self._render(network, state) for state in (before, after)]
         most = photos.SHOWN_SIDE if data.get("shown") is True else None
-        return photos.blended(photo, network.G.regions, *renders, after.touched[0].nonzero().flatten().tolist(), most)
+        return photos.blended(photo, *renders, after.touched[0].nonzero().flatten().tolist(), most)
 
     def directions_file(self, session: Session, data: dict[str, Any]) -> bytes:
         """All directions that were found for the network, as edit.py reads them."""

@@ -1,23 +1,125 @@
-"""Photos that people open: decoded within limits, found in the network, and drawn with an edit in them."""
+"""Photos that people open: read within limits, found in the network, and drawn with an edit in them."""
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import PIL.Image
 import torch
 
 from dnnlib import UserError
+from semantic.browser import answers
 from semantic.browser.networks import LoadedNetwork
 from semantic.browser.session import Photo
+from semantic.editing.blend import Render, blend
+from semantic.inversion.distance import Distance, Targets
+from semantic.inversion.optimize import Schedule, invert
+from semantic.inversion.photos import PhotoFile
+from semantic.inversion.project import Plan, Projector, render
+from semantic.sources.images import read_image
 
+STEPS = 100
+SHOW_EVERY = 5
 SHOWN_SIDE = 1024
+NAME = "photo"
+
+
+@dataclass(frozen=True)
+class UploadedPhoto(PhotoFile):
+    """A photo in memory; nothing that the page sends is ever taken for a path."""
+
+    data: bytes = b""
+
+    def pixels(self) -> np.ndarray:
+        """The photo as its EXIF data turn it, uint8 [H, W, 3].
+
+        Raises:
+            UserError: it is no image, damaged, or has too many pixels.
+        """
+        return np.array(read_image(self.data, "The photo").image.convert("RGB"))
+
+    def read(self) -> torch.Tensor:
+        return torch.from_numpy(self.pixels()).permute(2, 0, 1).float() / 127.5 - 1
+
+
+class Stopped(UserError):
+    """The page no longer waits for the photo."""
 
 
 def invert_photo(
     network: LoadedNetwork, data: bytes, report: Callable[[dict[str, Any]], None], stop: threading.Event
 ) -> tuple[torch.Tensor, Photo]:
-    raise UserError("Photos cannot be opened yet.")
+    """Codes of a photo, and what blending needs of it.
+
+    Args:
+        network: the network that shall draw it.
+        data: the file.
+        report: takes stages, shares of the work, and pictures on the way.
+        stop: set when nobody waits any more.
+
+    Raises:
+        UserError: it is no photo, or shows nothing that the network draws.
+    """
+
+    def tell(stage: str, share: float) -> None:
+        if stop.is_set():
+            raise Stopped("The photo was stopped.")
+        report({"stage": stage, "share": share})
+
+    tell("Reading the photo", 0.0)
+    file = UploadedPhoto(NAME, "The photo", data=data)
+    file.read()
+    tell("Looking at the network: this takes a while the first time", 0.02)
+    projector = projector_of(network)
+    tell("Finding the crop and labelling regions", 0.1)
+    ready = projector.prepare(file)
+    painted = network.G.regions.paint(ready.mask[None].cpu())[0]
+    report({"image": answers.text(answers.image_png(painted))})
+
+    def watch(step: int, ws: torch.Tensor) -> None:
+        if step % SHOW_EVERY == 0:
+            tell(f"Searching codes: step {step} of {STEPS}", 0.2 + 0.8 * step / STEPS)
+            image, _ = render(network.G, ws)
+            report({"image": answers.text(answers.image_png(image[0]))})
+
+    targets = Targets(ready.image[None], ready.mask[None])
+    with torch.no_grad():
+        start = projector.start(targets.images, targets.masks)
+    schedule = Schedule(num_steps=STEPS)
+    found = invert(
+        network.G, projector.space, projector.distance, targets, start, schedule, hide_progress=True, watch=watch
+    )
+    return found.ws, Photo(data, ready.placement, ready.mask.cpu())
 
 
-def blended(photo: Photo, regions: Any, before: Any, after: Any, edited: Sequence[int], most: int | None) -> bytes:
-    raise UserError("Photos cannot be opened yet.")
+def projector_of(network: LoadedNetwork) -> Projector:
+    """The projector of a network, made when a photo first needs it; all sessions share it."""
+    with network.lock:
+        projector = network.extras.get("projector")
+        if projector is None:
+            device = next(network.G.parameters()).device
+            distance = Distance(network.networks["D"], None)
+            projector = Projector(network.networks, device, Plan(), distance, hide_progress=True)
+            network.extras["projector"] = projector
+        return projector
+
+
+def blended(photo: Photo, before: Any, after: Any, edited: Sequence[int], most: int | None) -> bytes:
+    """A PNG of the photo with an edit in it.
+
+    Args:
+        photo: the photo.
+        before, after: what the network draws of the photo's codes and of the edited state.
+        edited: indices of the edited regions.
+        most: largest side of the result, or None for the photo's own size.
+    """
+    pixels = UploadedPhoto(NAME, "The photo", data=photo.data).pixels()
+    renders = (Render(out.image[0].cpu(), out.mask[0].cpu()) for out in (before, after))
+    picture = blend(pixels, photo.placement, *renders, edited)
+    if most is not None and max(picture.shape) > most:
+        image = PIL.Image.fromarray(picture)
+        image.thumbnail((most, most), PIL.Image.Resampling.LANCZOS)
+        picture = np.asarray(image)
+    return answers.png(picture)

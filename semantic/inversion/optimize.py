@@ -1,6 +1,7 @@
 """The search for the codes of photos: gradient descent in whitened codes, many photos at once."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -69,6 +70,7 @@ def invert(
     record_every: int = 0,
     text: str = "Inversion",
     hide_progress: bool | None = None,
+    watch: Callable[[int, torch.Tensor], None] | None = None,
 ) -> Found:
     """Search the codes of photos.
 
@@ -85,6 +87,7 @@ def invert(
         record_every: keep the codes of every such step for a video; 0 keeps none.
         text: name of the progress bar.
         hide_progress: True hides the bar, None shows it on terminals.
+        watch: is called after each step with its number, from 1 on, and the best codes so far.
     """
     schedule = schedule or Schedule()
     regions = getattr(G, "regions", None)
@@ -120,6 +123,8 @@ def invert(
             since[active] = torch.where(better, 0, since[active] + 1)
             going = since[active] < schedule.patience
             bar.set_postfix(distance=f"{float(found.distance.mean()):.4f}")
+            if watch is not None:
+                watch(step + 1, found.ws)
             if not going.all():
                 active = active[going]
                 state.keep(going)

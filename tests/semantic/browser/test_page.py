@@ -16,7 +16,9 @@ import edit
 
 uvicorn = pytest.importorskip("uvicorn", reason="the extra web is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+from semantic.browser import photos  # noqa: E402
 from semantic.browser.server import create_app  # noqa: E402
+from tests.semantic.browser.drawn import drawn_photo  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 if CHROMIUM is None:
@@ -81,7 +83,7 @@ def shown_steps(page):
 
 def until(page, condition):
     """Wait for a condition on the page; Playwright's own waiting needs `eval`, which the page's policy forbids."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not page.evaluate(condition):
         assert time.monotonic() < end, condition
         page.wait_for_timeout(20)
@@ -260,3 +262,28 @@ def test_nothing_serious_stands_in_the_way_of_anyone(browser, address, size, dar
         assert serious == [], json.dumps([(v["id"], v["nodes"][0]["html"]) for v in serious])
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= size[0]
+
+
+def test_a_photo_is_opened_edited_and_shown_with_the_edit_in_it(page, desk, monkeypatch, tmp_path):
+    monkeypatch.setattr(photos, "STEPS", 6)
+    data, pixels = drawn_photo(desk)
+    photo = {"name": "me.png", "mimeType": "image/png", "buffer": data}
+    do(page, lambda: page.set_input_files("#photo-file", photo))
+    assert page.locator("#history button").count() == 1
+    do(page, lambda: page.click("#new-texture"))
+    until(page, "document.getElementById('blend').naturalWidth > 0")
+    found = np.asarray(PIL.Image.open(download(page, tmp_path, "#save-photo")))
+    assert found.shape == pixels.shape
+    assert 0.3 < (found == pixels).all(axis=2).mean() < 0.99
+    base = download(page, tmp_path, "#save-base")
+    assert f"--latents={base.name}" in page.input_value("#command")
+
+
+@pytest.mark.parametrize(("data", "reason"), [(b"just text", "not a PNG"), (bytes(21 << 20), "photos may have 20 MB")])
+def test_what_is_no_photo_is_refused_on_the_page(page, tmp_path, data, reason):
+    (tmp_path / "x.png").write_bytes(data)
+    page.set_input_files("#photo-file", tmp_path / "x.png")
+    page.wait_for_selector("#alert:not([hidden])")
+    assert reason in page.inner_text("#alert-text")
+    page.click("#alert-close")
+    do(page, lambda: page.click("#new-texture"))

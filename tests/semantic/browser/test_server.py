@@ -2,6 +2,7 @@ import asyncio
 import base64
 import io
 import json
+import struct
 import zlib
 from typing import ClassVar
 
@@ -13,8 +14,9 @@ import torch
 pytest.importorskip("fastapi", reason="the extra web is not installed")
 from fastapi.testclient import TestClient
 
-from semantic.browser import server
+from semantic.browser import photos, server
 from semantic.browser.server import create_app
+from tests.semantic.browser.drawn import drawn_photo
 
 SCENE = {"seed": 3, "latents": None, "psi": 0.7, "edits": []}
 
@@ -214,3 +216,44 @@ def test_small_pictures_of_seeds(client, opened):
     assert [pixels(image).shape for image in found] == [(64, 64, 3)] * 2
     for seeds in ([], [1] * 50, "1", [1.5]):
         assert client.post("/api/faces", json={"seeds": seeds, "psi": 0.7}).status_code == 400
+
+
+def test_a_photo_is_found_edited_and_blended_and_stays_its_own_elsewhere(client, opened, desk, monkeypatch):
+    monkeypatch.setattr(photos, "STEPS", 10)
+    data, pixels_of_photo = drawn_photo(desk)
+    lines = [json.loads(line) for line in client.post("/api/photo", content=data).text.splitlines()]
+    assert [line for line in lines if "error" in line] == []
+    stages = [line["stage"].partition(":")[0] for line in lines if "stage" in line]
+    assert stages[0] == "Reading the photo"
+    assert stages[-1].startswith("Searching codes")
+    assert sum("image" in line for line in lines) >= 3
+    scene = {"seed": None, "latents": lines[-1]["latents"], "psi": 0.7, "edits": []}
+    edited = {**scene, "edits": [{"op": "swap", "region": "hair", "seed": 100, "part": "texture"}]}
+    answer = view(client, edited).json()
+    assert f"--latents={scene['latents']}.npz" in answer["command"]
+    blend = client.post("/api/blend", json={"scene": edited})
+    found = np.asarray(PIL.Image.open(io.BytesIO(blend.content)))
+    same = (found == pixels_of_photo).all(axis=2)
+    assert found.shape == pixels_of_photo.shape
+    assert 0.3 < same.mean() < 0.99
+    untouched = client.post("/api/blend", json={"scene": scene})
+    assert (np.asarray(PIL.Image.open(io.BytesIO(untouched.content))) == pixels_of_photo).all()
+
+
+def huge_png():
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    body = struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return b"\x89PNG\r\n\x1a\n" + body + b"\0\0\0\0IDAT\x35\xaf\x06\x1e"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b"just text", "not a PNG"), (b"", "not a PNG"), (huge_png(), "more than"), (b"\x89PNG\r\n\x1a\n", "Cannot read")],
+)
+def test_what_is_no_photo_is_refused_in_words(client, opened, data, reason):
+    lines = [json.loads(line) for line in client.post("/api/photo", content=data).text.splitlines()]
+    assert reason in lines[-1]["error"]
+    assert "Traceback" not in lines[-1]["error"]
+    scene = {"seed": 1, "latents": None, "psi": 0.7, "edits": []}
+    assert "no photo" in client.post("/api/blend", json={"scene": scene}).json()["error"]
