@@ -11,7 +11,9 @@ import legacy
 from dnnlib import Command, EasyDict, UserError
 from dnnlib.option_types import Label, Number, SeedList, kernels_option
 from semantic.editing.codes import PARTS
+from semantic.inversion.label import write_labels
 from semantic.inversion.parse import build_parser
+from semantic.inversion.photos import find_photos
 from semantic.labels import choose_labels
 from semantic.pictures import factory, modes
 from semantic.studio import Studio
@@ -54,6 +56,7 @@ SHOWN = {modes.write_mixing, modes.write_loops, modes.write_components}
 @click.option("--balance", is_flag=True, help="With --dataset: prefer pairs with rare regions.  [--filter: 0.5]")
 @click.option("--save-masks", is_flag=True, help="Also write masks, coloured and as class indices.")
 @click.option("--save-latents", is_flag=True, help="Also write the codes of every image as .npz.")
+@click.option("--parse", metavar="PHOTO|FOLDER", help="Label photos with the network's own parser, and write masks.")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Where to compute.")
 @kernels_option
 @click.option("--batch", type=click.IntRange(min=1), default=8, help="Images at a time.")
@@ -123,6 +126,9 @@ def run(opts: EasyDict) -> None:
     networks = legacy.load_network(str(path))
     if opts.tuned is not None:
         apply_tuned(networks["G_ema"], opts.tuned)
+    if opts.parse is not None:
+        write_labels(networks, device, find_photos(opts.parse), opts.outdir, click.echo)
+        return
     G = networks["G_ema"].eval().requires_grad_(False).to(device)
     opts.judge = lambda: build_parser(networks, device)
     drawn = asked == [factory.write_dataset]

@@ -14,6 +14,7 @@ from dnnlib import UserError, atomic_open, write_json
 from metrics.structural_similarity import ms_ssim, num_scales
 from semantic.inversion.align import align
 from semantic.inversion.distance import Distance, Targets, mask_iou, psnr
+from semantic.inversion.gallery import nearest_backgrounds
 from semantic.inversion.layout import Layout, network_layout
 from semantic.inversion.optimize import Schedule, invert
 from semantic.inversion.parse import Parser, build_parser
@@ -77,7 +78,7 @@ class Projector:
         plan: what is asked for.
         distance: see `Distance`.
         start: gives the codes [N, num_ws, D] to start from, of images [N, 3, R, R] and masks [N, R, R] or None; the
-            mean of the mapping by default.
+            see `mean_start` for the default.
         samples: see `code_space`.
         hide_progress: True hides bars, None shows them on terminals.
     """
@@ -98,7 +99,7 @@ class Projector:
         self.device, self.plan, self.distance, self.hide_progress = device, plan, distance, hide_progress
         self.regions = getattr(self.G, "regions", None)
         self.space: CodeSpace = code_space(self.G, device, samples, seed=plan.seed)
-        self.start = start or (lambda images, masks: self.space.mean.expand(len(images), self.G.num_ws, -1).clone())
+        self.start = start or self.mean_start
         self.networks = networks
 
     @functools.cached_property
@@ -110,6 +111,14 @@ class Projector:
     def layout(self) -> Layout:
         """The layout of the network's samples, measured when a photo first needs it."""
         return network_layout(self.G, self.device, hide_progress=self.hide_progress)
+
+    def mean_start(self, images: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
+        """The mean of the mapping [N, num_ws, D]; where masks count, with the nearest background of samples."""
+        start = self.space.mean.expand(len(images), self.G.num_ws, -1).clone()
+        if masks is not None:
+            nearest = nearest_backgrounds(self.G, images, masks, hide_progress=self.hide_progress)
+            start[:, list(self.regions.slots(0).values())] = nearest.unsqueeze(1)
+        return start
 
     def prepare(self, file: PhotoFile) -> Ready:
         """Read, crop and label a photo.

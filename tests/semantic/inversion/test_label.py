@@ -1,0 +1,39 @@
+"""generate.py --parse writes the masks of photos."""
+
+import PIL.Image
+import torch
+from click.testing import CliRunner
+
+import generate
+import legacy
+from semantic.inversion.gallery import nearest_backgrounds
+from tests.semantic.helpers import COUNT, RESOLUTION, build_discriminator
+from training.images import image_grid, save_image
+
+
+def test_masks_of_a_folder_are_written_in_the_photos_sizes(G, tmp_path):
+    D = build_discriminator(count=COUNT, resolution=RESOLUTION, segmentation=True)
+    legacy.save_network({"G": G, "D": D, "G_ema": G}, tmp_path / "network.pkl")
+    (tmp_path / "photos").mkdir()
+    save_image(tmp_path / "photos" / "a.png", image_grid(torch.rand(1, 3, 30, 50), (1, 1)))
+    (tmp_path / "photos" / "b.png").write_bytes(b"broken")
+    result = CliRunner().invoke(
+        generate.main,
+        [f"--network={tmp_path / 'network.pkl'}", f"--parse={tmp_path / 'photos'}", f"--outdir={tmp_path / 'out'}"],
+    )
+    assert result.exit_code == 0, result.output
+    assert "Left out: Cannot read" in result.output
+    for name in ("a_mask.png", "a_mask_index.png"):
+        assert PIL.Image.open(tmp_path / "out" / name).size == (50, 30)
+
+
+def test_a_background_of_the_samples_is_found_again(G):
+    G.eval()
+    z = torch.randn(6, G.z_dim, generator=torch.Generator().manual_seed(0))  # the samples that are compared
+    ws = G.mapping(z, None, truncation_psi=0.8)
+    alone = torch.zeros(len(G.regions))
+    alone[0] = 1
+    images = G.synthesis(ws, noise_mode="const", return_mask=True, keep_regions=alone).image.clamp(-1, 1)
+    masks = torch.zeros(2, RESOLUTION, RESOLUTION, dtype=torch.int64)
+    found = nearest_backgrounds(G, images[[4, 1]], masks, cache=False, samples=6, hide_progress=True)
+    assert torch.allclose(found, ws[[4, 1], 0], atol=1e-5)
