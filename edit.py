@@ -21,12 +21,14 @@ from semantic.studio import Studio
 from semantic.tuned import apply_tuned
 from torch_utils.devices import select_device
 
+TUNED = "tuned.npz"
+
 
 @click.command(cls=InOrderCommand, context_settings={"show_default": True})
 @click.option(
     "--network", metavar="FILE|URL|DIR", help="Network, or run directory. [default: the bundled or newest one]"
 )
-@click.option("--tuned", metavar="NPZ", help="What projector.py --pti-steps changed in the network.")
+@click.option("--tuned", metavar="NPZ", help="What --pti-steps changed in the network. [default: that of --photo]")
 @click.option("--latents", metavar="NPZ|DIR", help="Codes to edit: a file, a projector's folder, a folder of either.")
 @click.option("--seeds", type=SeedList(), help="Images to edit, instead of --latents.")
 @click.option("--photo", metavar="DIR", help="A projector's folder: put the edit back into the photo.")
@@ -109,6 +111,9 @@ def run(opts: EasyDict, order: list[tuple[str, str]]) -> None:
         path = legacy.find_network() if path is None else legacy.newest_snapshot(path)
     click.echo(f"Network: {path}")
     networks = legacy.load_network(str(path))
+    if opts.tuned is None and opts.photo is not None and (Path(opts.photo) / TUNED).is_file():
+        opts.tuned = str(Path(opts.photo) / TUNED)
+        click.echo(f"Tuned: {opts.tuned}")
     if opts.tuned is not None:
         apply_tuned(networks["G_ema"], opts.tuned)
     G = networks["G_ema"].eval().requires_grad_(False).to(device)

@@ -15,6 +15,7 @@ import legacy
 from semantic.editing.directions import Direction, save_directions
 from semantic.editing.latents import seed_latents
 from semantic.placement import Placement
+from semantic.tuned import TUNED_DIGEST, network_digest
 from tests.networks import tiny_generator
 from training.images import to_uint8
 
@@ -168,6 +169,19 @@ def test_an_edit_goes_back_into_its_photo(run, tmp_path, G):
     assert (flat != found).any()
     assert run("--photo=found", "--outdir=same").exit_code == 0  # nothing is edited
     assert np.array_equal(picture(tmp_path / "same" / "photo.png"), photo)
+
+
+def test_a_photo_comes_with_the_network_that_was_tuned_to_it(run, tmp_path, G):
+    projected(tmp_path / "found", G, 3)
+    name = f"synthesis.render.b{G.img_resolution}.to_rgb.bias"
+    change = np.array([0.5, 0.0, 0.0], np.float32)
+    np.savez(tmp_path / "found" / "tuned.npz", **{TUNED_DIGEST: np.array(network_digest(G)), name: change})
+    plain = pixels(G, codes(G, 3))
+    result = run("--photo=found")
+    G.load_state_dict(tiny_generator().state_dict())
+    assert result.exit_code == 0, result.output
+    assert "Tuned: found/tuned.npz" in result.output
+    assert (picture(tmp_path / "out" / "edit.png") - plain)[..., 0].mean() > 20
 
 
 def test_an_edit_of_earlier_goes_back_as_well(run, tmp_path, G):
