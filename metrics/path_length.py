@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from metrics.metric_utils import VGG16, FeatureStats, MetricOptions, label_sampler, load_detector, my_batches, seeded
-from metrics.samples import derive_seed
+from torch_utils.sampler import derive_seed
 
 LARGEST = 256
 """The perceptual distance is taken between images of at most this side."""
@@ -92,7 +92,7 @@ def compute_ppl(
         with seeded(opts, 3, number):
             z = torch.randn([2, size, G.z_dim], device=opts.device).unbind(0)
             t = torch.rand([size], device=opts.device) * (sampling == "full")
-            c = labels(size, derive_seed(opts, 4, number))
+            c = labels(size, derive_seed(opts.seed, 4, number))
 
         def synthesize(ws: torch.Tensor, number: int = number) -> torch.Tensor:
             with seeded(opts, 5, number):

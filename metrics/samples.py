@@ -16,22 +16,18 @@ from tqdm import tqdm
 
 from dnnlib import EasyDict, UserError, construct_class_by_name
 from metrics.options import MetricOptions
+from torch_utils.sampler import derive_seed
 
 LARGE_DATA = 2000
 """From here on data are read by processes of their own."""
 
 
-def derive_seed(opts: MetricOptions, *keys: int) -> int:
-    """A seed that follows from the options' and `keys`."""
-    return int(np.random.SeedSequence([opts.seed, *keys]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
 @contextlib.contextmanager
 def seeded(opts: MetricOptions, *keys: int) -> Iterator[None]:
-    """Torch's random draws inside follow from the options' seed and `keys`; those outside go on as if nothing was."""
+    """Within it Torch draws by the options' seed and `keys`; afterwards it goes on as if nothing had been drawn."""
     devices = [opts.device] if opts.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive_seed(opts, *keys))
+        torch.manual_seed(derive_seed(opts.seed, *keys))
         yield
 
 
@@ -89,7 +85,7 @@ def iterate_generator(
     for number, start, size in my_batches(opts, num_items, batch, "generated"):
         with seeded(opts, 1, stream, number):
             z = torch.randn([size, G.z_dim], device=opts.device)
-            c = labels(size, derive_seed(opts, 2, stream, number))
+            c = labels(size, derive_seed(opts.seed, 2, stream, number))
             output = G(z, c, **opts.G_kwargs, **({"return_mask": True} if masks else {}))
         found = EasyDict(image=to_uint8(output.image if masks else output), start=start, z=z, c=c)
         if masks:

@@ -8,7 +8,8 @@ import torch
 from dnnlib import UserError
 from metrics.laplacian import laplacian_pyramid, pyramid_levels
 from metrics.metric_utils import FeatureStats, MetricOptions, cached_arrays, iterate_dataset, iterate_generator
-from metrics.samples import derive_seed, open_dataset
+from metrics.samples import open_dataset
+from torch_utils.sampler import derive_seed
 
 PATCH = 7
 PATCHES_PER_IMAGE = 128
@@ -119,14 +120,14 @@ def compute_swd(opts: MetricOptions, num_images: int) -> dict[str, float]:
     def real_patches() -> dict[str, np.ndarray]:
         patches = PatchSet(dataset.resolution)
         for batch in iterate_dataset(opts, count, dataset=dataset):
-            patches.append(batch.image, batch.start, derive_seed(opts, 6, batch.start))
+            patches.append(batch.image, batch.start, derive_seed(opts.seed, 6, batch.start))
         return patches.arrays()
 
     key = dict(count=count, seed=opts.seed, batch=opts.batch_for(dataset.resolution))
     real = cached_arrays(opts, "patches", key, real_patches)
     patches = PatchSet(G.img_resolution)
     for batch in iterate_generator(opts, count):
-        patches.append(batch.image, batch.start, derive_seed(opts, 7, batch.start))
+        patches.append(batch.image, batch.start, derive_seed(opts.seed, 7, batch.start))
     fake = patches.arrays()
     if opts.rank != 0:
         return {}

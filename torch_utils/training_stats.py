@@ -18,6 +18,18 @@ from torch_utils import distributed
 
 _collectors: "weakref.WeakSet[Collector]" = weakref.WeakSet()
 _muted = False
+_sync_device: torch.device | None = None
+
+
+def init_multiprocessing(rank: int, sync_device: torch.device | str | None) -> None:
+    """Choose the device on which collectors add up over processes, where `Collector.update` names none.
+
+    Args:
+        rank: number of this process. It is known from the process group already.
+        sync_device: such as this process's GPU for NCCL; None leaves sums where they are.
+    """
+    global _sync_device
+    _sync_device = None if sync_device is None else torch.device(sync_device)
 
 
 def report(name: str, value: Any) -> Any:
@@ -101,8 +113,9 @@ class Collector:
         """Fetch the sums; in a group of processes all must call this together, having reported the same names.
 
         Args:
-            device: where sums over processes are taken (a GPU for NCCL).
+            device: where sums over processes are taken (a GPU for NCCL); None: see `init_multiprocessing`.
         """
+        device = _sync_device if device is None else device
         names = sorted(self._sums)
         if not self._keep_previous:
             self._figures.clear()

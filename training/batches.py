@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from dnnlib import UserError
 from torch_utils import distributed
-from training.sampler import RunSampler
+from torch_utils.sampler import RunSampler
 
 SHARED_MEMORY = "/dev/shm"
 

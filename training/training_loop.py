@@ -13,6 +13,7 @@ import dnnlib
 from dnnlib import UserError
 from torch_utils import distributed
 from torch_utils.interrupt import StopRequest
+from torch_utils.sampler import derive_seed
 from training.augment_control import AugmentController
 from training.batches import Batches
 from training.phases import build_phases
@@ -23,7 +24,6 @@ from training.run.memory import Trial, find_share, report_shortage
 from training.run.progress import Position, Progress
 from training.run.recovery import Recovery
 from training.run.snapshots import Previews, save_networks, snapshot_name
-from training.sampler import derive_seed
 from training.warm_start import copy_networks
 from training.weight_average import ema_decay, update_ema
 

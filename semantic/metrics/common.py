@@ -10,9 +10,9 @@ import torch
 
 from dnnlib import UserError
 from metrics.metric_utils import MetricOptions, label_sampler, my_batches, open_dataset, seeded
-from metrics.samples import derive_seed
 from semantic.masks import MIN_AREA
 from semantic.regions import Regions
+from torch_utils.sampler import derive_seed
 
 
 def count_pattern(name: str) -> str:
@@ -75,7 +75,7 @@ def iterate_latents(opts: MetricOptions, num_items: int, text: str) -> Iterator[
     for number, start, size in my_batches(opts, num_items, opts.batch_for(G.img_resolution), text):
         with seeded(opts, 8, number):
             z = torch.randn([2 * size, G.z_dim], device=opts.device)
-        c = labels(size, derive_seed(opts, 9, number))
+        c = labels(size, derive_seed(opts.seed, 9, number))
         ws, donor_ws = G.mapping(z, torch.cat([c, c]), **truncation).chunk(2)
         yield LatentBatch(ws, donor_ws, start)
 

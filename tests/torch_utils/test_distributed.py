@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from dnnlib import UserError, write_json
-from torch_utils import distributed, training_stats
+from torch_utils import distributed, misc, training_stats
 from torch_utils.interrupt import StopRequest
+from torch_utils.sampler import derive_seed
 from training.batches import Batches
 from training.phases import build_phases
-from training.sampler import derive_seed
 
 DESCENT = {"class_name": "tests.torch_utils.test_distributed.Descent", "lr": 0.5}
 
@@ -138,6 +138,21 @@ def group_work(folder):
     tensors = {"a": torch.ones(3), "b": torch.tensor([1.0, 2.0, rank]), "c": torch.tensor([rank])}
     found["same"] = distributed.find_difference({"a": tensors["a"]})
     found["different"] = distributed.find_difference(tensors)
+    apart = torch.nn.Linear(2, 1)
+    with torch.no_grad():
+        apart.weight.fill_(1)
+        apart.bias.fill_(rank)
+    misc.check_ddp_consistency(apart, ignore_regex=r".*\.bias")
+    with pytest.raises(UserError) as caught:
+        misc.check_ddp_consistency(apart)
+    found["inconsistent"] = str(caught.value)
+    ddp = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(1, 1))
+    with misc.ddp_sync(ddp, sync=False):
+        (ddp(torch.ones(1, 1)).sum() * (rank + 1)).backward()
+    found["not_synced"] = ddp.module.weight.grad.item()
+    with misc.ddp_sync(ddp, sync=True):
+        (ddp(torch.ones(1, 1)).sum() * (rank + 1)).backward()
+    found["synced"] = ddp.module.weight.grad.item()
     weight = torch.nn.Parameter(torch.ones(2))
     weight.grad = torch.tensor([1.0, 3.0]) * (1 + rank)
     distributed.average_gradients([weight])
@@ -235,6 +250,9 @@ def test_what_is_not_finite_in_one_process_is_skipped_in_all(together):
 def test_replicas_that_drift_are_found(together):
     assert together["same"] is None
     assert together["different"] == ["b", 1]
+    assert together["inconsistent"] == "Linear.bias of process 1 differs from that of process 0."
+    # Gradients 1 and 2 are kept apart at first. Then 1 + 1 and 2 + 2 are averaged.
+    assert (together["not_synced"], together["synced"]) == (1, 3)
 
 
 def test_a_request_to_one_process_reaches_all(together):

@@ -158,3 +158,20 @@ def test_within_muted_nothing_is_reported():
         report("a", [1.0, math.nan])
     collector.update()
     assert collector.names() == []
+
+
+def test_sums_over_processes_are_taken_on_the_chosen_device(monkeypatch):
+    monkeypatch.setattr(training_stats, "_sync_device", None)
+    monkeypatch.setattr(training_stats.distributed, "is_distributed", lambda: True)
+    places = []
+    monkeypatch.setattr(
+        training_stats.distributed, "all_reduce", lambda t: (places.append(t.device.type), torch.zeros(t.shape))[1]
+    )
+    collector = Collector()
+    for device in (None, "meta"):
+        training_stats.init_multiprocessing(rank=0, sync_device=device)
+        report("a", 1)
+        collector.update()
+    report("a", 1)
+    collector.update(torch.device("cpu"))
+    assert places == ["cpu", "meta", "cpu"]

@@ -1,4 +1,4 @@
-"""The order in which a run sees its data, a pure function of the seed and of the images seen."""
+"""Order and seeds of a run, pure functions of the run's seed and of the images seen."""
 
 from collections.abc import Iterator
 
@@ -39,6 +39,9 @@ class RunSampler(torch.utils.data.Sampler):
             position += self.world_size
 
 
-def derive_seed(seed: int, rank: int, images_seen: int) -> int:
-    """Seed of all random draws of one training step; a resumed run draws what the uninterrupted one would have."""
-    return int(np.random.SeedSequence([seed, rank, images_seen]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def derive_seed(seed: int, *keys: int) -> int:
+    """Seed of random draws that follows from `seed` and `keys`, all whole numbers from 0 up: 63 bits.
+
+    A training step draws by (seed, process, images seen). A resumed run draws as the uninterrupted one would have.
+    """
+    return int(np.random.SeedSequence([seed, *keys]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -5,9 +5,9 @@ from itertools import islice
 import pytest
 import torch
 
+from torch_utils.sampler import RunSampler, derive_seed
 from training.batches import Batches
 from training.dataset import Item
-from training.sampler import RunSampler, derive_seed
 
 
 def first(count, **kwargs):
