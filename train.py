@@ -115,8 +115,19 @@ Exit codes:
     help="Network file, run directory, URL or name (ffhq256, ...) to start from; 'latest' continues the newest run, or "
     "starts one where there is none and --data is given.",
 )
-@click.option("--freezed", type=click.IntRange(min=0), default=0, metavar="INT", help="Layers of D to freeze.")
-@click.option("--freeze-local", is_flag=True, help="Keep the local generators as they are (semantic-adapt).")
+@click.option(
+    "--freezed",
+    type=click.IntRange(min=0),
+    metavar="INT",
+    help="Layers of D to freeze.  [default: 0; the 4 of full resolution for semantic-adapt]",
+)
+@click.option(
+    "--adapt",
+    type=click.Choice(["style", "lowrank", "all", "frozen"]),
+    help="What semantic-adapt trains: styles, heads, rendering; these and rank-4 changes of local weights; all; "
+    "rendering alone.  [default: style]",
+)
+@click.option("--freeze-local", is_flag=True, help="The same as --adapt=frozen.")
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "bf16"]),

@@ -112,11 +112,15 @@ class MaskedImageDataset(ImageFolderDataset):
                     f"make the archive with dataset_tool.py."
                 )
             regions = Regions.from_dict(regions, where=f"the regions in {self._archive.where(METADATA)}")
-        self.regions = load_regions(regions)
+        self._set_regions(load_regions(regions))
+
+    def _set_regions(self, regions: Regions) -> None:
+        """Prepare what masks are painted and mirrored with."""
+        self.regions = regions
         self._region_colors = np.array(self.regions.colors, np.uint8)
         self._mirror_table = np.arange(256, dtype=np.uint8)
         self._mirror_table[: len(self.regions)] = self.regions.mirror_table()
-        if xflip and self.regions.mirror:
+        if self._flipped.any() and self.regions.mirror:
             self.notes.append(self.regions.mirror_note())
 
     def summary(self) -> dict[str, Any]:

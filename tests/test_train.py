@@ -22,7 +22,6 @@ from tests.runs import (
     SMALL,
     STEP,
     difference,
-    make_archive,
     only_run,
     run,
     state,
@@ -218,21 +217,6 @@ def test_plain_training_with_labels_and_transfer_from_it(tmp_path, archive):
     assert frozen.keys() == before.keys()
     assert all(torch.equal(tensor, before[name]) for name, tensor in frozen.items())
     assert not any(torch.equal(tensor, before_others[name]) for name, tensor in others.items() if "weight" in name)
-
-
-def test_adaptation_with_frozen_local_generators_keeps_them(semantic_run, tmp_path):
-    data = make_archive(tmp_path / "paintings.zip", count=6, masks=False)
-    snapshot = semantic_run / "network-snapshot-000000.pkl"
-    options = ("--cfg=semantic-adapt", "--batch=4", "--workers=0", "--device=cpu", f"--data={data}")
-    result = run(tmp_path / "runs", *options, f"--resume={snapshot}", "--freeze-local", "--mask-weight=1", steps=1)
-    assert result.exit_code == 0
-    before = legacy.load_network(snapshot).G.state_dict()
-    after = legacy.load_network(only_run(tmp_path / "runs") / snapshot.name).G.state_dict()
-    for name, tensor in after.items():
-        if name.startswith(("mapping.fc", "synthesis.local.")):
-            assert torch.equal(tensor, before[name]), name
-    changed = "synthesis.render.b32.conv.weight"
-    assert not torch.equal(after[changed], before[changed])
 
 
 def test_regions_of_the_user_replace_those_of_the_archive(archive, tmp_path):

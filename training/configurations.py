@@ -116,7 +116,7 @@ class Configuration:
             kwargs.classes = training_set.classes
         if args.cond and not training_set.has_labels:
             raise UserError(f"--cond=1 needs labels, but dataset.json of {args.data} has none.")
-        images = len(training_set) // (2 if args.mirror else 1)
+        images = training_set.summary()["images"]
         if args.subset is not None and args.subset > images:
             raise UserError(f"--subset={args.subset} asks for more than the {images} images of {args.data}.")
         return kwargs, training_set
@@ -233,8 +233,10 @@ def apply_schedule(args: EasyDict, options: EasyDict, processes: int) -> None:
         options.batch_gpu = min(at_a_time, share)
         if share % options.batch_gpu:
             raise UserError(f"--batch-gpu={options.batch_gpu} must divide the {share} images of each process.")
-    options.kimg_per_tick = min(4, options.total_kimg / 20) if args.tick is None else args.tick
-    snap = (50 if options.total_kimg >= 1000 else 5) if args.snap is None else args.snap
+    tick = options.get("kimg_per_tick", min(4, options.total_kimg / 20))
+    options.kimg_per_tick = tick if args.tick is None else args.tick
+    snap = options.pop("snap", 50 if options.total_kimg >= 1000 else 5)
+    snap = snap if args.snap is None else args.snap
     options.image_snapshot_ticks = options.network_snapshot_ticks = snap
     options.keep_states = args.keep_states
     options.max_bad_steps = args.max_bad_steps

@@ -62,6 +62,7 @@ def training_loop(
     load_network: Callable[[str], Mapping[str, Any]] | None = None,
     resume_state: str | None = None,
     G_frozen: Sequence[str] = (),
+    monitor_kwargs: Mapping[str, Any] | None = None,
     cpu_threads: int | None = None,
     cudnn_benchmark: bool = True,
     allow_tf32: bool = False,
@@ -98,6 +99,7 @@ def training_loop(
         load_network: gives networks {G, D, G_ema} by path, address or name.
         resume_state: path of a training state to continue exactly.
         G_frozen: parameters of G whose names start with one of these are not trained.
+        monitor_kwargs: class name and options of a `training.run.monitor.Monitor`; None for none.
         cpu_threads: threads of a process on a CPU; a run repeats exactly with the same number only.
         cudnn_benchmark, allow_tf32: switches of PyTorch on a GPU.
 
@@ -131,6 +133,11 @@ def training_loop(
         said = None
         if resume is not None and resume_state is None and rank == 0:
             said = copy_networks(load_network(resume), networks)
+        monitor = None
+        if monitor_kwargs is not None:
+            given = {"run_dir": run_dir, "networks": networks, "device": device}
+            given["training_set_kwargs"] = training_set_kwargs
+            monitor = dnnlib.construct_class_by_name(**given, **monitor_kwargs)
         for network in networks.values():
             distributed.broadcast_module(network)
 
@@ -152,7 +159,7 @@ def training_loop(
     run = Position()
     progress = Progress(run_dir, total_kimg, kimg_per_tick, run, device)
     trained = {**networks, "G_opt": G_phases[0].optimizer, "D_opt": D_phases[0].optimizer, "loss": loss}
-    others = {"run": run, "statistics": progress, "recovery": recovery}
+    others = {"run": run, "statistics": progress, "recovery": recovery, "monitor": monitor}
     others |= {"augment_pipe": augment_pipe, "controller": controller}
     checkpoint = Checkpoint(run_dir, {**trained, **others}, keep_states)
     metrics_due = resume_state is not None and checkpoint.restore(resume_state)
@@ -222,14 +229,19 @@ def training_loop(
             if last or metrics_due or run.step == 1:
                 check_replicas(networks, run.images_seen)
                 recovery.require_finite(trained, run.images_seen)
+                path = os.path.join(run_dir, snapshot_name(run.images_seen))
                 if rank == 0 and (last or metrics_due):
-                    path = os.path.join(run_dir, snapshot_name(run.images_seen))
                     save_networks(path, training_set_kwargs, **networks, augment_pipe=augment_pipe)
+                if monitor is not None and metrics_due:
+                    found = distributed.from_first(monitor.look, loss, run.images_seen, path)
+                    progress.say(found.line)
+                    if found.ends:
+                        progress.end()
                 checkpoint.save(metrics_due)
             if metrics_due and not stop.agreed:
                 evaluate(snapshot_name(run.images_seen), checkpoint.logs)
 
-            if last:
+            if last or progress.finished:
                 break
             if tick_ends:
                 progress.begin_tick()

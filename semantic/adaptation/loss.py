@@ -1,22 +1,100 @@
-"""The loss that adapts a trained pair to a domain of images without masks (Shi et al. 2022, section 4.4)."""
+"""The loss that adapts a trained pair to images, with few masks or none (Shi et al. 2022, section 4.4)."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
+
+from semantic.adaptation.correspondence import Correspondence
+from semantic.adaptation.data import NO_MASK
 from semantic.adaptation.keeping import MaskKeeping
+from semantic.adaptation.source import Source
 from semantic.loss import RegionLoss
+from semantic.masks import one_hot
 from semantic.terms.term import Term
+from training.loss import Samples
 
 
 class AdaptationLoss(RegionLoss):
-    """D judges images alone; the masks stay near those of the source, the generator that training started from.
+    """D judges images, and pairs where the data have masks; masks stay near those of the source.
 
     Args:
         args, kwargs: see `RegionLoss`.
         mask_weight: weight of `MaskKeeping`; 0 lets masks drift.
+        correspondence_weight: weight of `Correspondence`.
+        masked_share: share of the images that have masks; as many generated ones are judged with theirs.
+        r1_gamma_mask: weight of R1 on masks.
+        trains_mapping: whether the mapping is trained. One that is not keeps its mean code as well.
+
+    Attributes:
+        source: the trained pair that the run started from.
     """
 
-    TERMS: ClassVar[Mapping[str, type[Term]]] = {"mask": MaskKeeping}
+    TERMS: ClassVar[Mapping[str, type[Term]]] = {"mask": MaskKeeping, "correspondence": Correspondence}
 
-    def __init__(self, *args: Any, mask_weight: float = 10, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        mask_weight: float = 10,
+        masked_share: float = 0,
+        r1_gamma_mask: float = 1000,
+        trains_mapping: bool = True,
+        **kwargs: Any,
+    ):
         super().__init__(*args, mask_weight=mask_weight, **kwargs)
+        self.masked_share = masked_share
+        self.r1_gamma_mask = r1_gamma_mask
+        self.trains_mapping = trains_mapping
+        self.source = Source(self.G, self.D)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "source": self.source.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.source.load_state_dict(state["source"])
+
+    def mix_styles(self, z: torch.Tensor, c: torch.Tensor, update_w_avg: bool) -> torch.Tensor:
+        return super().mix_styles(z, c, update_w_avg and self.trains_mapping)
+
+    def generate(self, z: torch.Tensor, c: torch.Tensor) -> Samples:
+        """As `RegionLoss.generate`; the extra `paired`, bool [N], tells which samples D judges with their masks."""
+        fake = super().generate(z, c)
+        if self.masked_share > 0:
+            fake.extras["paired"] = torch.rand(len(z), device=z.device) < self.masked_share
+        return fake
+
+    def real_samples(self, real: Mapping[str, torch.Tensor]) -> Samples:
+        images, extras = super().real_samples(real)
+        if self.masked_share > 0:
+            extras = {
+                "mask": one_hot(real["mask"], self.num_regions),
+                "paired": real["mask"][:, 0, 0] != NO_MASK,
+            }
+        return Samples(images, extras)
+
+    def discriminate(
+        self, samples: Samples, c: torch.Tensor, for_terms: bool = False, full_precision: bool = False
+    ) -> torch.Tensor:
+        """Logits of augmented samples, [N, 1]: with the mask of those that are `paired`, by the image of all others."""
+        if self.masked_share == 0:
+            return super().discriminate(samples, c, for_terms, full_precision)
+        images, mask = samples.images, samples.extras["mask"]
+        if self.augment_pipe is not None:
+            images, mask = self.augment_pipe(images, mask=mask)
+        paired = samples.extras["paired"]
+        logits = images.new_zeros(len(images), 1)
+        for chosen, with_mask in ((paired, True), (~paired, False)):
+            which = chosen.nonzero().flatten()
+            share = 1.0
+            if with_mask and len(which) == 0:  # all processes must have gradients of the same parameters
+                which, share = torch.zeros(1, dtype=torch.long, device=images.device), 0.0
+            if len(which):
+                planes = {"mask": mask[which]} if with_mask else {}
+                found = self.run_D(images[which], c[which], full_precision, **planes)
+                logits = logits.index_add(0, which, found * share)
+        return logits
+
+    def r1_terms(self) -> dict[str, tuple[str, float]]:
+        terms = super().r1_terms()
+        return terms if self.masked_share == 0 else {**terms, "mask": ("r1_penalty_mask", self.r1_gamma_mask)}

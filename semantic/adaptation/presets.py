@@ -1,4 +1,4 @@
-"""The configuration `--cfg=semantic-adapt`: a trained network, and data of a domain that has images only."""
+"""The configuration `--cfg=semantic-adapt`: a trained network, and images of another domain."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -6,42 +6,124 @@ from typing import Any, ClassVar
 import click
 
 from dnnlib import EasyDict, UserError
+from semantic.adaptation.data import FEWEST, masks_in
+from semantic.adaptation.low_rank import RANK
 from semantic.presets import Semantic, semantic_options
 from training.configurations import Configuration
 
+MODES = {
+    "style": ("mapping.", "synthesis.local.weight", "synthesis.local.bias", "synthesis.local.position."),
+    "lowrank": (
+        "mapping.",
+        "synthesis.local.parametrizations.weight.original",
+        "synthesis.local.bias",
+        "synthesis.local.position.",
+    ),
+    "all": (),
+    "frozen": ("mapping.", "synthesis.local."),
+}
+"""Values of --adapt, and how the names of parameters of G begin that each leaves as they are."""
+
+FROZEN_LAYERS = 4
+"""Layers of D that keep what they know about full resolution (Mo et al. 2020, Freeze-D)."""
+
+KIMG = 16
+FEW = range(10, 101)
+"""With so many images, samples keep their likeness to each other: with more there is no need, with fewer no measure."""
+
 
 class SemanticAdaptation(Configuration):
-    """Adaptation of a trained pair to images alone."""
+    """Adaptation of a trained pair to images alone, or to images of which some have masks."""
 
-    options: ClassVar[Mapping[str, Any]] = {"mask_weight": None, "freeze_local": False}
+    options: ClassVar[Mapping[str, Any]] = {
+        "mask_weight": None,
+        "gamma_mask": None,
+        "adapt": None,
+        "freeze_local": False,
+        "freezed": FROZEN_LAYERS,
+    }
+    dataset_class = "semantic.adaptation.data.TargetDataset"
     gpu_precision = Semantic.gpu_precision
-    loss_weights: ClassVar[Mapping[str, str]] = {"gamma": "r1_gamma", "mask_weight": "mask_weight"}
+    loss_weights: ClassVar[Mapping[str, str]] = {
+        "gamma": "r1_gamma",
+        "gamma_mask": "r1_gamma_mask",
+        "mask_weight": "mask_weight",
+    }
     from_data = Semantic.from_data
     metric_plugins = Semantic.metric_plugins
+
+    @property
+    def mode(self) -> str:
+        """What of G is trained, a key of `MODES`."""
+        return "frozen" if self.args.freeze_local else self.args.adapt or "style"
 
     def check(self) -> None:
         super().check()
         if self.resume is None:
             raise click.UsageError("--cfg=semantic-adapt needs --resume=NETWORK, the trained pair to start from.")
+        if self.args.freeze_local and self.args.adapt not in (None, "frozen"):
+            raise click.UsageError(f"--freeze-local is --adapt=frozen: leave it out, or --adapt={self.args.adapt}.")
 
-    def data_options(self) -> dict[str, Any]:
-        return {"num_channels": 3}
+    def open_data(self) -> tuple[EasyDict, Any]:
+        kwargs, training_set = super().open_data()
+        count = training_set.images_in_all
+        if count < FEWEST:
+            raise UserError(
+                f"--cfg=semantic-adapt needs {FEWEST} images or more, but {self.args.data} gives {count}: add some."
+            )
+        return kwargs, training_set
 
     def training_options(self, training_set: Any, source: Mapping[str, Any] | None) -> EasyDict:
         G = source["G_ema"]
         if not hasattr(G, "regions"):
-            raise UserError(f"--cfg=semantic-adapt starts from a network with regions, but {self.resume} has none.")
+            raise UserError(
+                f"--cfg=semantic-adapt starts from a network with regions, but {self.resume} has none: use one that "
+                f"was trained with --cfg=semantic, or adapt it with --cfg=auto."
+            )
+        if training_set.resolution != G.img_resolution:
+            size = G.img_resolution
+            raise UserError(
+                f"{self.resume} makes {size}² and the images of {self.args.data} are {training_set.resolution}²: make "
+                f"the archive again with dataset_tool.py --source=... --dest=... --width={size} --height={size}. "
+                f"Adapting does not grow a network, --cfg=semantic does."
+            )
+        masked, regions = masks_in(training_set)
+        if masked and (regions is None or regions.names != G.regions.names):
+            theirs = "none" if regions is None else ", ".join(regions.names)
+            raise UserError(
+                f"The masks in {self.args.data} are of other regions ({theirs}) than {self.resume} has "
+                f"({', '.join(G.regions.names)}): leave them out, or map them with dataset_tool.py --mask-map."
+            )
         options = semantic_options(G.img_resolution, G.regions, self.precision)
         options.loss_kwargs = EasyDict(
             class_name="semantic.adaptation.AdaptationLoss",
             r1_gamma=options.loss_kwargs.r1_gamma,
+            r1_gamma_mask=options.loss_kwargs.r1_gamma_mask,
             mask_weight=10,
+            correspondence_weight=1 if training_set.images_in_all in FEW else 0,
+            masked_share=0,
+            trains_mapping=self.mode == "all",
             precision=self.precision,
         )
         del options.D_kwargs["segmentation"]
-        options.update(total_kimg=32, G_reg_interval=4)
-        options.G_frozen = ["mapping.", "synthesis.local."] if self.args.freeze_local else []
+        total = KIMG if self.args.kimg is None else self.args.kimg
+        options.update(total_kimg=KIMG, kimg_per_tick=max(total / 20, min(0.4, total)), snap=1, G_reg_interval=4)
+        options.G_frozen = list(MODES[self.mode])
+        options.monitor_kwargs = EasyDict(
+            class_name="semantic.adaptation.stopping.AdaptationMonitor",
+            low_rank=RANK if self.mode == "lowrank" else None,
+            seed=self.args.seed,
+        )
         return options
 
+    def adjust(self, options: EasyDict, training_set: Any, source: Mapping[str, Any] | None) -> None:
+        super().adjust(options, training_set, source)
+        masked, _ = masks_in(training_set)
+        if masked:
+            kwargs = options.training_set_kwargs
+            kwargs.regions = source["G_ema"].regions.to_dict()
+            opened = type(training_set)(**{name: value for name, value in kwargs.items() if name != "class_name"})
+            options.loss_kwargs.masked_share = opened.masked / len(opened)
+
     def name_parts(self) -> list[str]:
-        return ["freezelocal"] * self.args.freeze_local
+        return [self.mode]

@@ -111,6 +111,10 @@ class Progress:
         self.run.elapsed = time.monotonic() - self._start
         self._bar.update(images)
 
+    def end(self) -> None:
+        """Let the run be finished where it is."""
+        self.total_images = self.run.images_seen
+
     def say(self, line: str) -> None:
         """Print a line above the bar, on process 0."""
         if distributed.get_rank() == 0:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils import parametrize
 
 from dnnlib import UserError, atomic_open
 from torch_utils.network_files import machine
@@ -86,7 +87,8 @@ def save_networks(path: str | os.PathLike, training_set_kwargs: Mapping[str, Any
     Args:
         path: the file.
         training_set_kwargs: options of the data set that the networks were trained on, or None.
-        networks: G, D, G_ema and augment_pipe; each may be None. Copies are written, in evaluation mode.
+        networks: G, D, G_ema and augment_pipe; each may be None. Copies are written, in evaluation mode. Weights that
+            are computed from others, see `torch.nn.utils.parametrize`, become ordinary ones.
     """
     data = {name: _frozen_copy(network) for name, network in networks.items()}
     data["training_set_kwargs"] = None if training_set_kwargs is None else dict(training_set_kwargs)
@@ -95,7 +97,24 @@ def save_networks(path: str | os.PathLike, training_set_kwargs: Mapping[str, Any
 
 
 def _frozen_copy(network: torch.nn.Module | None) -> torch.nn.Module | None:
-    return None if network is None else copy.deepcopy(network).eval().requires_grad_(False).cpu()
+    if network is None:
+        return None
+    network = copy.deepcopy(network).eval().cpu()
+    for module in [module for module in network.modules() if parametrize.is_parametrized(module)]:
+        _compute_weights(module)
+    return network.requires_grad_(False)
+
+
+def _compute_weights(module: torch.nn.Module) -> None:
+    """Turn computed weights into parameters.
+
+    PyTorch's own function changes the class, which the network in training shares with its copy.
+    """
+    values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}
+    module.__class__ = type(module).__bases__[0]
+    del module.parametrizations
+    for name, value in values.items():
+        module.register_parameter(name, torch.nn.Parameter(value))
 
 
 def save_state(path: str | os.PathLike, state: Mapping[str, Any]) -> None:

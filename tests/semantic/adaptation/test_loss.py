@@ -1,12 +1,21 @@
 """The loss of adaptation against its formulas, with plain autograd."""
 
-import copy
-
 import torch
 import torch.nn.functional as F
 
 from semantic.adaptation import AdaptationLoss
-from tests.semantic.helpers import CPU, LinearAugmentation, accumulate, check_gradients, latents, plain_reals, reals
+from semantic.adaptation.data import NO_MASK
+from tests.semantic.helpers import (
+    CPU,
+    LinearAugmentation,
+    accumulate,
+    build_discriminator,
+    check_gradients,
+    latents,
+    plain_reals,
+    random_tensor,
+    reals,
+)
 
 
 def build_adaptation(G, D, **kwargs):
@@ -24,20 +33,6 @@ def judge(loss, D, images):
     return D(loss.augment_pipe(images), torch.zeros(len(images), 0))
 
 
-def test_G_keeps_the_masks_of_its_source_and_D_judges_images_alone(G, D, fixed_noise):
-    source, loss = copy.deepcopy(G), build_adaptation(G, D, mask_weight=7)
-    move(G)
-    actual = accumulate(loss, G, "Gmain")
-    target = source.synthesis(source.mapping(*latents()), noise_mode="const", return_mask=True)
-    G.requires_grad_(True)
-    out = G.synthesis(G.mapping(*latents()), noise_mode="random", return_mask=True)
-    drift = (out.coarse_mask - target.coarse_mask).pow(2).mean()
-    drift = drift + (out.mask.clamp(-1, 1) - target.mask.clamp(-1, 1)).pow(2).mean()
-    assert drift > 1e-4
-    own = {name.removeprefix("synthesis."): grad for name, grad in actual.items()}
-    check_gradients(own, G.synthesis, torch.log1p(torch.exp(-judge(loss, D, out.image))).mean() + 7 * drift)
-
-
 def test_D_needs_no_masks(G, D, fixed_noise):
     loss = build_adaptation(G, D)
     D.requires_grad_(True)
@@ -53,16 +48,67 @@ def test_D_needs_no_masks(G, D, fixed_noise):
     check_gradients(actual, D, value + 4 * 10 / 2 * slope.square().sum(dim=(1, 2, 3)).mean())
 
 
+def test_real_samples_with_a_mask_are_judged_with_it_and_all_others_alone(G):
+    D = build_discriminator().requires_grad_(False)
+    loss = build_adaptation(G, D, masked_share=0.5)
+    real = reals()
+    real["mask"][[0, 2]] = NO_MASK
+    logits = loss.discriminate(loss.real_samples(real), real["label"])
+    images, masks = loss.augment_pipe(plain_reals()[0], mask=plain_reals()[1])
+    with_mask, alone = [1, 3], [0, 2]
+    assert torch.allclose(logits[with_mask], D(images[with_mask], None, mask=masks[with_mask]), atol=1e-5)
+    assert torch.allclose(logits[alone], D(images[alone], None), atol=1e-5)
+    assert not torch.allclose(logits[with_mask], D(images[with_mask], None), atol=1e-3)
+
+
+def test_without_any_pair_in_a_batch_the_mask_branch_has_gradients_of_zero(G):
+    D = build_discriminator().requires_grad_(True)
+    loss = build_adaptation(G, D, masked_share=0.01)
+    real = {**reals(), "mask": torch.full_like(reals()["mask"], NO_MASK)}
+    loss.discriminate(loss.real_samples(real), real["label"]).sum().backward()
+    found = [parameter.grad for name, parameter in D.named_parameters() if name.startswith("mask.")]
+    assert all(grad is not None and not grad.any() for grad in found)
+
+
 def test_the_source_stays_the_same_after_a_resume(G, D):
     loss = build_adaptation(G, D)
-    before = {name: tensor.clone() for name, tensor in G.synthesis.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in G.state_dict().items()}
     move(G)
     again = build_adaptation(G, D)  # its source would be the network that has moved
     again.load_state_dict(loss.state_dict())
-    for name, tensor in again.terms["mask"].source.state_dict().items():
+    for name, tensor in again.source.G.state_dict().items():
         assert torch.equal(tensor, before[name])
 
 
-def test_without_a_weight_masks_drift_freely(G, D):
+def test_the_mean_code_stays_where_the_mapping_is_not_trained(G, D):
+    before = G.mapping.w_avg.clone()
+    build_adaptation(G, D, trains_mapping=False).generate(*latents())
+    assert torch.equal(G.mapping.w_avg, before)
+    build_adaptation(G, D).generate(*latents())
+    assert not torch.equal(G.mapping.w_avg, before)
+
+
+def test_masks_are_kept_by_default_and_drift_freely_without_a_weight(G, D):
     assert build_adaptation(G, D, mask_weight=0).terms == {}
     assert set(build_adaptation(G, D).terms) == {"mask"}
+    loss = build_adaptation(G, D)
+    assert loss.terms["mask"].fake(loss.generate(*latents())) > 0  # final masks differ from coarse ones
+    move(G)
+    kept = accumulate(loss, G, "Gmain")["synthesis.local.depth_weight"].clone()
+    G.zero_grad()
+    free = accumulate(build_adaptation(G, D, mask_weight=0), G, "Gmain")["synthesis.local.depth_weight"]
+    assert not torch.allclose(kept, free)
+
+
+def test_likeness_within_regions_is_kept(G, D, fixed_noise):
+    loss = build_adaptation(G, D, mask_weight=0, correspondence_weight=1)
+    term = loss.terms["correspondence"]
+    G.requires_grad_(True)
+    term.step(*latents())
+    still = max(p.grad.abs().max().item() for p in G.synthesis.parameters() if p.grad is not None)
+    G.zero_grad()
+    with torch.no_grad():
+        G.synthesis.local.affine_weight.add_(random_tensor(*G.synthesis.local.affine_weight.shape))
+    term.step(*latents())
+    moved = max(p.grad.abs().max().item() for p in G.synthesis.parameters() if p.grad is not None)
+    assert moved > 100 * still

@@ -1,0 +1,110 @@
+"""Two networks of one family in one: local generators of regions, or rendering, from the other.
+
+The idea is that of Pinkney and Adler 2020, "Resolution dependent GAN interpolation".
+"""
+
+import copy
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+import torch
+
+from dnnlib import UserError
+
+COMPARED = ("img_resolution", "img_channels", "w_dim", "num_ws")
+RENDERING = re.compile(r"(\d+)\+")
+
+blend_option = click.option(
+    "--blend",
+    multiple=True,
+    metavar="PART:FILE",
+    help="Take a part from another network: hair:B.pkl a region's local generator, 64+:B.pkl rendering from 64² up.",
+)
+
+
+def load_blended(
+    networks: Mapping[str, Any], blends: Sequence[str], load: Callable[[str], Mapping[str, Any]]
+) -> torch.nn.Module:
+    """The G_ema of networks, with parts of others where `blends` name some.
+
+    Args:
+        networks: as `load` gives them.
+        blends: texts PART:FILE in the order in which they apply, see `blend_option`.
+        load: reads a network file, as `load_network` of legacy.py.
+
+    Raises:
+        UserError: a text that names no part, or a network that does not fit.
+    """
+    G = networks["G_ema"]
+    for text in blends:
+        part, separator, path = text.partition(":")
+        if not separator or not part.strip() or not path.strip():
+            raise UserError(f"--blend={text}: expected PART:FILE, such as hair:other.pkl or 64+:other.pkl.")
+        G = blended(G, load(path.strip())["G_ema"], part.strip(), f"--blend={text}")
+    return G
+
+
+def blended(G: torch.nn.Module, other: torch.nn.Module, part: str, where: str = "the other network") -> torch.nn.Module:
+    """A copy of a generator that has a part of another one.
+
+    Args:
+        G, other: generators with the same regions and sizes.
+        part: name of a region, for its local generator; or '64+', for the stages that render 64² and more.
+        where: what to call the other one in messages.
+
+    Raises:
+        UserError: the networks do not fit together, or there is no such part.
+    """
+    check_alike(G, other, where)
+    taken = copy.deepcopy(G)
+    rendering = RENDERING.fullmatch(part)
+    state, theirs = taken.state_dict(), other.state_dict()
+    with torch.no_grad():
+        if rendering:
+            for name in rendering_names(G, int(rendering[1]), where):
+                state[name].copy_(theirs[name])
+            return taken
+        region = G.regions.index(part)
+        for name, axis in G.synthesis.local.region_axes().items():
+            ours = state[f"synthesis.local.{name}"]
+            index = region - (len(G.regions) - ours.shape[axis])  # the background has no depth
+            if index >= 0:
+                ours.select(axis, index).copy_(theirs[f"synthesis.local.{name}"].select(axis, index))
+    return taken
+
+
+def rendering_names(G: torch.nn.Module, lowest: int, where: str) -> list[str]:
+    """Names of tensors of the stages of the render network that make `lowest`² and more.
+
+    Raises:
+        UserError: there is no stage of that size.
+    """
+    sizes = G.synthesis.render.resolutions
+    if lowest not in sizes:
+        raise UserError(f"{where}: rendering has stages of {', '.join(map(str, sizes))}, but none of {lowest}.")
+    stages = tuple(f"synthesis.render.b{size}." for size in sizes if size >= lowest)
+    return [name for name in G.state_dict() if name.startswith(stages)]
+
+
+def check_alike(G: torch.nn.Module, other: torch.nn.Module, where: str) -> None:
+    """Compare regions and sizes of two generators.
+
+    Raises:
+        UserError: one has no regions, or they differ.
+    """
+    for network in (G, other):
+        if not hasattr(network, "regions"):
+            raise UserError(f"{where}: both networks need regions, but one has none. Use ones of --cfg=semantic.")
+    if G.regions.names != other.regions.names:
+        raise UserError(
+            f"{where} has other regions ({', '.join(other.regions.names)}) than the network "
+            f"({', '.join(G.regions.names)}): choose one that was adapted from it."
+        )
+    shapes, theirs = ({name: t.shape for name, t in network.state_dict().items()} for network in (G, other))
+    if any(getattr(G, name) != getattr(other, name) for name in COMPARED) or shapes != theirs:
+        raise UserError(
+            f"{where} ({other.extra_repr()}) is built in another way than the network ({G.extra_repr()}): choose one "
+            f"that was adapted from it."
+        )

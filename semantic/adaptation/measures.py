@@ -1,0 +1,96 @@
+"""How an adapted generator compares: with images set aside, with its source, with the images it learned from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from metrics.laplacian import laplacian_pyramid, pyramid_levels
+from metrics.sliced_wasserstein import PATCH, draw_patches, normalize_channels, sliced_wasserstein
+from metrics.structural_similarity import ms_ssim
+from semantic.masks import MIN_AREA
+
+SAMPLES = 96
+"""Images that a snapshot is judged by, at least."""
+PATCHES = 64
+"""Patches of each generated image."""
+THUMBNAIL = 32
+"""Side at which images are compared pixel by pixel."""
+BATCH = 8
+
+
+def patch_distance(images: torch.Tensor, others: torch.Tensor) -> float:
+    """Sliced Wasserstein distance of two sets of images times 1,000, the mean over levels (Karras et al. 2018).
+
+    Of the smaller set more patches are drawn from each image, so that both have equally many.
+
+    Args:
+        images, others: uint8 [N, 3, R, R] and [M, 3, R, R]; M is a multiple of N.
+    """
+    levels = pyramid_levels(images.shape[-1])
+    pyramids = [laplacian_pyramid(part.float() / 127.5 - 1, len(levels)) for part in (images, others)]
+    counts = (PATCHES * len(others) // len(images), PATCHES)
+    found = []
+    for number, pair in enumerate(zip(*pyramids, strict=True)):
+        rows = [
+            normalize_channels(draw_patches(level, 2 * number + side, count).reshape(-1, level.shape[1] * PATCH**2))
+            for side, (level, count) in enumerate(zip(pair, counts, strict=True))
+        ]
+        found.append(1e3 * sliced_wasserstein(*rows))
+    return float(np.mean(found))
+
+
+def sample_count(images: int) -> int:
+    """How many images to generate beside so many: a multiple of their number, `SAMPLES` or more."""
+    return images * -(-SAMPLES // images)
+
+
+def mask_drift(masks: torch.Tensor, others: torch.Tensor, names: Sequence[str]) -> dict[str, float]:
+    """1 - IoU of each region over all samples; regions that neither set shows are left out.
+
+    Args:
+        masks, others: class indices [N, R, R].
+        names: of the regions.
+    """
+    found = {}
+    for k, name in enumerate(names):
+        ours, theirs = masks == k, others == k
+        either = (ours | theirs).sum().item()
+        if either >= MIN_AREA * masks[0].numel():
+            found[name] = 1 - (ours & theirs).sum().item() / either
+    return found
+
+
+def similarity_of_pairs(images: torch.Tensor) -> float:
+    """Mean MS-SSIM of neighbours in a set of images uint8 [N, 3, R, R]; NaN for fewer than 2."""
+    pairs = len(images) // 2 * 2
+    return ms_ssim(images[0:pairs:2], images[1:pairs:2]).mean().item() if pairs else float("nan")
+
+
+def thumbnails(images: torch.Tensor) -> torch.Tensor:
+    """uint8 [N, 3, R, R] -> float32 [N, 3 * 32 * 32] in 0..1, averaged down."""
+    return (F.adaptive_avg_pool2d(images.float(), min(THUMBNAIL, images.shape[-1])) / 255).flatten(1)
+
+
+def nearest_distance(images: torch.Tensor, known: torch.Tensor) -> float:
+    """Mean over images of the root mean square difference to the nearest of the known ones, in 0..1."""
+    a, b = thumbnails(images), thumbnails(known)
+    return (torch.cdist(a, b).min(dim=1).values / a.shape[1] ** 0.5).mean().item()
+
+
+@torch.no_grad()
+def samples_of(G: torch.nn.Module, z: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images uint8 [N, 3, R, R] and class indices uint8 [N, R, R] that a generator makes, on the CPU."""
+    images, masks = [], []
+    for codes, labels in zip(z.split(BATCH), c.split(BATCH), strict=True):
+        out = G(codes, labels, noise_mode="const", return_mask=True)
+        images.append((out.image.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu())
+        masks.append(out.mask.argmax(dim=1).to(torch.uint8).cpu())
+    return torch.cat(images), torch.cat(masks)
+
+
+def images_of(dataset: Any, most: int = 2000) -> torch.Tensor:
+    """The first images of a data set, uint8 [N, 3, R, R]."""
+    return torch.from_numpy(np.stack([dataset[i].image for i in range(min(len(dataset), most))]))
