@@ -39,6 +39,7 @@ TRAIN = {
     "--resume": ("noresume", "latest", "none.pkl", ".", "ffhq", "NET", "NET", "DATA"),
     "--freezed": ("0", "1", "13", "1000000"),
     "--freeze-local": (None,),
+    "--adapt": ("style", "lowrank", "all", "frozen", "none"),
     "--kernels": ("auto", "plain", "strict", "fast"),
     "--precision": ("fp32", "fp16", "bf16", "int8"),
     "--fp32": ("0", "1"),

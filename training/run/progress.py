@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import dnnlib
 from torch_utils import distributed, training_stats
+from training.run.monitor import Look
 
 tqdm.set_lock(threading.RLock())  # the default one is shared by processes, and a killed one would leave it behind
 
@@ -111,9 +112,11 @@ class Progress:
         self.run.elapsed = time.monotonic() - self._start
         self._bar.update(images)
 
-    def end(self) -> None:
-        """Let the run be finished where it is."""
-        self.total_images = self.run.images_seen
+    def heed(self, found: Look) -> None:
+        """Say what a monitor found; the run is finished where it is if the monitor ends it."""
+        self.say(found.line)
+        if found.ends:
+            self.total_images = self.run.images_seen
 
     def say(self, line: str) -> None:
         """Print a line above the bar, on process 0."""
