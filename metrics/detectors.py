@@ -4,6 +4,7 @@ They are TorchScript programs. Loading one runs no Python, but what it computes 
 sources that you trust.
 """
 
+import functools
 import hashlib
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from dnnlib import UserError, open_url
 from dnnlib.cache import cached_path, find_kept
+from dnnlib.util import is_url
 from metrics.options import MetricOptions
 from torch_utils import distributed
 
@@ -65,8 +67,39 @@ class Detector:
         return self._network(images.to(self._device), **known).float().flatten(1)
 
 
+def get_feature_detector_name(url: str) -> str:
+    """File name of a feature network without folder and suffix."""
+    return Path(url.rpartition("/")[2]).stem
+
+
+def get_feature_detector(
+    url: str, device: torch.device | str = "cpu", num_gpus: int = 1, rank: int = 0, verbose: bool = False
+) -> Detector:
+    """The feature network at a path or an address, the same object at each call with this address and device.
+
+    All processes call this alike.
+
+    Args:
+        num_gpus, rank: processes, and which one this is, which the process group knows already.
+        verbose: accepted for scripts that pass it. Downloads show a progress bar.
+
+    Raises:
+        DetectorMissing: it is not there.
+        UserError: it is not a TorchScript file.
+    """
+    return _remembered(str(url), torch.device(device))
+
+
+@functools.lru_cache(maxsize=4)
+def _remembered(url: str, device: torch.device) -> Detector:
+    return load_detector(MetricOptions(metric="The script", device=device), url)
+
+
 def load_detector(opts: MetricOptions, name: str) -> Detector:
-    """The feature network `name`: from ``opts.detector`` (a file, or a folder that holds it), else downloaded once.
+    """A feature network: from ``opts.detector`` (a file, or a folder that holds it), else downloaded once.
+
+    Args:
+        name: `INCEPTION`, `VGG16`, or the path or address of a TorchScript file.
 
     Raises:
         DetectorMissing: it is not there.
@@ -83,11 +116,13 @@ def _locate(opts: MetricOptions, name: str) -> tuple[str | None, str | None]:
     """Path of the network, or what is wrong."""
     if opts.detector is not None:
         path = Path(opts.detector)
-        path = path / name if path.is_dir() else path
+        path = path / Path(name).name if path.is_dir() else path
         if path.is_file():
             return str(path), None
         return None, f"{opts.metric} needs the feature network {path}, which is not there: check --detector."
-    url = f"{ADDRESS}/{name}"
+    if os.path.isfile(name):
+        return name, None
+    url = name if is_url(name, allow_file_urls=True) else f"{ADDRESS}/{name}"
     if url not in _unreachable:
         try:
             return open_url(url, return_filename=True), None

@@ -1,9 +1,12 @@
 """Statistics of feature vectors that arrive in batches, on one process or many."""
 
+import os
+
 import numpy as np
 import torch
 
-from dnnlib import UserError
+from dnnlib import UserError, atomic_open
+from metrics.stats_cache import read_arrays
 from torch_utils import distributed
 
 BLOCK_ROWS = 1024
@@ -31,7 +34,17 @@ class FeatureStats:
         self._mean: torch.Tensor | None = None
         self._scatter: torch.Tensor | None = None
 
-    @property
+    def set_num_features(self, num_features: int) -> None:
+        """Fix the number of features.
+
+        Raises:
+            UserError: rows of another number are there.
+        """
+        if self.num_features is None:
+            self.num_features = num_features
+        if self.num_features != num_features:
+            raise UserError(f"Features changed their number from {self.num_features} to {num_features}.")
+
     def is_full(self) -> bool:
         """Whether `max_items` rows are there."""
         return self.max_items is not None and self.num_items >= self.max_items
@@ -51,10 +64,7 @@ class FeatureStats:
             x = x[: max(self.max_items - self.num_items, 0)]
         if not len(x):
             return
-        if self.num_features is None:
-            self.num_features = x.shape[1]
-        if x.shape[1] != self.num_features:
-            raise UserError(f"Features changed their number from {self.num_features} to {x.shape[1]}.")
+        self.set_num_features(x.shape[1])
         self.num_items += len(x)
         if self.capture_all:
             self._kept.append((start, x.cpu().numpy().copy()))
@@ -65,6 +75,18 @@ class FeatureStats:
             if sum(map(len, self._waiting)) >= BLOCK_ROWS:
                 self._absorb()
 
+    def append_torch(self, x: torch.Tensor, num_gpus: int = 1, rank: int = 0) -> None:
+        """Add rows of all processes, which call this together with equally many rows; each then has all rows.
+
+        Args:
+            x: see `append`. Row i of process r comes after row i of process r - 1.
+            num_gpus: processes; 1 adds only the rows of this one.
+            rank: this process, which the process group knows already.
+        """
+        if num_gpus > 1:
+            x = torch.stack(distributed.gather(x.detach().cpu()), dim=1).flatten(0, 1)
+        self.append(x)
+
     def get_all(self) -> np.ndarray:
         """All rows [num_items, num_features], ordered by their `start`."""
         if not self.capture_all:
@@ -72,6 +94,10 @@ class FeatureStats:
         if not self._kept:
             return np.zeros([0, self.num_features or 0], np.float32)
         return np.concatenate([rows for _, rows in sorted(self._kept, key=lambda part: part[0])])
+
+    def get_all_torch(self) -> torch.Tensor:
+        """`get_all` as a tensor."""
+        return torch.from_numpy(self.get_all())
 
     def get_mean_cov(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean [num_features] and unbiased covariance [num_features, num_features], float64.
@@ -112,6 +138,31 @@ class FeatureStats:
     def from_state(cls, state: dict[str, np.ndarray]) -> "FeatureStats":
         """The statistics that `state` describes."""
         stats = cls(capture_all="rows" in state, capture_mean_cov="mean" in state)
+        stats._restore(state)
+        return stats
+
+    def save(self, pkl_file: str | os.PathLike) -> None:
+        """Write everything into a file for `load`, whole or not at all. It holds arrays, whatever its name says.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        options = np.array([self.capture_all, self.capture_mean_cov, -1 if self.max_items is None else self.max_items])
+        with atomic_open(pkl_file, "wb") as file:
+            np.savez(file, options=options, **self.state())
+
+    @staticmethod
+    def load(pkl_file: str | os.PathLike) -> "FeatureStats":
+        """The statistics that `save` wrote.
+
+        Raises:
+            UserError: the file is missing, damaged, or of another kind.
+        """
+        state = read_arrays(pkl_file)
+        if state is None or "options" not in state or "num_items" not in state:
+            raise UserError(f"{pkl_file} holds no statistics of features: compute them again, and save them.")
+        capture_all, capture_mean_cov, max_items = state["options"].tolist()
+        stats = FeatureStats(bool(capture_all), bool(capture_mean_cov), None if max_items < 0 else max_items)
         stats._restore(state)
         return stats
 

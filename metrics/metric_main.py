@@ -15,10 +15,10 @@ from dnnlib import EasyDict, UserError, append_line, format_time
 from metrics import standard  # noqa: F401 (registers its metrics)
 from metrics.detectors import DetectorMissing
 from metrics.options import MetricOptions
-from metrics.registry import arguments, find, is_valid_metric, list_valid_metrics, load_plugins
+from metrics.registry import arguments, find, is_valid_metric, list_valid_metrics, load_plugins, register_metric
 from torch_utils import distributed
 
-__all__ = ["calc_metric", "evaluate", "is_valid_metric", "list_valid_metrics", "report_metric"]
+__all__ = ["calc_metric", "evaluate", "is_valid_metric", "list_valid_metrics", "register_metric", "report_metric"]
 
 
 def calc_metric(
@@ -38,7 +38,7 @@ def calc_metric(
         dataset_kwargs: class name and options of the real data.
         num_gpus, rank: processes that share the work, and which one this is.
         device: where to compute; by default where G is.
-        options: further fields of `MetricOptions`: G_kwargs, progress, detector, cache, seed, batch_size.
+        options: further fields of `MetricOptions`: G_kwargs, progress, cache, detector, seed, batch_size.
 
     Returns:
         results (name -> float), metric, total_time (seconds), total_time_str, num_gpus.
@@ -50,14 +50,13 @@ def calc_metric(
     found = find(metric)
     if found is None:
         raise UserError(f"There is no metric {metric!r}. Choose from: {', '.join(list_valid_metrics())}.")
-    if device is None:
-        device = next((p.device for p in G.parameters()), "cpu") if G is not None else "cpu"
     opts = MetricOptions(
+        G=G,
         metric=metric,
-        dataset_kwargs=dict(dataset_kwargs or {}),
+        dataset_kwargs=dataset_kwargs or {},
         num_gpus=num_gpus,
         rank=rank,
-        device=torch.device(device),
+        device=device,
         **options,
     )
     if G is not None:

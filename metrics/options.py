@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from dnnlib import UserError
+from dnnlib import EasyDict, UserError
+from metrics.progress import ProgressMonitor
 
 
 @dataclasses.dataclass
@@ -15,30 +16,37 @@ class MetricOptions:
 
     Attributes:
         G: the generator, in evaluation mode, on `device`.
-        metric: name under which the metric was asked for; results are keyed by it.
-        dataset_kwargs: class name and options of the real data; empty where there is none.
         G_kwargs: further arguments of G, such as truncation_psi.
+        dataset_kwargs: class name and options of the real data; empty where there is none.
         num_gpus, rank: processes that share the work, and which one this is.
-        device: where networks and images are.
-        progress: show progress bars; None: on terminals only.
-        detector: path of a feature network, or a folder of them; None downloads the published ones.
+        device: where networks and images are; None: where G is.
+        progress: show progress bars; None: on terminals only. A `ProgressMonitor` is told instead.
         cache: keep statistics of the real data between calls.
+        metric: name under which the metric was asked for; results are keyed by it.
+        detector: path of a feature network, or a folder of them; None downloads the published ones.
         seed: of all random draws.
         batch_size: images at a time; None chooses by resolution.
     """
 
     G: torch.nn.Module | None = None
-    metric: str = ""
-    dataset_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     G_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    dataset_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     num_gpus: int = 1
     rank: int = 0
-    device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
-    progress: bool | None = None
-    detector: str | None = None
+    device: torch.device | str | None = None
+    progress: bool | ProgressMonitor | None = None
     cache: bool = True
+    metric: str = ""
+    detector: str | None = None
     seed: int = 0
     batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        self.G_kwargs, self.dataset_kwargs = EasyDict(self.G_kwargs), EasyDict(self.dataset_kwargs)
+        if self.device is None:
+            parameters = iter(()) if self.G is None else self.G.parameters()
+            self.device = next((p.device for p in parameters), "cpu")
+        self.device = torch.device(self.device)
 
     def with_dataset(self, **changes: Any) -> "MetricOptions":
         """The same options with other options of the data set, such as ``xflip=False``."""
@@ -52,7 +60,20 @@ class MetricOptions:
     @property
     def hide_progress(self) -> bool | None:
         """What progress bars take as `disable`: None hides them where there is no terminal."""
-        return True if self.rank else {None: None, True: False, False: True}[self.progress]
+        if self.rank or isinstance(self.progress, ProgressMonitor):
+            return True
+        return None if self.progress is None else not self.progress
+
+    def monitor(self, tag: str, num_items: int) -> ProgressMonitor:
+        """The monitor to tell of a pass over `num_items`; a silent one where `progress` is none, or for rank > 0."""
+        asked = isinstance(self.progress, ProgressMonitor) and not self.rank
+        return self.progress.sub(tag, num_items) if asked else ProgressMonitor()
+
+    def within(self, rel_lo: float, rel_hi: float) -> "MetricOptions":
+        """The same options for a part of the work, for the monitor of progress."""
+        if not isinstance(self.progress, ProgressMonitor):
+            return self
+        return dataclasses.replace(self, progress=self.progress.sub(rel_lo=rel_lo, rel_hi=rel_hi))
 
     def batch_for(self, resolution: int) -> int:
         """Images at a time at `resolution`: 4 at 1024, 64 at 256 and below, unless `batch_size` says otherwise."""

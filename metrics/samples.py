@@ -33,13 +33,15 @@ def seeded(opts: MetricOptions, *keys: int) -> Iterator[None]:
 
 def my_batches(opts: MetricOptions, num_items: int, batch: int, text: str) -> Iterator[tuple[int, int, int]]:
     """This process's share of `num_items`: (number of the batch, its first item, its size), under a progress bar."""
-    label = f"{opts.metric} {text}"
+    label = f"{opts.metric} {text}".strip()
+    monitor = opts.monitor(label, num_items)
     with tqdm(total=num_items, desc=label, unit="img", disable=opts.hide_progress, leave=False) as bar:
         for number, start in enumerate(range(0, num_items, batch)):
             size = min(batch, num_items - start)
             if number % opts.num_gpus == opts.rank:
                 yield number, start, size
             bar.update(size)
+            monitor.update(start + size)
 
 
 def label_sampler(opts: MetricOptions) -> Callable[[int, int], torch.Tensor]:

@@ -36,7 +36,7 @@ def cached_arrays(
     """
     first = distributed.get_rank() == 0
     path = cache_path(opts, kind, key)
-    found = _read(path) if first and opts.cache else None
+    found = read_arrays(find_kept(path) or path) if first and opts.cache else None
     flag = torch.tensor([int(found is not None)], device=opts.device)
     if int(distributed.all_reduce(flag)):
         return found
@@ -82,10 +82,10 @@ def fingerprint(path: Any) -> list[Any]:
     return [path]
 
 
-def _read(path: Any) -> dict[str, np.ndarray] | None:
-    """The arrays of a file of the cache; None where it is missing or damaged."""
+def read_arrays(path: Any) -> dict[str, np.ndarray] | None:
+    """The arrays of an .npz file; None where it is missing or damaged, or holds other objects."""
     try:
-        with np.load(find_kept(path) or path, allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
         return None

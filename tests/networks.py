@@ -1,8 +1,13 @@
-"""Small random networks with regions."""
+"""Small random networks."""
+
+import copy
+from typing import Any
 
 import torch
 
+from semantic.discriminator import DualBranchDiscriminator
 from semantic.generator import Generator
+from training import networks
 
 REGIONS = {
     "names": ["background", "skin", "hair", "glasses"],
@@ -37,3 +42,34 @@ def tiny_generator(seed: int = 0, names: list[str] | None = None, w_dim: int = 8
     with torch.no_grad():
         G.synthesis.local.depth_weight.mul_(4)  # so that masks have regions of some size
     return G.eval().requires_grad_(False)
+
+
+SMALL_PLAIN = {"channel_base": 64, "channel_max": 8}
+SMALL_SEMANTIC = {
+    "coarse_size": 16,
+    "coarse_channels": 8,
+    "local_channels": 4,
+    "min_feat_size": 8,
+    "channel_base": 256,
+    "channel_max": 8,
+}
+
+
+def small_networks(kind: str) -> dict[str, Any]:
+    """G, D and G_ema of 32² as a network file holds them, whose noise shows.
+
+    Args:
+        kind: 'plain', or 'semantic' with the regions background, face and glasses.
+    """
+    torch.manual_seed(0)
+    if kind == "semantic":
+        regions = {"names": ["background", "face", "glasses"], "colors": None, "transparent": [2]}
+        G = Generator(8, 0, 8, 32, 3, regions, {"num_layers": 2}, SMALL_SEMANTIC)
+        D = DualBranchDiscriminator(0, 32, 3, 3, 256, 8, segmentation=True)
+    else:
+        G = networks.Generator(8, 0, 8, 32, 3, {"num_layers": 2}, SMALL_PLAIN)
+        D = networks.Discriminator(0, 32, 3, **SMALL_PLAIN)
+    for name, parameter in G.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.data.fill_(0.1)
+    return {"G": G, "D": D, "G_ema": copy.deepcopy(G).eval().requires_grad_(False), "augment_pipe": None}

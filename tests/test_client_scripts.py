@@ -11,34 +11,18 @@ import numpy as np
 import pytest
 import torch
 
+import dnnlib
 import legacy
-from semantic.discriminator import DualBranchDiscriminator
-from semantic.generator import Generator as SemanticGenerator
 from tests.helpers import assert_close, shared_file
-from training.networks import Discriminator, Generator
+from tests.networks import small_networks
+from torch_utils import misc
 
 ROOT = Path(__file__).resolve().parents[1]
-REGIONS = {"names": ["background", "face", "glasses"], "colors": None, "transparent": [2]}
-SEMANTIC = dict(coarse_size=16, coarse_channels=8, local_channels=4, min_feat_size=8, channel_base=256, channel_max=8)
-SMALL = dict(channel_base=64, channel_max=8)
-
-
-def networks(kind):
-    torch.manual_seed(0)
-    if kind == "semantic":
-        G = SemanticGenerator(8, 0, 8, 32, 3, REGIONS, {"num_layers": 2}, SEMANTIC)
-        D = DualBranchDiscriminator(0, 32, 3, 3, 256, 8, segmentation=True)
-    else:
-        G, D = Generator(8, 0, 8, 32, 3, {"num_layers": 2}, SMALL), Discriminator(0, 32, 3, **SMALL)
-    for name, parameter in G.named_parameters():
-        if name.endswith("noise_strength"):
-            parameter.data.fill_(0.1)
-    return dict(G=G, D=D, G_ema=copy.deepcopy(G).eval().requires_grad_(False), augment_pipe=None)
 
 
 @pytest.fixture(params=["plain", "semantic"])
 def snapshot(request, tmp_path):
-    legacy.save_network(networks(request.param), tmp_path / "network.pkl")
+    legacy.save_network(small_networks(request.param), tmp_path / "network.pkl")
     return tmp_path / "network.pkl"
 
 
@@ -109,7 +93,7 @@ def test_project_tune_save_and_read_again(snapshot, tmp_path):
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("kind", ["plain", "semantic"])
 def test_any_network_pickles_and_reads_back(kind, protocol):
-    data = networks(kind)
+    data = small_networks(kind)
     content = pickle.dumps(data, protocol=protocol)
     for found in (pickle.loads(content), legacy.load_network_pkl(io.BytesIO(content))):
         for key in ("G", "D", "G_ema"):
@@ -120,8 +104,31 @@ def test_any_network_pickles_and_reads_back(kind, protocol):
             assert found[key].init_kwargs == data[key].init_kwargs
 
 
+def factorise(network_pkl):
+    """Closed-form factorisation: directions in W that change the styles most, from the weights of all affine layers."""
+    with dnnlib.util.open_url(str(network_pkl)) as f:
+        G = legacy.load_network_pkl(f)["G_ema"]
+    weights = [p for name, p in misc.named_params_and_buffers(G) if ".affine" in name and name.endswith("weight")]
+    assert weights
+    matrix = torch.cat([weight.reshape(-1, weight.shape[-1]) for weight in weights])
+    matrix = matrix / matrix.norm(dim=0, keepdim=True)
+    directions = torch.linalg.svd(matrix, full_matrices=False).Vh
+    assert directions.shape == (G.w_dim, G.w_dim)
+    return G, directions
+
+
+def test_factorise_and_walk(snapshot):
+    G, directions = factorise(snapshot)
+    w = G.mapping(torch.randn(1, G.z_dim), None, truncation_psi=0.7)
+    start = G.synthesis(w, noise_mode="const")
+    steps = torch.stack([w + 3 * direction for direction in (directions[0], -directions[0])]).flatten(0, 1)
+    images = G.synthesis(steps, noise_mode="const", force_fp32=True)
+    misc.assert_shape(images, [2, G.img_channels, G.img_resolution, G.img_resolution])
+    assert all((image - start[0]).abs().max() > 1e-3 for image in images)
+
+
 def test_options_of_blocks_change_nothing_on_a_semantic_network():
-    G = networks("semantic")["G_ema"]
+    G = small_networks("semantic")["G_ema"]
     ws = G.mapping(torch.randn(2, 8), None)
     expected = G.synthesis(ws, noise_mode="const")
     assert torch.equal(

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -45,7 +47,7 @@ def test_takes_no_more_than_max_items(rows):
     stats = FeatureStats(capture_all=True, max_items=130)
     for start in range(0, 300, 100):
         stats.append(rows[start : start + 100])
-    assert stats.is_full
+    assert stats.is_full()
     np.testing.assert_array_equal(stats.get_all(), rows[:130])
 
 
@@ -55,3 +57,28 @@ def test_flattens_features_and_wants_two_rows(rows):
     assert stats.num_features == 12
     with pytest.raises(UserError, match="2 images"):
         stats.get_mean_cov()
+
+
+@pytest.mark.parametrize("kept", [{"capture_all": True}, {"capture_mean_cov": True}])
+def test_is_saved_and_loaded_without_pickles(rows, tmp_path, kept):
+    stats = FeatureStats(**kept, max_items=200)
+    stats.append_torch(torch.from_numpy(rows[:100]), num_gpus=1, rank=0)
+    stats.save(tmp_path / "stats.pkl")
+    again = FeatureStats.load(str(tmp_path / "stats.pkl"))
+    assert not again.is_full()
+    again.append(rows[100:300])
+    assert again.is_full()
+    if again.capture_all:
+        assert torch.equal(again.get_all_torch(), torch.from_numpy(rows[:200]))
+    else:
+        np.testing.assert_allclose(again.get_mean_cov()[0], rows[:200].astype(np.float64).mean(axis=0), rtol=1e-12)
+    FeatureStats(**kept).save(tmp_path / "empty.pkl")
+    assert FeatureStats.load(tmp_path / "empty.pkl").num_items == 0
+
+
+def test_refuses_files_that_are_no_statistics(tmp_path):
+    (tmp_path / "stats.pkl").write_bytes(pickle.dumps({"num_items": 3}))
+    np.savez(tmp_path / "other.npz", rows=np.zeros(3))
+    for name in ("stats.pkl", "other.npz", "missing.pkl"):
+        with pytest.raises(UserError, match=f"{name} holds no statistics"):
+            FeatureStats.load(tmp_path / name)

@@ -51,7 +51,9 @@ class Network(torch.nn.Module):
 
 def options(rank: int = 0, num_gpus: int = 1, c_dim: int = 0, **dataset: object) -> MetricOptions:
     kwargs = {"class_name": "tests.metrics.test_samples.Toy", **dataset}
-    return MetricOptions(Network(c_dim), "test", kwargs, rank=rank, num_gpus=num_gpus, batch_size=4, progress=False)
+    return MetricOptions(
+        Network(c_dim), {}, kwargs, metric="test", rank=rank, num_gpus=num_gpus, batch_size=4, progress=False
+    )
 
 
 def in_order(batches: list) -> torch.Tensor:
