@@ -2,6 +2,7 @@
 
 import json
 import math
+import zipfile
 
 import imageio_ffmpeg
 import numpy as np
@@ -207,6 +208,19 @@ def test_a_photo_that_moved_is_looked_for_beside_its_placement(run, tmp_path, G)
     assert run("--photo=found", "--drop=hair").exit_code == 0
     (tmp_path / "found" / "me.png").unlink()
     assert "elsewhere/me.png of found is not there" in run("--photo=found", "--drop=hair").output
+
+
+def test_a_photo_in_a_zip_is_found(run, tmp_path, G):
+    folder = projected(tmp_path / "found", G, 3)
+    assert run("--photo=found", "--drop=hair", "--outdir=expected").exit_code == 0
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.write(folder / "me.png", "faces/me.png")
+    (folder / "me.png").unlink()
+    placement = json.loads((folder / "placement.json").read_text())
+    placement["photo"] = "photos.zip/faces/me.png"
+    (folder / "placement.json").write_text(json.dumps(placement))
+    assert run("--photo=found", "--drop=hair").exit_code == 0
+    assert np.array_equal(picture(tmp_path / "out" / "photo.png"), picture(tmp_path / "expected" / "photo.png"))
 
 
 def test_sheet_and_video_show_growing_strengths(run, tmp_path, G, directions):

@@ -1,6 +1,7 @@
 """projector.py: its files, its figures, and its one-line errors."""
 
 import json
+import zipfile
 
 import numpy as np
 import PIL.Image
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 import legacy
 import projector
+from semantic.pictures.edited import read_photo
 from semantic.placement import Placement
 from tests.semantic.conftest import D, G  # noqa: F401
 from tests.semantic.helpers import COUNT, RESOLUTION
@@ -87,6 +89,21 @@ def test_a_bad_photo_in_a_folder_does_not_stop_the_others(network, tmp_path):
     assert [row["name"] for row in rows] == ["0", "1", "2"]
     assert "Cannot read" in rows[1]["error"]
     assert "Left out: Cannot read" in result.output
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_placements_say_where_photos_of_folders_and_zips_are(network, tmp_path, packed):
+    target = photos(tmp_path / "photos", count=2)
+    if packed:
+        with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+            for name in ("0.png", "1.png"):
+                archive.write(target / name, f"faces/{name}")
+        target = tmp_path / "photos.zip"
+    out = tmp_path / "out"
+    result = run(f"--network={network}", f"--target={target}", f"--outdir={out}", "--mask=none", *QUICK)
+    assert result.exit_code == 0, result.output
+    pixels, _ = read_photo(out / "1")
+    assert np.array_equal(pixels, np.asarray(PIL.Image.open(tmp_path / "photos" / "1.png")))
 
 
 def test_the_tuned_network_is_read_again(network, tmp_path):

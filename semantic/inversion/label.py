@@ -1,15 +1,18 @@
 """Masks of photos, as files."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from dnnlib import UserError
-from semantic.inversion.parse import build_parser
+from semantic.inversion.align import align
+from semantic.inversion.layout import Layout, network_layout
+from semantic.inversion.parse import Parser, build_parser
 from semantic.inversion.photos import PhotoFile
+from semantic.placement import Placement
 from training.images import image_grid, save_image
 
 
@@ -20,9 +23,10 @@ def write_labels(
     outdir: Path,
     say: Callable[[str], None],
 ) -> None:
-    """Label whole photos and write NAME_mask.png in the regions' colours and NAME_mask_index.png, in the photos' sizes.
+    """Label photos and write NAME_mask.png in the regions' colours and NAME_mask_index.png, in the photos' sizes.
 
-    A photo that cannot be read is left out with a line.
+    A square photo is labelled as a whole. In any other the crop is found first that shows what the network draws; what
+    lies outside of it is background. A photo that cannot be read is left out with a line.
 
     Args:
         networks: G_ema and D, as from ``legacy.load_network``.
@@ -35,6 +39,7 @@ def write_labels(
         UserError: none of the photos can be read, or the network has no regions.
     """
     parser = build_parser(networks, device)
+    layout = functools.cache(lambda: network_layout(networks["G_ema"].eval().to(device), device))
     written = 0
     for file in files:
         try:
@@ -44,11 +49,36 @@ def write_labels(
                 raise
             say(f"Left out: {error.message}")
             continue
-        scores = F.interpolate(parser(photo[None]), photo.shape[1:], mode="bilinear", align_corners=False)
-        indices = scores.argmax(dim=1).byte()
-        save_image(outdir / f"{file.name}_mask.png", image_grid(parser.regions.paint(indices), (1, 1)))
-        save_image(outdir / f"{file.name}_mask_index.png", indices[0].cpu().numpy())
+        indices = labelled(parser, photo, find_crop(parser, layout, photo, file.where, say))
+        save_image(outdir / f"{file.name}_mask.png", image_grid(parser.regions.paint(indices[None]), (1, 1)))
+        save_image(outdir / f"{file.name}_mask_index.png", indices.cpu().numpy())
         say(f"Wrote {outdir / file.name}_mask.png, {file.name}_mask_index.png")
         written += 1
     if not written:
         raise UserError(f"None of the {len(files)} photos could be read.")
+
+
+def find_crop(
+    parser: Parser, layout: Callable[[], Layout], photo: torch.Tensor, name: str, say: Callable[[str], None]
+) -> Placement:
+    """All of a square photo, else the crop that `align` finds, else the square in the middle."""
+    height, width = photo.shape[1:]
+    middle = Placement.centered(name, (width, height), parser.resolution)
+    if width == height:
+        return middle
+    try:
+        return align(photo, name, parser, layout())
+    except UserError:
+        say(f"{name}: no crop fits the network's samples, so the square in the middle is labelled.")
+        return middle
+
+
+def labelled(parser: Parser, photo: torch.Tensor, placement: Placement) -> torch.Tensor:
+    """Class indices uint8 [H, W] of a photo [3, H, W] in [-1, 1]; 0, background, outside of the crop."""
+    found = torch.zeros(photo.shape[1:], dtype=torch.uint8, device=photo.device)
+    best = torch.full(photo.shape[1:], -torch.inf, device=photo.device)
+    for number, plane in enumerate(parser(placement.crop(photo)[None])[0]):  # one at a time: photos may be large
+        drawn, cover = placement.to_photo(plane[None])
+        better = (drawn[0] > best) & (cover[0] >= 0.5)
+        found[better], best[better] = number, drawn[0][better]
+    return found

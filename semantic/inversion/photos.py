@@ -26,7 +26,7 @@ class PhotoFile:
 
     Attributes:
         name: base name without suffix, unique within its folder: the name of its output folder.
-        where: path, for messages and placements.
+        where: how messages call it.
         archive: folder or zip that holds it; None for a file of its own.
         member: its name in the archive.
         mask: name of its mask: a path, or a member of the masks' archive.
@@ -39,6 +39,11 @@ class PhotoFile:
     member: str = ""
     mask: str | None = None
     masks: Archive | None = None
+
+    @property
+    def path(self) -> str:
+        """Path of the photo, for placements; the path of a member of a zip goes on behind that of the zip."""
+        return self.where if self.archive is None else os.path.join(self.archive.path, self.member)
 
     def read(self) -> torch.Tensor:
         """The photo as its EXIF data turn it, [3, H, W] float32 in [-1, 1].

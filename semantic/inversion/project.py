@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +132,9 @@ class Projector:
         given = file.read_mask(self.regions, size) if with_masks else None
         photo = photo.to(self.device)
         if self.regions is not None and self.plan.use_alignment:
-            placement = align(photo, file.where, self.parser, self.layout)
+            placement = replace(align(photo, file.where, self.parser, self.layout), photo=file.path)
         else:
-            placement = Placement.centered(file.where, size, self.G.img_resolution)
+            placement = Placement.centered(file.path, size, self.G.img_resolution)
         image = placement.crop(photo)
         mask = None
         if given is not None:

@@ -18,6 +18,7 @@ from semantic.pictures.video import grid_frames, write_video
 from semantic.placement import Placement
 from semantic.sources.images import read_image
 from semantic.studio import Studio
+from training.archive import Archive
 from training.images import image_grid, save_image
 
 CODES = "projected_w.npz"
@@ -59,16 +60,27 @@ def read_photo(folder: Path) -> tuple[np.ndarray, Placement]:
     """
     placement = Placement.load(folder / PLACEMENT)
     path = Path(placement.photo)
-    beside = folder / path.name
-    path = beside if not path.is_file() and beside.is_file() else path
-    if not path.is_file():
+    data = _photo_bytes(path, folder / path.name)
+    if data is None:
         raise UserError(f"The photo {placement.photo} of {folder} is not there: put it back, or into {folder}.")
-    with open_url(path) as file:
-        photo = read_image(file.read(), str(path)).image.convert("RGB")
+    photo = read_image(data, str(path)).image.convert("RGB")
     if photo.size != tuple(placement.photo_size):
         width, height = placement.photo_size
         raise UserError(f"{path} is no longer of {width} x {height} pixels: run projector.py on it again.")
     return np.asarray(photo), placement
+
+
+def _photo_bytes(*paths: Path) -> bytes | None:
+    """The content of the first of the paths that there is; a path may lead into a zip."""
+    for path in paths:
+        if path.is_file():
+            with open_url(path) as file:
+                return file.read()
+        for above in path.parents:
+            member = path.relative_to(above).as_posix()
+            if above.suffix.lower() == ".zip" and above.is_file() and member in (archive := Archive(above)):
+                return archive.read(member)
+    return None
 
 
 def write_edits(studio: Studio, subjects: Sequence[Subject], edits: Sequence[Edit], blended: bool) -> None:
