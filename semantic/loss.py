@@ -135,6 +135,8 @@ class SemanticLoss(RegionLoss):
         super().__init__(*args, **kwargs)
         self.r1_gamma_mask = r1_gamma_mask
         self.mask_weight = mask_weight
+        regions = self.G.regions
+        self.mirrored_planes = regions.mirror_table() if regions.mirror else None
         self.needs_scores = any(term.needs_scores for term in self.terms.values())
 
     def real_samples(self, real: Mapping[str, torch.Tensor]) -> Samples:
@@ -144,7 +146,7 @@ class SemanticLoss(RegionLoss):
         """Images as D sees them, masks as D sees them, and the masks that fit these images."""
         images, mask = samples.images, samples.extras["mask"]
         if self.augment_pipe is not None:
-            images, mask = self.augment_pipe(images, mask=mask)
+            images, mask = self.augment_pipe(images, mask=mask, mirrored_planes=self.mirrored_planes)
         return images, mask, mask
 
     def discriminate(

@@ -84,6 +84,7 @@ def test_the_log_has_a_line_a_tick_and_one_of_the_bar(semantic_run):
     assert b"\r" not in log
     lines = log.decode().splitlines()
     assert lines[0].startswith("Run directory: ")
+    assert "holds labels, which are not used: add --cond=1" in lines[1]
     assert [line.split()[1] for line in lines if line.startswith("tick")] == ["0", "1", "2"]
     assert len([line for line in lines if line.startswith("Training:")]) <= 1
 

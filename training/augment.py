@@ -114,6 +114,7 @@ class AugmentPipe(torch.nn.Module):
         images: torch.Tensor,
         debug_percentile: float | None = None,
         mask: torch.Tensor | None = None,
+        mirrored_planes: Sequence[int] | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Transform a batch; differentiable twice with respect to images and mask.
 
@@ -125,6 +126,8 @@ class AugmentPipe(torch.nn.Module):
             debug_percentile: replaces every random draw by this percentile of its distribution (in (0, 1)) and
                 applies everything regardless of p; the noise itself stays random. Off when None.
             mask: float [N, K, H, W] in [-1, 1], one plane a region; None if there is none.
+            mirrored_planes: for each plane of the mask, which plane stands in its place where a sample is mirrored:
+                left and right change places. None keeps them all.
 
         Returns:
             The images, or (images, mask) if a mask is given. Warped planes keep the range and, where they add up
@@ -140,7 +143,7 @@ class AugmentPipe(torch.nn.Module):
         inverse = self._sample_geometry(sampler, images)
         if inverse is not None:
             images = self._apply_geometry(images, inverse)
-            mask = None if mask is None else self._warp_mask(mask, inverse)
+            mask = None if mask is None else self._warp_mask(mask, inverse, mirrored_planes)
         images = self._apply_color(images, sampler)
         images = self._apply_filter(images, sampler)
         images, mask = self._apply_corruption(images, mask, sampler)
@@ -192,8 +195,14 @@ class AugmentPipe(torch.nn.Module):
         images = grid_sample_gradfix.grid_sample(images, grid.to(images.dtype))
         return upfirdn2d.downsample2d(images, self.Hz_geom, down=2, padding=-halo, flip_filter=True)
 
-    def _warp_mask(self, mask: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
+    def _warp_mask(
+        self, mask: torch.Tensor, inverse: torch.Tensor, mirrored_planes: Sequence[int] | None
+    ) -> torch.Tensor:
         """Move the planes by plain bilinear interpolation, which keeps their range and their sum, mirrored outside."""
+        if mirrored_planes is not None:
+            turned = inverse[:, 0, 0] * inverse[:, 1, 1] < inverse[:, 0, 1] * inverse[:, 1, 0]  # the determinant's sign
+            order = constant(tuple(mirrored_planes), mask.device).long()
+            mask = torch.where(turned[:, None, None, None], mask.index_select(1, order), mask)
         height, width = mask.shape[2:]
         centred_x, centred_y = (torch.arange(size, device=mask.device) - (size - 1) / 2 for size in (width, height))
         positions = []

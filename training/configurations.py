@@ -109,8 +109,6 @@ class Configuration:
             **self.data_options(),
         )
         training_set = construct_class_by_name(**kwargs)
-        for note in [] if args.dry_run else training_set.notes:
-            click.echo(note)
         kwargs.resolution = training_set.resolution
         if training_set.has_labels:
             kwargs.classes = training_set.classes
@@ -160,6 +158,7 @@ class Configuration:
         source = None if self.resume is None else load_network(self.resume)
         options = self.training_options(training_set, source)
         options.data_summary = training_set.summary()
+        options.notes = list(training_set.notes)
         options.arguments = {name: value for name, value in self.args.items() if name not in CHANGEABLE}
         options.update(device=self.device, training_set_kwargs=training_set_kwargs)
         if source is not None:

@@ -31,7 +31,8 @@ from training.run.snapshots import find_states, load_state, newest_state
 from training.training_loop import training_loop
 
 EXIT_INTERRUPTED = 75
-NOT_OF_THE_LOOP = ("description", "arguments", "data_summary")
+NOT_OF_THE_LOOP = ("description", "arguments", "data_summary", "notes")
+NOT_KEPT = ("resume_state", "notes")
 
 
 def launch(args: EasyDict, explicit: set[str], load_network: LoadNetwork) -> None:
@@ -74,7 +75,7 @@ def prepare(
     if options is None:
         options = find_configuration(args.cfg, explicit)(args, device).new_run(load_network)
     if args.dry_run:
-        click.echo(json.dumps(options, indent=2))
+        click.echo(json.dumps({name: value for name, value in options.items() if name != "notes"}, indent=2))
         return options, None, False
     if run_dir is not None:
         return options, run_dir, False
@@ -129,8 +130,7 @@ def apply_changes(options: EasyDict, args: EasyDict, explicit: set[str], run_dir
         options.total_kimg = args.kimg
     if "data" in explicit:
         note = change_data(options, args.data)
-        if note is not None and not args.dry_run:
-            click.echo(f"Note: {note}")
+        options.notes = [] if note is None else [f"Note: {note}"]
     if "snap" in explicit:
         options.image_snapshot_ticks = options.network_snapshot_ticks = args.snap
     if "workers" in explicit:
@@ -184,7 +184,9 @@ def train(options: EasyDict, run_dir: str, load_network: LoadNetwork) -> bool:
         if path is not None or not find_states(run_dir):
             rewind(run_dir, path, {} if path is None else load_state(path, mmap=True))
         with Logger(os.path.join(run_dir, "log.txt"), file_mode="a"):
-            kept = {name: value for name, value in options.items() if name != "resume_state"}
+            kept = {name: value for name, value in options.items() if name not in NOT_KEPT}
             write_json(os.path.join(run_dir, "training_options.json"), kept)
             click.echo(f"Run directory: {run_dir}")
+            for note in options.get("notes", []):
+                click.echo(note)
             return train_safely(training_loop, run_dir, kwargs, click.echo)

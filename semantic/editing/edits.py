@@ -210,13 +210,12 @@ def parse_edit(name: str, text: str, tools: EditTools) -> Edit:
 
 def parse_swap(text: str, tools: EditTools) -> Swap:
     """Read ``hair:5``, ``hair:5:shape`` or ``hair:donor.npz:whole``."""
-    region, _, source = (s.strip() for s in text.partition(":"))
+    k, source = tools.G.regions.split(text)
     donor, _, part = source.rpartition(":")
     if not donor or part not in PARTS:
         donor, part = source, "both"
-    if not region or not donor:
+    if not donor:
         raise UserError(f"Cannot read --swap={text}: write REGION:SEED or REGION:NPZ, such as hair:5 or hair:5:shape.")
-    k = tools.G.regions.index(region)
     if donor.isdigit():
         if int(donor) >= 2**32:
             raise UserError(f"Cannot read --swap={text}: seeds end at {2**32 - 1}.")
@@ -254,10 +253,10 @@ def parse_drop(text: str, tools: EditTools) -> Drop:
 
 def parse_psi(text: str, tools: EditTools) -> Truncate:
     """Read ``hair:0.5``."""
-    region, _, psi = (s.strip() for s in text.partition(":"))
-    if not region or not psi:
+    k, psi = tools.G.regions.split(text)
+    if not psi:
         raise UserError(f"Cannot read --psi={text}: write REGION:PSI, such as hair:0.5.")
-    return Truncate(tools.G.regions.index(region), number(psi, f"--psi={text}", "PSI"))
+    return Truncate(k, number(psi, f"--psi={text}", "PSI"))
 
 
 def number(text: str, where: str, what: str) -> float:

@@ -107,7 +107,7 @@ def _generated_segmenter(
         images, masks = generated_pairs(G, device, pairs, hide_progress=hide_progress)
         text = "Learning to label photos"
         learned = train_segmenter(
-            images, masks, num_regions, train_images, device, SEED, False, hide_progress, text, disturb=disturb
+            images, masks, num_regions, train_images, device, SEED, None, hide_progress, text, disturb=disturb
         )
         return {name: tensor.cpu().numpy() for name, tensor in learned.state_dict().items()}
 

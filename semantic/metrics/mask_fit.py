@@ -76,6 +76,7 @@ def real_segmenter(opts: MetricOptions, train_images: int) -> tuple[Segmenter, n
     """
     mirror = bool(opts.dataset_kwargs.get("xflip"))
     opts, dataset = masked_data(opts, xflip=False)
+    pairs = dataset.regions.mirror if mirror else []
     num_regions = len(dataset.regions)
     if len(dataset) < 5:
         raise UserError(f"{opts.metric} needs 5 or more images with masks, {dataset.name} has {len(dataset)}.")
@@ -92,7 +93,7 @@ def real_segmenter(opts: MetricOptions, train_images: int) -> tuple[Segmenter, n
             train_images,
             opts.device,
             seed=opts.seed,
-            mirror=mirror,
+            mirror=dataset.regions.mirror_table() if mirror else None,
             hide_progress=opts.hide_progress,
             text=f"{opts.metric} segmenter",
         )
@@ -102,6 +103,7 @@ def real_segmenter(opts: MetricOptions, train_images: int) -> tuple[Segmenter, n
         return {"counts": torch.cat(counts).numpy(), **weights}
 
     key = dict(version=1, images=train_images, held=num_held, mirror=mirror, seed=opts.seed)
+    key |= {"pairs": pairs} if pairs else {}
     arrays = cached_arrays(opts, "segmenter", key, train)
     network = Segmenter(num_regions).to(opts.device).eval().requires_grad_(False)
     if arrays is not None:

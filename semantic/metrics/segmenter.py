@@ -81,7 +81,7 @@ def train_segmenter(
     num_images: int,
     device: torch.device,
     seed: int = 0,
-    mirror: bool = False,
+    mirror: Sequence[int] | None = None,
     hide_progress: bool | None = True,
     text: str = "",
     parts: Sequence[int] = (),
@@ -97,7 +97,7 @@ def train_segmenter(
         num_regions: K.
         num_images: how many images to train with in all.
         seed: of the weights, the order and the augmentation.
-        mirror: mirror at random.
+        mirror: mirror at random; for each region, which region it becomes then. None never mirrors.
         hide_progress: False shows a bar, named `text`; None does on terminals.
         parts: sizes of parts of the images, one after the other; of each equally many are drawn. All are one part by
             default.
@@ -151,7 +151,7 @@ def dice_loss(scores: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 def augment(
-    images: torch.Tensor, masks: torch.Tensor, mirror: bool, rng: np.random.Generator
+    images: torch.Tensor, masks: torch.Tensor, mirror: Sequence[int] | None, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Move, turn, scale and mirror pairs, and change the colours of the images.
 
@@ -161,6 +161,7 @@ def augment(
     Args:
         images: [N, 3, S, S] in [-1, 1].
         masks: class indices int64 [N, S, S].
+        mirror: see `train_segmenter`.
     """
     count = len(images)
 
@@ -168,14 +169,18 @@ def augment(
         return torch.from_numpy(rng.uniform(-1, 1, [count, *size]).astype(np.float32)).to(images.device)
 
     angle, scale, shift = draw() * 0.2, torch.exp(draw() * 0.15), draw(2) * 0.25
-    sign = torch.where((draw() < 0) & mirror, -1.0, 1.0)
+    turned = (draw() < 0) & (mirror is not None)
+    sign = torch.where(turned, -1.0, 1.0)
     cos, sin = angle.cos() * scale, angle.sin() * scale
     rows = [torch.stack([cos * sign, -sin, shift[:, 0]], dim=1), torch.stack([sin * sign, cos, shift[:, 1]], dim=1)]
     grid = F.affine_grid(torch.stack(rows, dim=1), list(images.shape), align_corners=False)
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     moved = F.grid_sample(masks[:, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False)
     images = images * (1 + draw(3)[..., None, None] * 0.25) + draw(3)[..., None, None] * 0.2
-    return images, moved[:, 0].long()
+    moved = moved[:, 0].long()
+    if mirror is not None:
+        moved = torch.where(turned[:, None, None], torch.tensor(mirror, device=moved.device)[moved], moved)
+    return images, moved
 
 
 def _class_weights(masks: torch.Tensor, num_regions: int) -> torch.Tensor:

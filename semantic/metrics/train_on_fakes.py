@@ -38,8 +38,8 @@ def compute_train_on_fakes(opts: MetricOptions, num_images: int, train_images: i
     _, real_counts = real_segmenter(opts, train_images)
     if opts.rank != 0:
         return {}
-    mirror = bool(opts.dataset_kwargs.get("xflip"))
     real_opts, dataset = masked_data(opts, xflip=False)
+    mirror = dataset.regions.mirror_table() if opts.dataset_kwargs.get("xflip") else None
     names = dataset.regions.names
     images, masks, held = real_pairs(real_opts, dataset)
     fakes = generated_pairs(opts, num_images)

@@ -72,8 +72,9 @@ class ImageAugmentedLoss(SemanticLoss):
 
     def augment(self, samples):
         """Augmented images beside masks that stay."""
-        images, moved = self.augment_pipe(samples.images, mask=samples.extras["mask"])
-        return images, samples.extras["mask"], moved
+        mask = samples.extras["mask"]
+        images, moved = self.augment_pipe(samples.images, mask=mask, mirrored_planes=self.mirrored_planes)
+        return images, mask, moved
 
 
 def with_ada(options: EasyDict) -> None:

@@ -41,7 +41,7 @@ class LinearAugmentation(torch.nn.Module):
         self.image_weight = torch.nn.Buffer(random_tensor(3, RESOLUTION, RESOLUTION, seed=8))
         self.mask_weight = torch.nn.Buffer(random_tensor(COUNT, RESOLUTION, RESOLUTION, seed=9))
 
-    def forward(self, images, debug_percentile=None, mask=None):
+    def forward(self, images, debug_percentile=None, mask=None, mirrored_planes=None):
         images = (images * self.image_weight).flip(3)
         return images if mask is None else (images, (mask * self.mask_weight).flip(2))
 

@@ -44,6 +44,35 @@ def test_mask_moves_with_the_image(group):
         assert agreement.min() == 1
 
 
+@pytest.mark.parametrize("group", ["xflip", "bg"])
+def test_left_and_right_change_places_in_mirrored_samples(group):
+    """The same samples as without pairs, but for the planes of a pair where a sample is a mirror image."""
+    labels = blobs(32)
+    pipe = AugmentPipe(**augpipe_specs.get(group, {group: 1}))
+    found = []
+    for order in (None, [0, 3, 2, 1]):
+        torch.manual_seed(0)
+        found.append(pipe(paint(labels), mask=planes(labels), mirrored_planes=order))
+    (images, plain), (same_images, swapped) = found
+    assert torch.equal(images, same_images)
+    kept = (swapped == plain).flatten(1).all(1)
+    turned = (swapped == plain[:, [0, 3, 2, 1]]).flatten(1).all(1)
+    assert torch.equal(turned, ~kept)
+    assert 8 < turned.sum() < 24
+    if group == "xflip":
+        assert torch.equal(turned, (plain != planes(labels)).flatten(1).any(1))
+
+
+@pytest.mark.parametrize(("percentile", "turned"), [(0.3, False), (0.7, True)])
+def test_a_turn_is_no_mirror_image(percentile, turned):
+    mask = torch.rand(2, 3, SIZE, SIZE) * 2 - 1
+    options = dict(rotate90=1, rotate=1, scale=1, aniso=1, xfrac=1)
+    for pipe, swaps in ((AugmentPipe(**options), False), (AugmentPipe(xflip=1, **options), turned)):
+        images = torch.zeros(2, 3, SIZE, SIZE)
+        plain, paired = (pipe(images, percentile, mask, order)[1] for order in (None, [1, 0, 2]))
+        assert torch.equal(paired, plain[:, [1, 0, 2]] if swaps else plain)
+
+
 @pytest.mark.parametrize("group", ["rotate", "scale", "aniso", "xfrac", "bg"])
 def test_smooth_planes_move_as_smooth_images(group):
     torch.manual_seed(1)

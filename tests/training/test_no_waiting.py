@@ -15,6 +15,11 @@ from torch.overrides import TorchFunctionMode
 
 import train
 from dnnlib import construct_class_by_name
+from metrics import sliced_wasserstein
+from metrics.options import MetricOptions
+from metrics.structural_similarity import compute_msssim
+from semantic.metrics.common import iterate_latents
+from semantic.metrics.region_leak import measure_edits
 from tests.helpers import assert_close, shared_file
 from torch_utils import training_stats
 from training import augment, augment_transforms
@@ -115,11 +120,29 @@ def test_making_images_does_not_wait(recipes, cfg):
             assert image.device == META
 
 
+@pytest.mark.parametrize("metric", ["swd", "msssim", "region_leak"])
+def test_metrics_leave_no_tensor_on_the_cpu(recipes, metric, monkeypatch):
+    """They wait for figures of each batch, by nature: here all figures are 0. Detectors are other people's code."""
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda x: torch.zeros(x.shape, dtype=x.dtype))
+    monkeypatch.setattr(sliced_wasserstein, "cached_arrays", lambda opts, kind, key, make: make())
+    G = build(recipes["semantic"])[0].eval().requires_grad_(False)
+    data = recipes["semantic"]["training_set_kwargs"]
+    opts = MetricOptions(G=G, metric=metric, dataset_kwargs=data, device=META, cache=False, progress=False)
+    with torch.no_grad():
+        if metric == "swd":
+            assert sliced_wasserstein.compute_swd(opts, 4)["mean"] == 0
+        elif metric == "msssim":
+            assert compute_msssim(opts, 4) == {"": 0, "_real": 0}
+        else:
+            (batch,) = iterate_latents(opts, 4, "edited")
+            assert measure_edits(opts, batch).shape == (4, 3, 3, 4)
+
+
 def test_augmentation_does_not_wait():
     pipe = AugmentPipe(**augment.augpipe_specs["bgcfnc"]).to(META)
     images, mask = torch.zeros([4, 3, 16, 16], device=META), torch.zeros([4, 2, 16, 16], device=META)
     with nothing_waits():
-        images, mask = pipe(images, mask=mask)
+        images, mask = pipe(images, mask=mask, mirrored_planes=[1, 0])
     assert (images.shape, mask.shape) == ((4, 3, 16, 16), (4, 2, 16, 16))
 
 

@@ -221,6 +221,30 @@ def test_a_donor_may_come_from_a_file(G, start, tools, tmp_path):
     assert swap.apply(G, start).same_as(Swap(HAIR, "shape", codes(G, 9), "9").apply(G, start))
 
 
+def test_a_donor_may_lie_on_a_drive_with_a_letter(G, tools, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (r"C:\x.npz", r"D:x.npz"):
+        np.savez(tmp_path / path, w=codes(G, 9).numpy())
+        for text, part in ((f"hair:{path}", "both"), (f"hair:{path}:shape", "shape")):
+            swap = parse_edit("swap", text, tools)
+            assert (swap.region, swap.part, swap.source) == (HAIR, part, path)
+            assert torch.equal(swap.donor, codes(G, 9))
+
+
+def test_names_of_regions_may_hold_commas_and_colons():
+    names = ["background", "hair", "hair:long, dark", "a:5", "a"]
+    G = tiny_generator(names=names)
+    name = "hair:long, dark/big"
+    known = {name: Direction(name, "pca", names[2], "both", "", torch.ones(3, G.w_dim))}
+    tools = EditTools(G, lambda seed: codes(G, seed), known)
+    given = [("swap", "hair:long, dark:5:shape"), ("swap", "hair:5"), ("swap", "a:5:5"), ("psi", "a:5:0.5"),
+             ("apply", "hair:long, dark/big:2"), ("drop", "hair:long, dark"), ("transform", "a:5:dx=1")]  # fmt: skip
+    edits = [parse_edit(option, text, tools) for option, text in given]
+    assert [edit.region for edit in edits] == [2, 1, 3, 3, 2, 2, 3]
+    again = [parse_edit(*option.removeprefix("--").split("=", 1), tools) for option in options_of(G, edits)]
+    assert options_of(G, again) == options_of(G, edits)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

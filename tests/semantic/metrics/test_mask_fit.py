@@ -69,11 +69,22 @@ def test_augmentation_moves_image_and_mask_together():
     masks = torch.zeros(16, 32, 32, dtype=torch.int64)
     masks[:, 10:20, 6:14] = 1
     images = (masks[:, None] * 2.0 - 1).expand(-1, 3, -1, -1)
-    moved, truth = augment(images, masks, True, np.random.default_rng(0))
+    moved, truth = augment(images, masks, [0, 1], np.random.default_rng(0))
     assert not torch.equal(truth, masks)
     for image, mask in zip(moved, truth, strict=True):  # bright where the mask is, at any brightness and contrast
         middle = (image.amax(dim=(1, 2), keepdim=True) + image.amin(dim=(1, 2), keepdim=True)) / 2
         assert ((image > middle).all(dim=0) != (mask == 1)).float().mean() < 0.02
+
+
+def test_left_and_right_change_places_where_a_pair_is_mirrored():
+    masks = torch.zeros(32, 32, 32, dtype=torch.int64)
+    masks[:, 8:24, 4:12], masks[:, 8:24, 20:28] = 1, 2  # in every picture, region 1 is left of region 2
+    images = torch.zeros(32, 3, 32, 32)
+    places = torch.arange(32.0)
+    for mirror, always in (([0, 2, 1], True), ([0, 1, 2], False)):
+        _, truth = augment(images, masks, mirror, np.random.default_rng(0))
+        means = [((truth == k) * places).sum([1, 2]) / (truth == k).sum([1, 2]) for k in (1, 2)]
+        assert bool((means[0] < means[1]).all()) == always
 
 
 def test_overlaps_agree_with_plain_loops():
