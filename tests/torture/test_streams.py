@@ -91,7 +91,13 @@ def test_a_terminal_that_closes_saves_the_run(tmp_path, data, processes):
     leader, follower = os.openpty()
     args = command(tmp_path, f"--data={data}", *ENDLESS, f"--gpus={processes}")
     training = subprocess.Popen(
-        args, env=environment(), stdin=follower, stdout=follower, stderr=follower, start_new_session=True
+        args,
+        env=environment(),
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests may run under nohup
     )
     os.close(follower)
     try:
