@@ -9,9 +9,9 @@ import torch
 
 def drawn_photo(desk, side=200):
     """A picture that stands for a photo: a face of the network in a larger surrounding, as PNG."""
-    G = desk.shelf.get("faces").G
+    G = desk.shelf.get(desk.first).G
     with torch.no_grad():
-        image = G.synthesis(desk.shelf.get("faces").codes(11, 0.7), noise_mode="const")[0]
+        image = G.synthesis(desk.shelf.get(desk.first).codes(11, 0.7), noise_mode="const")[0]
     face = ((image.clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).numpy()
     photo = PIL.Image.new("RGB", (side + 40, side + 20), tuple(int(v) for v in face[2, 2]))
     photo.paste(PIL.Image.fromarray(face).resize((side, side), PIL.Image.Resampling.BICUBIC), (20, 10))
