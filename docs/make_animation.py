@@ -3,6 +3,7 @@
 python docs/make_animation.py
 """
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def main() -> None:
         stops.append(mix_regions(stops[-1], codes(seed), G.regions, [region]))
     stops.append(stops[0])
     frames = []
-    for before, after in zip(stops, stops[1:], strict=False):
+    for before, after in itertools.pairwise(stops):
         times = [0.0] * HOLD + list((1 - np.cos(np.linspace(0, np.pi, STEPS, endpoint=False))) / 2)
         frames += [torch.lerp(before, after, float(t)) for t in times]
     pictures = []

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.editor
     python -m tests.benchmarks.editor --network=network.pkl --repeats=50
 
-Each row is one request as the page sends it: draw the scene, encode image and mask. `plain` draws the whole network anew.
+Each row is one request of the page: draw the scene, encode image and mask. `plain` draws the whole network anew.
 `--random=512` measures a network of the published format with random weights, 13 regions and that resolution.
 """
 
