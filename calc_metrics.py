@@ -14,6 +14,7 @@ from dnnlib import Command, EasyDict, UserError
 from dnnlib.option_types import kernels_option
 from dnnlib.util import is_url
 from metrics import curves, metric_main, registry
+from semantic.adaptation.layer_swap import blend_option, load_blended
 from semantic.tuned import apply_tuned
 from torch_utils import distributed
 from torch_utils.devices import select_device
@@ -49,6 +50,7 @@ class MetricsCommand(Command):
     help="Network, or run directory: its newest snapshot.  [default: the bundled or newest one]",
 )
 @click.option("--tuned", metavar="NPZ", help="What projector.py --pti-steps changed in the network.")
+@blend_option
 @click.option("--metrics", metavar="LIST", help="Metrics, comma-separated.  [default: fid50k_full]")
 @click.option("--data", metavar="PATH", help="Real images.  [default: what the network was trained on]")
 @click.option("--mirror", type=bool, metavar="BOOL", help="Mirrored images were trained on.  [default: as it was]")
@@ -141,6 +143,7 @@ def compute(metrics: list[str], opts: EasyDict) -> bool:
     data = legacy.load_network(opts.network)
     if opts.get("tuned") is not None:
         apply_tuned(data["G_ema"], opts.tuned)
+    data["G_ema"] = load_blended(data, opts.get("blend", ()), legacy.load_network)
     run_dir = run_dir_of(opts.network)
     dataset_kwargs = find_data(opts, data, run_dir)
     if rank == 0 and opts.verbose:

@@ -10,6 +10,7 @@ import torch
 import legacy
 from dnnlib import EasyDict, UserError
 from dnnlib.option_types import InOrderCommand, Label, Number, SeedList, in_order
+from semantic.adaptation.layer_swap import blend_option, load_blended
 from semantic.editing import directions, finding
 from semantic.editing.codes import PARTS
 from semantic.editing.edits import PARSERS, Edit, EditTools, parse_edit
@@ -29,6 +30,7 @@ TUNED = "tuned.npz"
     "--network", metavar="FILE|URL|DIR", help="Network, or run directory. [default: the bundled or newest one]"
 )
 @click.option("--tuned", metavar="NPZ", help="What --pti-steps changed in the network. [default: that of --photo]")
+@blend_option
 @click.option("--latents", metavar="NPZ|DIR", help="Codes to edit: a file, a projector's folder, a folder of either.")
 @click.option("--seeds", type=SeedList(), help="Images to edit, instead of --latents.")
 @click.option("--photo", metavar="DIR", help="A projector's folder: put the edit back into the photo.")
@@ -116,6 +118,7 @@ def run(opts: EasyDict, order: list[tuple[str, str]]) -> None:
         click.echo(f"Tuned: {opts.tuned}")
     if opts.tuned is not None:
         apply_tuned(networks["G_ema"], opts.tuned)
+    networks["G_ema"] = load_blended(networks, opts.blend, legacy.load_network)
     G = networks["G_ema"].eval().requires_grad_(False).to(device)
     drawn = opts.find is not None or opts.seeds is None
     labels = choose_labels(G, opts.label, drawn, networks.get("training_set_kwargs"))

@@ -10,6 +10,7 @@ import torch
 import legacy
 from dnnlib import Command, EasyDict, UserError
 from dnnlib.option_types import Label, Number, SeedList, kernels_option
+from semantic.adaptation.layer_swap import blend_option, load_blended
 from semantic.editing.codes import PARTS
 from semantic.inversion.label import write_labels
 from semantic.inversion.parse import build_parser
@@ -30,6 +31,8 @@ SHOWN = {modes.write_mixing, modes.write_loops, modes.write_components}
     "--network", metavar="FILE|URL|DIR", help="Network, or run directory. [default: the bundled or newest one]"
 )
 @click.option("--tuned", metavar="NPZ", help="What projector.py --pti-steps changed in the network.")
+@blend_option
+@click.option("--compare", metavar="FILE", help="Sheet: the same images from another network.")
 @click.option("--seeds", type=SeedList(), help="Images to make or to work on. [default: a few that suit the mode]")
 @click.option("--outdir", type=click.Path(path_type=Path, file_okay=False), default="out", help="Where to write.")
 @click.option("--trunc", "psi", type=Number(), help="Truncation psi. [default: 0.7 for sheets and loops, else 1]")
@@ -89,6 +92,10 @@ def main(**options: Any) -> None:
     The better half of twice as many pairs, with rare regions more often, and a file that says what was dropped:
       python generate.py --dataset=5000 --filter=0.5 --balance --outdir=data
 
+    A network beside the one that was adapted from it; its face with the hair of the other:
+      python generate.py --network=faces64 --compare=network-best.pkl
+      python generate.py --network=faces64 --blend=hair:network-best.pkl
+
     \b
     --transform takes, in any order:
       dx, dy   to the right, downwards; the picture is 2 wide and high, so 0.1 is 5% of it
@@ -113,6 +120,7 @@ def run(opts: EasyDict) -> None:
         modes.write_loops: opts.interpolate_regions,
         modes.write_components: opts.components,
         modes.write_transforms: opts.transform,
+        modes.write_comparison: opts.compare,
         factory.write_dataset: opts.dataset,
     }
     if (opts.filter is not None or opts.balance) and not opts.dataset:
@@ -126,6 +134,7 @@ def run(opts: EasyDict) -> None:
     networks = legacy.load_network(str(path))
     if opts.tuned is not None:
         apply_tuned(networks["G_ema"], opts.tuned)
+    networks["G_ema"] = load_blended(networks, opts.blend, legacy.load_network)
     if opts.parse is not None:
         write_labels(networks, device, find_photos(opts.parse), opts.outdir, click.echo)
         return
@@ -135,6 +144,8 @@ def run(opts: EasyDict) -> None:
     labels = choose_labels(G, opts.label, drawn, networks.get("training_set_kwargs"))
     if opts.psi is None:  # one for the whole call, so that a seed is the same image in all its modes
         opts.psi = SHOW_PSI if SHOWN & set(asked) else 1.0
+    if opts.compare is not None:
+        opts.other = legacy.load_network(opts.compare)["G_ema"].eval().requires_grad_(False).to(device)
     studio = Studio(G, device, opts.outdir, opts.psi, labels, opts.noise_mode, opts.batch)
     for mode in asked:
         mode(studio, opts)

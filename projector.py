@@ -9,6 +9,7 @@ import torch
 
 import legacy
 from dnnlib import Command, EasyDict, UserError
+from semantic.adaptation.layer_swap import blend_option, load_blended
 from semantic.inversion.distance import Distance, find_perceptual
 from semantic.inversion.optimize import Schedule
 from semantic.inversion.photos import find_photos
@@ -25,6 +26,7 @@ CODES = 10_000
     "--network", metavar="FILE|URL|DIR", help="Network, or run directory.  [default: the bundled or newest one]"
 )
 @click.option("--tuned", metavar="NPZ", help="What an earlier --pti-steps changed in the network.")
+@blend_option
 @click.option("--target", required=True, metavar="PHOTO|FOLDER|ARCHIVE", help="Photos to find.")
 @click.option("--outdir", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where to write.")
 @click.option("--num-steps", type=click.IntRange(min=1), default=200, help="Steps of the search.")
@@ -81,6 +83,7 @@ def run(opts: EasyDict) -> None:
     networks = legacy.load_network(str(path))
     if opts.tuned is not None:
         apply_tuned(networks["G_ema"], opts.tuned)
+    networks["G_ema"] = load_blended(networks, opts.blend, legacy.load_network)
     D = networks["D"]
     perceptual = find_perceptual(opts.perceptual, device)
     distance = Distance(None if D is None else D.eval().to(device), perceptual)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 import legacy
 from dnnlib import Command, EasyDict, UserError
 from dnnlib.option_types import Label, Number, SeedList
+from semantic.adaptation.layer_swap import blend_option, load_blended
 from semantic.labels import choose_labels
 from semantic.studio import Studio
 from torch_utils.devices import select_device
@@ -22,6 +23,7 @@ from training.images import save_image, tile, to_uint8
 @click.option(
     "--network", metavar="FILE|URL|DIR", help="Network, or run directory. [default: the bundled or newest one]"
 )
+@blend_option
 @click.option("--rows", "row_seeds", type=SeedList(), default="85,100,75,458,1500", help="Seeds of the images.")
 @click.option("--cols", "col_seeds", type=SeedList(), default="55,821,1789,293", help="Seeds of the styles.")
 @click.option("--styles", "col_styles", type=SeedList(), default="0-6", help="Layers whose styles are taken.")
@@ -65,6 +67,7 @@ def run(opts: EasyDict) -> None:
         path = legacy.find_network() if path is None else legacy.newest_snapshot(path)
     click.echo(f"Network: {path}")
     networks = legacy.load_network(str(path))
+    networks["G_ema"] = load_blended(networks, opts.blend, legacy.load_network)
     G = networks["G_ema"].eval().requires_grad_(False).to(device)
     if max(opts.col_styles) >= G.num_ws:
         raise UserError(f"There is no style {max(opts.col_styles)}: this network has 0 to {G.num_ws - 1}.")

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 import legacy
-from dnnlib import Command, UserError
+from dnnlib import Command, EasyDict, UserError
+from semantic.adaptation.layer_swap import blend_option, load_blended
 from torch_utils.devices import select_device
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -16,6 +17,7 @@ EVERYWHERE = ("0.0.0.0", "::")
 
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.option("--network", metavar="FILE|URL|DIR", help="Network to begin with.  [default: the bundled or newest one]")
+@blend_option
 @click.option(
     "--networks",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -26,7 +28,15 @@ EVERYWHERE = ("0.0.0.0", "::")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, help="Port to serve; 0 takes a free one.")
 @click.option("--no-browser", is_flag=True, help="Do not open the page in a browser.")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Where to compute.")
-def main(network: str | None, networks: Path | None, host: str, port: int, no_browser: bool, device: str) -> None:
+def main(
+    network: str | None,
+    blend: tuple[str, ...],
+    networks: Path | None,
+    host: str,
+    port: int,
+    no_browser: bool,
+    device: str,
+) -> None:
     """Edit generated faces and photos region by region, in the browser.
 
     The page shows an image and its mask. Click a region, change its shape or texture, move it, or take it from another
@@ -51,7 +61,13 @@ def main(network: str | None, networks: Path | None, host: str, port: int, no_br
 
     first, source = find(network)
     named = {first: source, **{name: path for name, path in legacy.NAMED.items() if Path(path).is_file()}}
-    desk = Desk(NetworkShelf(legacy.load_network, named, networks, select_device(device), legacy.NAMED), first)
+
+    def load(path: str) -> EasyDict:
+        """A network; the first one is blended."""
+        data = legacy.load_network(path)
+        return EasyDict({**data, "G_ema": load_blended(data, blend if path == source else (), legacy.load_network)})
+
+    desk = Desk(NetworkShelf(load, named, networks, select_device(device), legacy.NAMED), first)
     desk.shelf.get(first)  # a network that does not open ends the command with a line, not the first visit
     app = create_app(desk, () if host in EVERYWHERE else (*LOCAL, host))
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False, access_log=False)

@@ -13,7 +13,6 @@ import torch
 
 from dnnlib import UserError
 
-COMPARED = ("img_resolution", "img_channels", "w_dim", "num_ws")
 RENDERING = re.compile(r"(\d+)\+")
 
 blend_option = click.option(
@@ -88,8 +87,8 @@ def rendering_names(G: torch.nn.Module, lowest: int, where: str) -> list[str]:
     return [name for name in G.state_dict() if name.startswith(stages)]
 
 
-def check_alike(G: torch.nn.Module, other: torch.nn.Module, where: str) -> None:
-    """Compare regions and sizes of two generators.
+def check_codes(G: torch.nn.Module, other: torch.nn.Module, where: str) -> None:
+    """Compare regions and the shape of the codes of two generators.
 
     Raises:
         UserError: one has no regions, or they differ.
@@ -102,8 +101,23 @@ def check_alike(G: torch.nn.Module, other: torch.nn.Module, where: str) -> None:
             f"{where} has other regions ({', '.join(other.regions.names)}) than the network "
             f"({', '.join(G.regions.names)}): choose one that was adapted from it."
         )
+    codes, theirs = ((network.num_ws, network.w_dim) for network in (G, other))
+    if codes != theirs:
+        raise UserError(
+            f"{where} takes codes of {theirs[0]} times {theirs[1]} numbers, the network {codes[0]} times {codes[1]}: "
+            f"choose one that was adapted from it."
+        )
+
+
+def check_alike(G: torch.nn.Module, other: torch.nn.Module, where: str) -> None:
+    """Compare regions and all sizes of two generators.
+
+    Raises:
+        UserError: one has no regions, or they differ.
+    """
+    check_codes(G, other, where)
     shapes, theirs = ({name: t.shape for name, t in network.state_dict().items()} for network in (G, other))
-    if any(getattr(G, name) != getattr(other, name) for name in COMPARED) or shapes != theirs:
+    if shapes != theirs or G.img_resolution != other.img_resolution:
         raise UserError(
             f"{where} ({other.extra_repr()}) is built in another way than the network ({G.extra_repr()}): choose one "
             f"that was adapted from it."

@@ -1,13 +1,16 @@
 """Pictures, masks, sheets, videos and labelled data from one network: the modes of generate.py."""
 
+import dataclasses
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from dnnlib import EasyDict, UserError, atomic_open
+from semantic.adaptation.layer_swap import check_codes
 from semantic.editing.codes import build_up, loop_regions, mix_regions
 from semantic.editing.latents import read_latents
 from semantic.editing.transforms import parse_transforms, region_grid
@@ -190,3 +193,25 @@ def write_transforms(studio: Studio, opts: EasyDict) -> None:
             if opts.save_masks:
                 save_masks(studio, f"{name}-transform", after.mask, regions)
             bar.update()
+
+
+def write_comparison(studio: Studio, opts: EasyDict) -> None:
+    """The same codes through two networks, side by side with their masks."""
+    studio.regions("--compare")
+    check_codes(studio.G, opts.other, f"--compare={opts.compare}")
+    names, ws = subjects(studio, opts, opts.seeds or range(8))
+    size = sheets.cell_size(studio.G.img_resolution)
+    columns = []
+    with progress("Comparison", 2 * len(names)) as bar:
+        for G in (studio.G, opts.other):
+            images, masks = [], []
+            for out in dataclasses.replace(studio, G=G).render(ws):
+                images.append(sheets.image_cells(out.image, size))
+                masks.append(sheets.mask_cells(out.mask, G.regions, size))
+                bar.update(len(out.image))
+            columns += [np.concatenate(images), np.concatenate(masks)]
+    labels = [sheets.Label(text) for text in ("network", "its masks", Path(opts.compare).name, "its masks")]
+    rows = [list(cells) for cells in zip(*columns, strict=True)]
+    sheet = sheets.draw_sheet(rows, labels, [sheets.Label(title(name)) for name in names])
+    save_image(studio.outdir / "compare.png", sheet)
+    studio.saved("compare.png")

@@ -59,11 +59,10 @@ def row(run_dir: Path, mode: str, images: int, seed: int, minutes: float, option
     rows = [json.loads(line) for line in (run_dir / ROWS).read_text().splitlines()]
     best, last = min(rows[1:], key=lambda found: found["swd"]), rows[-1]
     fitted = f"{fit(run_dir / BEST, options.masks, options.judge_images):.3f}" if options.masks else "-"
-    return (
-        f"| {mode} | {images} | {seed} | {last['kimg']:g} | {rows[0]['swd']:.1f} | {best['swd']:.1f} | {last['swd']:.1f} "
-        f"| {mean_drift(best):.3f} | {mean_drift(last):.3f} | {fitted} | {best['msssim']:.3f} | {best['nearest']:.3f} "
-        f"| {minutes:.1f} |"
-    )
+    cells = [mode, images, seed, f"{last['kimg']:g}", *(f"{found['swd']:.1f}" for found in (rows[0], best, last))]
+    cells += [f"{mean_drift(best):.3f}", f"{mean_drift(last):.3f}", fitted]
+    cells += [f"{best['msssim']:.3f}", f"{best['nearest']:.3f}", f"{minutes:.1f}"]
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 @click.command(context_settings={"show_default": True})
