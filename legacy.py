@@ -49,7 +49,9 @@ def find_network() -> Path:
     Raises:
         UserError: there is neither.
     """
-    bundled = sorted(path for path in BUNDLED.glob("*") if path.suffix in (".pkl", ".safetensors"))
+    bundled = sorted(
+        path for path in BUNDLED.glob("*") if path.suffix in (".pkl", ".safetensors") and _is_network(path)
+    )
     return bundled[0] if bundled else newest_snapshot("training-runs")
 
 
@@ -59,13 +61,20 @@ def newest_snapshot(folder: str | Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    snapshots = list(Path(folder).glob("**/network-snapshot-*.pkl"))
+    snapshots = [path for path in Path(folder).glob("**/network-snapshot-*.pkl") if _is_network(path)]
     if not snapshots:
         raise UserError(
             f"There is no network-snapshot-*.pkl under {folder}: train a network with "
             "`python train.py --cfg=semantic --data=ZIP`, or name one with --network."
         )
     return max(snapshots, key=lambda path: (path.stat().st_mtime, path.name))
+
+
+def _is_network(path: Path) -> bool:
+    """Whether a file is a network by its name, and not the encoder beside one."""
+    from semantic.encoder import SUFFIX
+
+    return not path.name.endswith(SUFFIX)
 
 
 def load_network(path_or_url: str | os.PathLike) -> EasyDict:

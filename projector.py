@@ -10,6 +10,7 @@ import torch
 import legacy
 from dnnlib import Command, EasyDict, UserError
 from semantic.adaptation.layer_swap import blend_option, load_blended
+from semantic.encoder import start_of
 from semantic.inversion.distance import Distance, find_perceptual
 from semantic.inversion.optimize import Schedule
 from semantic.inversion.photos import find_photos
@@ -74,6 +75,8 @@ def main(**options: Any) -> None:
 
 def run(opts: EasyDict) -> None:
     """Load the network and find all photos."""
+    if opts.init == "mean" and opts.encoder is not None:
+        raise click.UsageError("--init=mean needs no encoder: leave --encoder or --init out.")
     files = find_photos(opts.target, opts.target_mask, opts.max_images)
     device = select_device(opts.device)
     path = None if opts.network is None else legacy.resolve(opts.network)
@@ -95,9 +98,11 @@ def run(opts: EasyDict) -> None:
         video=opts.save_video,
         seed=opts.seed,
     )
-    if opts.init == "encoder" or opts.encoder is not None:
-        raise UserError("There is no encoder for this network: leave --init and --encoder away.")
-    projector = Projector(networks, device, plan, distance, samples=CODES)
+    start = None if opts.init == "mean" else start_of(networks, path, opts.encoder)
+    if opts.init == "encoder" and start is None:
+        raise UserError(f"There is no encoder for {path}: train one with train_encoder.py, or give --init=mean.")
+    click.echo("Start: the encoder" if start is not None else "Start: the mean")
+    projector = Projector(networks, device, plan, distance, start, samples=CODES)
     project_all(projector, files, opts.outdir, opts.batch, click.echo)
     click.echo(f"Wrote {opts.outdir}")
 

@@ -11,6 +11,7 @@ import torch
 from dnnlib import EasyDict, UserError
 from semantic.editing.directions import Direction
 from semantic.editing.latents import seed_latents
+from semantic.encoder import SUFFIX as ENCODER_SUFFIX
 
 IN_MEMORY = 2
 SUFFIXES = (".pkl", ".pt", ".safetensors")
@@ -24,6 +25,7 @@ class LoadedNetwork:
         name: what the page calls it.
         option: what the command line calls it.
         networks: what `legacy.load_network` gives.
+        source: path or address that it was read from.
         directions: found directions by name; they depend on the network alone, so all sessions share them.
         extras: anything else that depends on the network alone, such as its parser.
     """
@@ -31,6 +33,7 @@ class LoadedNetwork:
     name: str
     option: str
     networks: EasyDict
+    source: str
     directions: dict[str, Direction] = field(default_factory=dict)
     extras: dict[str, object] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -103,7 +106,7 @@ class NetworkShelf:
             for key in ("G_ema", "D"):
                 if networks[key] is not None:
                     networks[key].eval().requires_grad_(False).to(self._device)
-            found = self._loaded[name] = LoadedNetwork(name, self._option(name, source), networks)
+            found = self._loaded[name] = LoadedNetwork(name, self._option(name, source), networks, source)
             while len(self._loaded) > IN_MEMORY:
                 self._loaded.popitem(last=False)
             return found
@@ -120,9 +123,11 @@ class NetworkShelf:
         if self._folder is None:
             return sources
         for path in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
+            if path.name.endswith(ENCODER_SUFFIX):
+                continue
             if path.suffix in SUFFIXES and path.is_file():
                 sources.setdefault(path.stem, str(path))
-            snapshots = sorted(path.glob("network-snapshot-*.pkl")) if path.is_dir() else []
+            snapshots = sorted(path.glob("network-snapshot-??????.pkl")) if path.is_dir() else []
             if snapshots:
                 sources.setdefault(path.name, str(snapshots[-1]))
         return sources

@@ -14,6 +14,7 @@ from semantic.browser import answers
 from semantic.browser.networks import LoadedNetwork
 from semantic.browser.session import Photo
 from semantic.editing.blend import Render, blend
+from semantic.encoder import start_of
 from semantic.inversion.distance import Distance, Targets
 from semantic.inversion.optimize import Schedule, invert
 from semantic.inversion.photos import PhotoFile
@@ -101,7 +102,8 @@ def projector_of(network: LoadedNetwork) -> Projector:
         if projector is None:
             device = next(network.G.parameters()).device
             distance = Distance(network.networks["D"], None)
-            projector = Projector(network.networks, device, Plan(), distance, hide_progress=True)
+            start = start_of(network.networks, network.source)
+            projector = Projector(network.networks, device, Plan(), distance, start, hide_progress=True)
             network.extras["projector"] = projector
         return projector
 
