@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from dnnlib import UserError
-from semantic.inversion.layout import Layout, moments, one_hot_planes
+from semantic.inversion.layout import Layout, moments, one_hot_planes, overlaps
 from semantic.inversion.parse import Parser
 from semantic.placement import Placement
 
@@ -30,6 +30,10 @@ LEAST_FIT = 0.7
 """Below this share of the fit of the network's own samples, the photo shows nothing of their kind."""
 GOOD_FIT = 0.8
 """From this share on, no other quarter turns are tried."""
+CHECKED = 4
+"""How many windows are looked at for each that stays, in `_Search.constancy`."""
+MOVES = ((1.0, 0.0, 0.2, 0.0), (1.0, 0.0, 0.0, -0.2), (1.3, 0.0, -0.25, -0.05))
+"""Other windows (a, b, tx, ty), in unit squares, in which labels must stay with the photo."""
 WORKING = 4
 """Longest way: the photo is searched with this many parser sides along its shorter side."""
 BATCH = 32
@@ -166,15 +170,42 @@ class _Search:
         """The best window after all rounds, [4], and its fit."""
         fits, labels = self.look(squares)
         for number, (count, times) in enumerate(ROUNDS):
-            chosen = fits.topk(min(count, len(fits))).indices
+            # Parsers see the usual layout where there is nothing to see: labels must stay with the photo.
+            chosen = fits.topk(min(CHECKED * count, len(fits))).indices
+            squares, fits, labels = squares[chosen], fits[chosen], labels[chosen]
+            chosen = (fits * self.constancy(squares, labels)).topk(min(count, len(fits))).indices
             squares, fits, labels = squares[chosen], fits[chosen], labels[chosen]
             if number == 0:
                 squares = torch.cat([turned(squares, angle) for angle in TURNS])
                 fits, labels = self.look(squares)
             for _ in range(times):
                 squares, fits, labels = self.correct(squares, fits, labels)
-        last = int(fits.argmax())
+        last = int((fits * self.constancy(squares, labels)).argmax())
         return self.settle(squares[last : last + 1], fits[last : last + 1], labels[last : last + 1])
+
+    def constancy(self, squares: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """How far labels stay with the photo when the window moves, [M] in [0, 1].
+
+        Each window is labelled again from windows that are shifted and larger. Their labels are mapped back and
+        compared, region by region, where both windows reach.
+
+        Args:
+            squares: windows, [M, 4].
+            labels: of these windows, [M, K, S, S].
+        """
+        side, found = labels.shape[-1], torch.zeros(len(squares), device=labels.device)
+        for change in MOVES:
+            inner = squares.new_tensor([change]).expand(len(squares), 4)
+            _, planes = self.look(combined(squares, inner))
+            a, _, tx, ty = change
+            places = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+            y, x = torch.meshgrid((places - ty) / a, (places - tx) / a, indexing="ij")
+            grid = (torch.stack([x, y], dim=-1) * 2 - 1).to(planes).expand(len(planes), -1, -1, -1)
+            known = (grid.abs() <= 1).all(dim=-1).to(planes)[:, None]
+            back = F.grid_sample(planes, grid, mode="nearest", align_corners=False)
+            weights = self.layout.steadiness / self.layout.steadiness.sum()
+            found = found + overlaps(back * known, labels * known) @ weights / len(MOVES)
+        return found
 
     def settle(self, square: torch.Tensor, fit: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Where the corrections of a window [1, 4] come to rest, [4], and the fit there."""

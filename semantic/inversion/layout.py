@@ -48,10 +48,10 @@ class Layout:
             inside: [N, S, S], 0 where nothing is known; places there do not count.
         """
         known = inside.unsqueeze(1)
-        return _overlaps(planes * known, self.template * known) @ (self.steadiness / self.steadiness.sum())
+        return overlaps(planes * known, self.template * known) @ (self.steadiness / self.steadiness.sum())
 
 
-def _overlaps(planes: torch.Tensor, template: torch.Tensor) -> torch.Tensor:
+def overlaps(planes: torch.Tensor, template: torch.Tensor) -> torch.Tensor:
     """Intersection over union of planes and shares, [N, K]."""
     both = torch.minimum(planes, template).sum(dim=(2, 3))
     return both / torch.maximum(planes, template).sum(dim=(2, 3)).clamp(min=1)
@@ -109,8 +109,8 @@ def _measure(planes: torch.Tensor) -> dict[str, np.ndarray]:
     size = (sizes * there).sum(dim=0) / count
     away = (centers - mean).square().sum(dim=-1) / 2
     template = planes.mean(dim=0)
-    overlaps = _overlaps(planes, template)
-    steadiness = (overlaps * there).sum(dim=0) / count * there.mean(dim=0)
+    found = overlaps(planes, template)
+    steadiness = (found * there).sum(dim=0) / count * there.mean(dim=0)
     return {
         "template": template.numpy(),
         "steadiness": steadiness.numpy(),
@@ -122,5 +122,5 @@ def _measure(planes: torch.Tensor) -> dict[str, np.ndarray]:
         .sqrt()
         .clamp(min=LEAST_DEVIATION)
         .numpy(),
-        "usual": (overlaps @ (steadiness / steadiness.sum())).median().numpy(),
+        "usual": (found @ (steadiness / steadiness.sum())).median().numpy(),
     }

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from dnnlib import UserError
-from semantic.inversion.align import align, combined, correction, turned, windows
+from semantic.inversion.align import _Search, align, combined, correction, turned, windows
 from semantic.inversion.layout import moments, network_layout
 from semantic.placement import Placement
 from tests.semantic.inversion.doll import COLORS, Doll, parser, shares
@@ -97,3 +97,24 @@ def test_the_placement_of_a_found_crop_crops_it(layout):
     seen = parser().masks(found.crop(picture)[None])[0]
     wanted = shares(1)[0].argmax(dim=0)
     assert (seen == wanted).float().mean() > 0.9
+
+
+class Stubborn:
+    """A parser that sees its usual layout in any picture."""
+
+    def __init__(self, usual):
+        self.usual, self.regions, self.side = usual, parser().regions, usual.shape[-1]
+
+    def masks(self, images):
+        return self.usual.expand(len(images), -1, -1)
+
+
+def test_labels_that_stay_in_the_window_instead_of_with_the_photo_do_not_count(layout):
+    picture, window = photo(side=160), torch.tensor([[160.0, 0, 0, 0]], dtype=torch.float64)
+    honest = _Search(picture, parser(), layout)
+    _, labels = honest.look(window)
+    constancy = honest.constancy(window, labels)
+    assert constancy > 0.7
+    stubborn = _Search(picture, Stubborn(parser().masks(picture[None])[0]), layout)
+    _, usual = stubborn.look(window)
+    assert stubborn.constancy(window, usual) < 0.6 * constancy
