@@ -92,7 +92,7 @@ def main(runs: tuple[str, ...], **options: Any) -> None:
     """
     opts = EasyDict(options)
     registry.load_plugins(PLUGINS)
-    names = None if opts.metrics is None else [name.strip() for name in opts.metrics.split(",") if name.strip()]
+    names = None if opts.metrics is None else registry.split_names(opts.metrics)
     if opts.plot:
         plot([*filter(None, opts.plot), *runs], opts.dest, names)
         return
@@ -100,14 +100,8 @@ def main(runs: tuple[str, ...], **options: Any) -> None:
         raise click.UsageError(f"Unexpected argument {runs[0]}: networks are named with --network, runs with --plot.")
     names = names or ["fid50k_full"]
     for name in names:
-        if not registry.is_valid_metric(name):
-            known = ", ".join(registry.list_valid_metrics())
-            raise UserError(f"There is no metric {name!r}. Choose from: {known}.")
-    if opts.network is None:
-        opts.network = str(legacy.find_network())
-    opts.network = legacy.resolve(opts.network)
-    if Path(opts.network).is_dir():
-        opts.network = str(legacy.newest_snapshot(opts.network))
+        registry.require(name)
+    opts.network = legacy.choose_network(opts.network)
     opts.device = select_device(opts.device).type
     try:
         if "RANK" in os.environ:

@@ -1,6 +1,5 @@
 """Edits of regions, in images of seeds, of latents and of photographs; and directions to edit along."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import click
 import torch
 
 import legacy
-from dnnlib import EasyDict, UserError
+from dnnlib import EasyDict
 from dnnlib.option_types import InOrderCommand, Label, Number, SeedList, in_order
 from semantic.adaptation.layer_swap import blend_option, load_blended
 from semantic.editing import directions, finding
@@ -18,7 +17,7 @@ from semantic.editing.scores import SCORES, find_score
 from semantic.labels import choose_labels
 from semantic.pictures import edited, subjects
 from semantic.pictures.modes import chosen, progress
-from semantic.studio import Studio
+from semantic.studio import Studio, endings_in_a_line
 from semantic.tuned import apply_tuned
 from torch_utils.devices import select_device
 
@@ -88,13 +87,8 @@ def main(ctx: click.Context, **options: Any) -> None:
     --psi        REGION:PSI: 1 leaves the region's codes, 0 makes them average
     """
     opts = EasyDict(options)
-    try:
+    with endings_in_a_line(opts.outdir, opts.batch):
         run(opts, in_order(ctx))
-    except KeyboardInterrupt:
-        click.echo("Stopped. Files that were finished are kept.", err=True)
-        sys.exit(130)
-    except torch.OutOfMemoryError as error:
-        raise UserError(f"The GPU is out of memory at --batch={opts.batch}: choose a smaller one.") from error
 
 
 @torch.no_grad()
@@ -108,11 +102,9 @@ def run(opts: EasyDict, order: list[tuple[str, str]]) -> None:
     if opts.latents and opts.seeds is not None:
         raise click.UsageError("--latents and --seeds both name images: choose one.")
     device = select_device(opts.device)
-    path = None if opts.network is None else legacy.resolve(opts.network)
-    if path is None or Path(path).is_dir():
-        path = legacy.find_network() if path is None else legacy.newest_snapshot(path)
+    path = legacy.choose_network(opts.network)
     click.echo(f"Network: {path}")
-    networks = legacy.load_network(str(path))
+    networks = legacy.load_network(path)
     if opts.tuned is None and opts.photo is not None and (Path(opts.photo) / TUNED).is_file():
         opts.tuned = str(Path(opts.photo) / TUNED)
         click.echo(f"Tuned: {opts.tuned}")
@@ -130,7 +122,7 @@ def run(opts: EasyDict, order: list[tuple[str, str]]) -> None:
         edit(studio, opts, path, order)
 
 
-def edit(studio: Studio, opts: EasyDict, network: str | Path, order: list[tuple[str, str]]) -> None:
+def edit(studio: Studio, opts: EasyDict, network: str, order: list[tuple[str, str]]) -> None:
     """Edit images and write what is asked for."""
     tools = EditTools(studio.G, lambda seed: studio.codes([seed]), known_directions(studio, opts, network))
     edits: list[Edit] = [parse_edit(name, text, tools) for name, text in order if name in PARSERS]
@@ -144,7 +136,7 @@ def edit(studio: Studio, opts: EasyDict, network: str | Path, order: list[tuple[
         edited.write_edit_video(studio, found, edits, opts.frames, opts.fps)
 
 
-def known_directions(studio: Studio, opts: EasyDict, network: str | Path) -> dict[str, directions.Direction]:
+def known_directions(studio: Studio, opts: EasyDict, network: str) -> dict[str, directions.Direction]:
     """Directions of --directions, else those in a file NAME-directions.npz beside the network NAME.pkl."""
     if opts.directions_file is not None:
         return directions.load_directions(opts.directions_file, studio.G)

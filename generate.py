@@ -1,6 +1,5 @@
 """Pictures, masks, sheets, videos and labelled data from a trained network."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import click
 import torch
 
 import legacy
-from dnnlib import Command, EasyDict, UserError
+from dnnlib import Command, EasyDict
 from dnnlib.option_types import Label, Number, SeedList, kernels_option
 from semantic.adaptation.layer_swap import blend_option, load_blended
 from semantic.editing.codes import PARTS
@@ -17,7 +16,7 @@ from semantic.inversion.parse import build_parser
 from semantic.inversion.photos import find_photos
 from semantic.labels import choose_labels
 from semantic.pictures import factory, modes
-from semantic.studio import Studio
+from semantic.studio import Studio, endings_in_a_line
 from semantic.tuned import apply_tuned
 from torch_utils.devices import select_device
 
@@ -103,13 +102,8 @@ def main(**options: Any) -> None:
       rotate   degrees counter-clockwise, about the centre of the region
     """
     opts = EasyDict(options)
-    try:
+    with endings_in_a_line(opts.outdir, opts.batch):
         run(opts)
-    except KeyboardInterrupt:
-        click.echo(f"Stopped. What was finished is in {opts.outdir}.", err=True)
-        sys.exit(130)
-    except torch.OutOfMemoryError as error:
-        raise UserError(f"The GPU is out of memory at --batch={opts.batch}: choose a smaller one.") from error
 
 
 @torch.no_grad()
@@ -127,11 +121,9 @@ def run(opts: EasyDict) -> None:
         raise click.UsageError("--filter and --balance choose from the pairs of --dataset=N.")
     asked = [mode for mode, wanted in switches.items() if wanted] or [modes.write_images]
     device = select_device(opts.device)
-    path = None if opts.network is None else legacy.resolve(opts.network)
-    if path is None or Path(path).is_dir():
-        path = legacy.find_network() if path is None else legacy.newest_snapshot(path)
+    path = legacy.choose_network(opts.network)
     click.echo(f"Network: {path}")
-    networks = legacy.load_network(str(path))
+    networks = legacy.load_network(path)
     if opts.tuned is not None:
         apply_tuned(networks["G_ema"], opts.tuned)
     networks["G_ema"] = load_blended(networks, opts.blend, legacy.load_network)

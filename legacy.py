@@ -55,6 +55,19 @@ def find_network() -> Path:
     return bundled[0] if bundled else newest_snapshot("training-runs")
 
 
+def choose_network(name: str | None) -> str:
+    """The path or address of the network that --network names: file, address, name from `NAMED`, or run directory.
+
+    Args:
+        name: a run directory stands for its newest snapshot; None: see `find_network`.
+
+    Raises:
+        UserError: there is no network in the run directory, or none at all.
+    """
+    path = find_network() if name is None else resolve(name)
+    return str(newest_snapshot(path) if os.path.isdir(path) else path)
+
+
 def newest_snapshot(folder: str | Path) -> Path:
     """The network snapshot anywhere under `folder` that was written last.
 
@@ -92,13 +105,11 @@ def load_network(path_or_url: str | os.PathLike) -> EasyDict:
     Raises:
         UserError: the file cannot be opened, has another format or is damaged.
     """
-    source = resolve(os.fspath(path_or_url))
+    source = choose_network(os.fspath(path_or_url))
     if not is_url(source, allow_file_urls=True) and not os.path.exists(source):
         raise UserError(
             f"Cannot open {source}: there is no such file, nor a network of that name ({', '.join(NAMED)})."
         )
-    if os.path.isdir(source):
-        source = str(newest_snapshot(source))
     with open_url(source) as file:
         return load_network_pkl(file, where=source)
 

@@ -1,11 +1,9 @@
 """Find photos in the latent space of a network."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
-import torch
 
 import legacy
 from dnnlib import Command, EasyDict, UserError
@@ -15,6 +13,7 @@ from semantic.inversion.distance import Distance, find_perceptual
 from semantic.inversion.optimize import Schedule
 from semantic.inversion.photos import find_photos
 from semantic.inversion.project import Plan, Projector, project_all
+from semantic.studio import endings_in_a_line
 from semantic.tuned import apply_tuned
 from torch_utils.devices import select_device
 
@@ -64,13 +63,8 @@ def main(**options: Any) -> None:
       python projector.py --network=snapshot.pkl --target=crops --target-mask=masks --align=none --outdir=found
     """
     opts = EasyDict(options)
-    try:
+    with endings_in_a_line(opts.outdir, opts.batch):
         run(opts)
-    except KeyboardInterrupt:
-        click.echo(f"Stopped. What was finished is in {opts.outdir}.", err=True)
-        sys.exit(130)
-    except torch.OutOfMemoryError as error:
-        raise UserError(f"The GPU is out of memory at --batch={opts.batch}: choose a smaller one.") from error
 
 
 def run(opts: EasyDict) -> None:
@@ -79,11 +73,9 @@ def run(opts: EasyDict) -> None:
         raise click.UsageError("--init=mean needs no encoder: leave --encoder or --init out.")
     files = find_photos(opts.target, opts.target_mask, opts.max_images)
     device = select_device(opts.device)
-    path = None if opts.network is None else legacy.resolve(opts.network)
-    if path is None or Path(path).is_dir():
-        path = legacy.find_network() if path is None else legacy.newest_snapshot(path)
+    path = legacy.choose_network(opts.network)
     click.echo(f"Network: {path}")
-    networks = legacy.load_network(str(path))
+    networks = legacy.load_network(path)
     if opts.tuned is not None:
         apply_tuned(networks["G_ema"], opts.tuned)
     networks["G_ema"] = load_blended(networks, opts.blend, legacy.load_network)

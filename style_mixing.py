@@ -1,6 +1,5 @@
 """Style mixing: images that take some of their style codes from others, on one sheet."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from dnnlib import Command, EasyDict, UserError
 from dnnlib.option_types import Label, Number, SeedList
 from semantic.adaptation.layer_swap import blend_option, load_blended
 from semantic.labels import choose_labels
-from semantic.studio import Studio
+from semantic.studio import Studio, endings_in_a_line
 from torch_utils.devices import select_device
 from training.images import save_image, tile, to_uint8
 
@@ -49,24 +48,17 @@ def main(**options: Any) -> None:
       python style_mixing.py --rows=1-4 --cols=20-23 --styles=0,1 --trunc=0.7
     """
     opts = EasyDict(options)
-    try:
+    with endings_in_a_line(opts.outdir, opts.batch):
         run(opts)
-    except KeyboardInterrupt:
-        click.echo(f"Stopped. What was finished is in {opts.outdir}.", err=True)
-        sys.exit(130)
-    except torch.OutOfMemoryError as error:
-        raise UserError(f"The GPU is out of memory at --batch={opts.batch}: choose a smaller one.") from error
 
 
 @torch.no_grad()
 def run(opts: EasyDict) -> None:
     """Load the network, mix, and write pairs and grid."""
     device = select_device(opts.device)
-    path = None if opts.network is None else legacy.resolve(opts.network)
-    if path is None or Path(path).is_dir():
-        path = legacy.find_network() if path is None else legacy.newest_snapshot(path)
+    path = legacy.choose_network(opts.network)
     click.echo(f"Network: {path}")
-    networks = legacy.load_network(str(path))
+    networks = legacy.load_network(path)
     networks["G_ema"] = load_blended(networks, opts.blend, legacy.load_network)
     G = networks["G_ema"].eval().requires_grad_(False).to(device)
     if max(opts.col_styles) >= G.num_ws:

@@ -82,11 +82,9 @@ def main(
 
 def find(network: str | None) -> tuple[str, str]:
     """Name and path of the network to begin with."""
-    path = legacy.find_network() if network is None else legacy.resolve(network)
-    if Path(path).is_dir():
-        path = legacy.newest_snapshot(path)
+    path = legacy.choose_network(network)
     known = {source: name for name, source in legacy.NAMED.items()}
-    return known.get(str(path), Path(path).stem), str(path)
+    return known.get(path, Path(path).stem), path
 
 
 def bound(config) -> object:

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from dnnlib import EasyDict, UserError, append_line, format_time
+from dnnlib import EasyDict, append_line, format_time
 from metrics import standard  # noqa: F401 (registers its metrics)
 from metrics.detectors import DetectorMissing
 from metrics.options import MetricOptions
-from metrics.registry import arguments, find, is_valid_metric, list_valid_metrics, load_plugins, register_metric
+from metrics.registry import arguments, is_valid_metric, list_valid_metrics, load_plugins, register_metric, require
 from torch_utils import distributed
 
 __all__ = ["calc_metric", "evaluate", "is_valid_metric", "list_valid_metrics", "register_metric", "report_metric"]
@@ -47,9 +47,7 @@ def calc_metric(
         DetectorMissing: the metric needs a feature network that is not there.
         UserError: no metric of that name, or data and network do not fit.
     """
-    found = find(metric)
-    if found is None:
-        raise UserError(f"There is no metric {metric!r}. Choose from: {', '.join(list_valid_metrics())}.")
+    found = require(metric)
     opts = MetricOptions(
         G=G,
         metric=metric,

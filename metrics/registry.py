@@ -78,9 +78,28 @@ def load_plugins(module_names: Iterable[str]) -> None:
 
 
 def find(name: str) -> Metric | None:
+    """The metric of that name, or None."""
     return next((metric for metric in reversed(REGISTRY) if metric.pattern.fullmatch(name)), None)
 
 
+def require(name: str) -> Metric:
+    """The metric of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = find(name)
+    if found is None:
+        raise UserError(f"There is no metric {name!r}. Choose from: {', '.join(list_valid_metrics())}.")
+    return found
+
+
+def split_names(text: str) -> list[str]:
+    """The names in a text, with commas between."""
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
 def arguments(metric: Metric, name: str) -> list[Any]:
+    """What a metric's function is given after the options, from the name that was asked for."""
     groups = metric.pattern.fullmatch(name).groups()
     return [int(group) if group is not None and group.isdecimal() else group for group in groups]

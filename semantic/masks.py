@@ -1,10 +1,17 @@
 """Masks as tensors: planes of regions, their indices, areas and centres."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
 MIN_AREA = 1e-3
 """Share of the picture from which on a region is there: 4 pixels at 64², 66 at 256²."""
+
+
+def is_present(share: Any) -> Any:
+    """Whether a region is there, by its share of the picture: a number, an array or a tensor; see `MIN_AREA`."""
+    return share >= MIN_AREA
 
 
 def one_hot(indices: torch.Tensor, num_regions: int) -> torch.Tensor:

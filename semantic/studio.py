@@ -1,5 +1,6 @@
 """What every script needs of a network: its codes, its pictures, its classes."""
 
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import torch
 from tqdm import tqdm
 
@@ -62,3 +64,24 @@ class Studio:
 
     def saved(self, name: str) -> None:
         tqdm.write(f"Wrote {self.outdir / name}", file=sys.stdout)
+
+
+@contextlib.contextmanager
+def endings_in_a_line(outdir: Path, batch: int) -> Iterator[None]:
+    """Within it, Ctrl-C and a GPU without memory end the script with one line.
+
+    Args:
+        outdir: the folder of the results.
+        batch: the option --batch.
+
+    Raises:
+        UserError: the GPU is out of memory.
+        SystemExit: with code 130, after Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"Stopped. What was finished is in {outdir}.", err=True)
+        sys.exit(130)
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"The GPU is out of memory at --batch={batch}: choose a smaller one.") from error

@@ -430,6 +430,10 @@ def test_newest_snapshot_is_found(tmp_path, monkeypatch):
     (tmp_path / "bundled").mkdir()
     (tmp_path / "bundled" / "faces.pkl").touch()
     assert legacy.find_network().name == "faces.pkl"
+    assert legacy.choose_network(None) == str(legacy.find_network())
+    assert legacy.choose_network("training-runs") == str(legacy.newest_snapshot("training-runs"))
+    assert legacy.choose_network("faces64") == legacy.NAMED["faces64"]
+    assert legacy.choose_network("https://example.com/a.pkl") == "https://example.com/a.pkl"
 
 
 def test_a_run_directory_stands_for_its_newest_snapshot(tmp_path, monkeypatch):
@@ -439,6 +443,18 @@ def test_a_run_directory_stands_for_its_newest_snapshot(tmp_path, monkeypatch):
     options = [f"--network={tmp_path}", f"--outdir={tmp_path / 'out'}", "--seeds=0", "--device=cpu"]
     assert CliRunner().invoke(generate.main, options).exit_code == 0
     assert asked == [str(tmp_path / "network-snapshot-000008.pkl")]
+
+
+def test_a_full_gpu_ends_in_one_line(run, monkeypatch):
+    def fill(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(generate, "run", fill)
+    done = CliRunner().invoke(generate.main, ["--batch=16"])
+    assert (done.exit_code, done.output) == (
+        1,
+        "Error: The GPU is out of memory at --batch=16: choose a smaller one.\n",
+    )
 
 
 def test_help_teaches():

@@ -10,7 +10,7 @@ import click
 import torch
 
 from dnnlib import EasyDict, UserError, construct_class_by_name, get_obj_by_name
-from metrics import metric_main, registry
+from metrics import registry
 from training.augment import augpipe_specs
 from training.presets import stylegan2_options
 from training.warm_start import inherit_arguments
@@ -247,12 +247,10 @@ def check_metrics(text: str, plugins: Sequence[str]) -> list[str]:
     Raises:
         UserError: there is no metric of that name.
     """
-    names = [name.strip() for name in text.split(",") if name.strip() not in ("", "none")]
+    names = [name for name in registry.split_names(text) if name != "none"]
     registry.load_plugins(plugins if names else ())
     for name in names:
-        if not metric_main.is_valid_metric(name):
-            known = ", ".join(metric_main.list_valid_metrics())
-            raise UserError(f"There is no metric {name!r}. Choose from: {known}.")
+        registry.require(name)
     return names
 
 

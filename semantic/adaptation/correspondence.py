@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from semantic.masks import MIN_AREA, mask_areas, one_hot
+from semantic.masks import is_present, mask_areas, one_hot
 from semantic.terms.term import Term
 from torch_utils import training_stats
 
@@ -66,7 +66,7 @@ class Correspondence(Term):
                 wanted, mask = self._features(source.synthesis, ws.detach())
             found, _ = self._features(G.synthesis, ws)
         planes = one_hot(mask.argmax(dim=1), mask.shape[1]).add(1) / 2
-        there = mask_areas(mask) >= MIN_AREA
+        there = is_present(mask_areas(mask))
         counted = (there & (there.sum(dim=0) >= 3)).T  # [K, N]
         divergences = []
         for ours, theirs in zip(found, wanted, strict=True):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from metrics.laplacian import laplacian_pyramid, pyramid_levels
 from metrics.sliced_wasserstein import PATCH, draw_patches, normalize_channels, sliced_wasserstein
 from metrics.structural_similarity import ms_ssim
-from semantic.masks import MIN_AREA
+from semantic.masks import is_present
 
 SAMPLES = 96
 """Images that a snapshot is judged by, at least."""
@@ -58,7 +58,7 @@ def mask_drift(masks: torch.Tensor, others: torch.Tensor, names: Sequence[str]) 
     for k, name in enumerate(names):
         ours, theirs = masks == k, others == k
         either = (ours | theirs).sum().item()
-        if either >= MIN_AREA * masks[0].numel():
+        if is_present(either / masks[0].numel()):
             found[name] = 1 - (ours & theirs).sum().item() / either
     return found
 

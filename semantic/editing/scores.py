@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from dnnlib import UserError
-from semantic.masks import MIN_AREA
+from semantic.masks import is_present
 
 Measure = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 """(image [N, 3, R, R] in [-1, 1], mask [N, K, R, R], index of the region) -> [N]; NaN where nothing can be measured."""
@@ -45,8 +45,8 @@ def area(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
 
 
 def presence(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
-    """1 where the region is there, else 0; see `MIN_AREA`."""
-    return (shares(mask, region)[1] >= MIN_AREA).float()
+    """1 where the region is there, else 0; see `is_present`."""
+    return is_present(shares(mask, region)[1]).float()
 
 
 def level(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
@@ -87,7 +87,7 @@ def mean_color(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Te
     inside, share = shares(mask, region)
     image = (image.float().clamp(-1, 1).expand(-1, 3, -1, -1) + 1) / 2
     mean = (image * inside.unsqueeze(1)).mean(dim=(2, 3)) / share.unsqueeze(1)
-    return torch.where(share.unsqueeze(1) >= MIN_AREA, mean, torch.nan)
+    return torch.where(is_present(share.unsqueeze(1)), mean, torch.nan)
 
 
 def _along(mask: torch.Tensor, region: int, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -100,7 +100,7 @@ def _along(mask: torch.Tensor, region: int, axis: int) -> tuple[torch.Tensor, to
     profile = profile / profile.sum(dim=1, keepdim=True)
     center = (profile * places).sum(dim=1)
     variance = (profile * (places - center[:, None]).square()).sum(dim=1)
-    there = share >= MIN_AREA
+    there = is_present(share)
     return tuple(torch.where(there, found, torch.nan) for found in (center, (12 * variance).sqrt()))
 
 

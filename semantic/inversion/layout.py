@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from semantic.inversion.kept import kept_arrays
 from semantic.inversion.parse import random_codes
-from semantic.masks import MIN_AREA
+from semantic.masks import is_present
 
 SAMPLES, BATCH, PSI, SEED = 96, 8, 0.8, 1
 SIDE = 64
@@ -102,7 +102,7 @@ def one_hot_planes(indices: torch.Tensor, num_regions: int, side: int) -> torch.
 def _measure(planes: torch.Tensor) -> dict[str, np.ndarray]:
     """The numbers of a layout, from planes [N, K, S, S] of samples."""
     centers, areas = moments(planes)
-    there = (areas >= MIN_AREA).float()
+    there = is_present(areas).float()
     count = there.sum(dim=0).clamp(min=1)
     mean = (centers * there.unsqueeze(-1)).sum(dim=0) / count.unsqueeze(-1)
     sizes = areas.sqrt()

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from semantic.inversion.distance import Distance, Targets
 from semantic.inversion.space import CodeSpace
-from semantic.masks import MIN_AREA
+from semantic.masks import is_present
 from semantic.regions import Regions
 
 BETAS, EPSILON = (0.9, 0.99), 1e-8
@@ -143,7 +143,7 @@ def free_slots(regions: Regions | None, masks: torch.Tensor | None, num_ws: int)
         return torch.ones(1, num_ws, dtype=torch.bool, device=None if masks is None else masks.device)
     free = torch.ones(len(masks), num_ws, dtype=torch.bool, device=masks.device)
     for k in range(len(regions)):
-        there = (masks == k).float().mean(dim=(1, 2)) >= MIN_AREA
+        there = is_present((masks == k).float().mean(dim=(1, 2)))
         for slot in regions.slots(k).values():
             free[:, slot] = there
     return free

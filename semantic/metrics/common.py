@@ -10,7 +10,7 @@ import torch
 
 from dnnlib import UserError
 from metrics.metric_utils import MetricOptions, label_sampler, my_batches, open_dataset, seeded
-from semantic.masks import MIN_AREA
+from semantic.masks import is_present
 from semantic.regions import Regions
 from torch_utils.sampler import derive_seed
 
@@ -124,7 +124,7 @@ def overlap_counts(truth: torch.Tensor, guess: torch.Tensor, num_regions: int) -
 def region_ious(counts: np.ndarray, names: Iterable[str]) -> dict[str, float]:
     """Intersection over union of each region over a whole set.
 
-    A region that no image of the truth shows (with a share of `MIN_AREA`) is left out: it has no overlap to speak of,
+    A region that no image of the truth shows (see `is_present`) is left out: it has no overlap to speak of,
     and where it is wrongly seen, the regions in its place lose.
 
     Args:
@@ -133,5 +133,5 @@ def region_ious(counts: np.ndarray, names: Iterable[str]) -> dict[str, float]:
     """
     both, either, _ = counts.sum(axis=0)
     areas = counts[:, 2] / counts[:, 2].sum(axis=1, keepdims=True)
-    shown = (areas >= MIN_AREA).any(axis=0)
+    shown = is_present(areas).any(axis=0)
     return {name: float(both[k]) / float(either[k]) for k, name in enumerate(names) if shown[k]}

@@ -8,7 +8,7 @@ from scipy.stats import wasserstein_distance
 
 from metrics.metric_utils import FeatureStats, MetricOptions, cached_arrays, iterate_dataset, iterate_generator
 from metrics.registry import register_metric
-from semantic.masks import MIN_AREA
+from semantic.masks import is_present
 from semantic.metrics.common import count_of, count_pattern, masked_data, prefixed, with_mean
 
 GROUPS = ("presence", "area", "position", "adjacency")
@@ -68,7 +68,7 @@ def mask_distances(real: np.ndarray, fake: np.ndarray, names: Sequence[str]) -> 
     """
     found: dict[str, dict[str, float]] = {group: {} for group in GROUPS}
     for k, name in enumerate(names):
-        there = [masks[:, k, 0] >= MIN_AREA for masks in (real, fake)]
+        there = [is_present(masks[:, k, 0]) for masks in (real, fake)]
         found["presence"][name] = abs(float(there[0].mean()) - float(there[1].mean()))
         a, b = (masks[shown, k] for masks, shown in zip((real, fake), there, strict=True))
         if not len(a) or not len(b):

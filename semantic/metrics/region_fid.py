@@ -14,7 +14,7 @@ from metrics.metric_utils import (
     load_detector,
 )
 from metrics.registry import register_metric
-from semantic.masks import MIN_AREA
+from semantic.masks import MIN_AREA, is_present
 from semantic.metrics.common import count_of, count_pattern, masked_data, prefixed, with_mean
 
 SIDE = 128
@@ -39,7 +39,7 @@ def crop_region(images: torch.Tensor, masks: torch.Tensor, region: int) -> torch
     plane = masks == region
     crops = []
     for image, shape in zip(images, plane, strict=True):
-        if shape.sum() < MIN_AREA * shape.numel():
+        if not is_present(shape.float().mean()):
             continue
         top, left, side = _square(shape)
         crop = image[None, :, top : top + side, left : left + side].float()

@@ -7,7 +7,7 @@ from metrics.laplacian import laplacian_pyramid, pyramid_levels, pyramid_reach
 from metrics.metric_utils import FeatureStats, MetricOptions
 from metrics.registry import register_metric
 from semantic.editing.codes import mix_regions
-from semantic.masks import MIN_AREA, change_outside
+from semantic.masks import change_outside, is_present
 from semantic.metrics.common import (
     LatentBatch,
     count_of,
@@ -60,7 +60,7 @@ def measure_edits(opts: MetricOptions, batch: LatentBatch) -> torch.Tensor:
         second = after.mask.argmax(dim=1)
         for k in which:
             a, b = first == k, second == k
-            there = torch.maximum(a.sum(dim=(1, 2)), b.sum(dim=(1, 2))) >= MIN_AREA * a[0].numel()
+            there = is_present(torch.maximum(*(x.float().mean(dim=(1, 2)) for x in (a, b))))
             shares = outside_share(shown(before.image), shown(after.image), a | b)
             found[:, part, k] = shares * there.cpu()[:, None]
 

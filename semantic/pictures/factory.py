@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from dnnlib import EasyDict, UserError, atomic_open
-from semantic.masks import MIN_AREA, mask_to_indices
+from semantic.masks import is_present, mask_to_indices
 from semantic.pictures.modes import progress
 from semantic.pictures.selection import Choice, choose
 from semantic.studio import Studio
@@ -127,13 +127,12 @@ def agreement(masks: np.ndarray, seen: np.ndarray, num_regions: int) -> tuple[np
 
     Returns:
         Intersection over union [N, K], NaN for regions that neither shows, and [N, K] whether the mask shows the
-        region, with a share of `MIN_AREA`.
+        region, see `is_present`.
     """
     classes = np.arange(num_regions)
     truth, guess = (indices.reshape(len(indices), -1, 1) == classes for indices in (masks, seen))
     both, either = (part.sum(axis=1) for part in (truth & guess, truth | guess))
-    least = MIN_AREA * truth.shape[1]
-    shown, anywhere = truth.sum(axis=1) >= least, np.maximum(truth.sum(axis=1), guess.sum(axis=1)) >= least
+    shown, anywhere = is_present(truth.mean(axis=1)), is_present(np.maximum(truth.mean(axis=1), guess.mean(axis=1)))
     return np.where(anywhere, both / np.maximum(either, 1), np.nan), shown
 
 

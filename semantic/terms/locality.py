@@ -2,7 +2,7 @@
 
 import torch
 
-from semantic.masks import MIN_AREA, change_outside
+from semantic.masks import change_outside, is_present, mask_areas
 from semantic.terms.term import Term
 from torch_utils import distributed, training_stats
 from training.loss import StyleGAN2Loss
@@ -70,9 +70,7 @@ class EditSums:
         Returns:
             Numbers of codes, [N, edits]; the codes of one sample are different.
         """
-        regions = torch.arange(mask.shape[1], device=mask.device)
-        areas = (mask.argmax(dim=1).flatten(1).unsqueeze(2) == regions).float().mean(dim=1)
-        odds = torch.where(areas >= MIN_AREA, 1, ABSENT).repeat_interleave(2, dim=1)
+        odds = torch.where(is_present(mask_areas(mask)), 1, ABSENT).repeat_interleave(2, dim=1)
         odds = odds * (self.leaks() + LEAST_LEAK)
         return (odds / torch.empty_like(odds).exponential_()).topk(edits).indices  # multinomial would wait for a GPU
 
@@ -95,7 +93,7 @@ class EditSums:
         regions = (codes // 2)[:, None, None]
         first, second = (mask.argmax(dim=1) == regions for mask in (before, after))
         area = torch.maximum(first.float().mean(dim=(1, 2)), second.float().mean(dim=(1, 2)))
-        is_there = area >= MIN_AREA
+        is_there = is_present(area)
         changes = change_outside(change, (first | second).unsqueeze(1))
         self.observe(codes, changes, is_there)
         outside, everywhere = changes.T * is_there

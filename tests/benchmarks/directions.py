@@ -74,7 +74,7 @@ def row(G: torch.nn.Module, direction: Direction, found: dict[str, np.ndarray]) 
 @click.option("--psi", default=0.7, help="Truncation of the images")
 def main(network: str | None, path: Path | None, names: str | None, count: int, psi: float) -> None:
     """Measure directions that edit.py --find=boundary found."""
-    file = Path(legacy.resolve(network)) if network else legacy.find_network()
+    file = Path(legacy.choose_network(network))
     G = legacy.load_network(file)["G_ema"].eval()
     known = load_directions(path or file.with_name(f"{file.stem}-directions.npz"), G)
     chosen = names.split(",") if names else [name for name, d in known.items() if d.method == "boundary"]

@@ -12,7 +12,7 @@ import click
 import numpy as np
 import torch
 
-from semantic.masks import MIN_AREA
+from semantic.masks import is_present
 from semantic.metrics.region_leak import outside_share
 from semantic.procedural import ProceduralFaces, draw_portrait
 
@@ -55,7 +55,7 @@ def leak(faces: ProceduralFaces, region: str, parameters: tuple[str, ...], count
             break
         face, donor = faces.parameters(number), faces.parameters(DONORS + number)
         image, mask = drawn(face, faces.resolution)
-        if (mask == index).float().mean() < MIN_AREA:
+        if not is_present((mask == index).float().mean()):
             continue
         taken = {name: getattr(donor, name) for name in parameters}
         other, other_mask = drawn(dataclasses.replace(face, **taken), faces.resolution)
