@@ -1,4 +1,4 @@
-"""Metric curves of training runs in one picture."""
+"""Metric curves of training runs in one picture, drawn by matplotlib."""
 
 import json
 import math
@@ -6,13 +6,17 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import PIL.Image
-import PIL.ImageDraw
-import PIL.ImageFont
 
 from dnnlib import UserError, atomic_path
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+DPI = 100
 PANEL = (480, 320)
 MARGIN_LEFT, MARGIN_TOP, MARGIN_RIGHT, MARGIN_BOTTOM = 76, 40, 20, 52
 LEGEND_LINE = 20
@@ -75,58 +79,56 @@ def headlines(names: Iterable[str]) -> list[str]:
 
 
 def draw_curves(runs: Sequence[tuple[str, dict[str, Curve]]]) -> PIL.Image.Image:
-    """One panel a result (see `headlines`), one colour a run.
+    """A picture of curves: one panel for each result (see `headlines`), one colour for each run.
 
     Args:
         runs: names with their curves, as from `read_curves`.
+
+    Raises:
+        UserError: matplotlib is not installed.
     """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.lines import Line2D
+    except ModuleNotFoundError as error:
+        raise UserError("Curves need matplotlib: install it with `pip install 'semantic-stylegan[plots]'`.") from error
     names = headlines(dict.fromkeys(name for _, curves in runs for name in curves))
     columns = min(len(names), 3)
-    rows = -(-len(names) // columns)
-    width, height = columns * PANEL[0], rows * PANEL[1]
-    picture = PIL.Image.new("RGB", (width, height + LEGEND_LINE * len(runs) + 16), "white")
-    draw = PIL.ImageDraw.Draw(picture)
+    width, height = columns * PANEL[0], -(-len(names) // columns) * PANEL[1]
+    below = LEGEND_LINE * len(runs) + 16
+    figure = Figure(figsize=(width / DPI, (height + below) / DPI), dpi=DPI, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
     for number, name in enumerate(names):
+        left = number % columns * PANEL[0] + MARGIN_LEFT
+        bottom = height + below - (number // columns + 1) * PANEL[1] + MARGIN_BOTTOM
+        size = PANEL[0] - MARGIN_LEFT - MARGIN_RIGHT, PANEL[1] - MARGIN_TOP - MARGIN_BOTTOM
+        place = left / width, bottom / (height + below), size[0] / width, size[1] / (height + below)
         curves = [(color_of(i), curves[name]) for i, (_, curves) in enumerate(runs) if name in curves]
-        draw_panel(draw, (number % columns * PANEL[0], number // columns * PANEL[1]), name, curves)
-    for number, (run, _) in enumerate(runs):
-        y = height + number * LEGEND_LINE + 12
-        draw.line([(MARGIN_LEFT, y), (MARGIN_LEFT + 28, y)], fill=color_of(number), width=3)
-        draw.text((MARGIN_LEFT + 38, y), run, fill="black", font=_font(13), anchor="lm")
-    return picture
+        draw_panel(figure.add_axes(place), name, curves)
+    lines = [Line2D([], [], color=color_of(number), linewidth=2) for number in range(len(runs))]
+    figure.legend(lines, [run for run, _ in runs], loc="lower left", fontsize=9, frameon=False, labelspacing=0.4)
+    canvas.draw()
+    return PIL.Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
 
 
-def draw_panel(
-    draw: PIL.ImageDraw.ImageDraw, corner: tuple[int, int], title: str, curves: Sequence[tuple[str, Curve]]
-) -> None:
-    """One diagram with labelled axes, of the size `PANEL`, its upper left corner at `corner`."""
-    left, top = corner[0] + MARGIN_LEFT, corner[1] + MARGIN_TOP
-    right, bottom = corner[0] + PANEL[0] - MARGIN_RIGHT, corner[1] + PANEL[1] - MARGIN_BOTTOM
-    x_ticks = axis_ticks(*_range([x for _, curve in curves for x, _ in curve]))
-    y_ticks = axis_ticks(*_range([y for _, curve in curves for _, y in curve]))
+def draw_panel(axes: "Axes", title: str, curves: Sequence[tuple[str, Curve]]) -> None:
+    """Draw curves into a diagram with round numbers along its axes.
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
-        up = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
-        return left + across * (right - left), bottom - up * (bottom - top)
-
-    for tick in y_ticks:
-        y = place(x_ticks[0], tick)[1]
-        draw.line([(left, y), (right, y)], fill="#dddddd")
-        draw.text((left - 6, y), f"{tick:.6g}", fill="black", font=_font(11), anchor="rm")
-    for tick in x_ticks:
-        x = place(tick, y_ticks[0])[0]
-        draw.line([(x, bottom), (x, bottom + 4)], fill="black")
-        draw.text((x, bottom + 7), f"{tick:.6g}", fill="black", font=_font(11), anchor="mt")
-    draw.rectangle([left, top, right, bottom], outline="black")
-    draw.text(((left + right) / 2, top - 8), title, fill="black", font=_font(14), anchor="mb")
-    draw.text(((left + right) / 2, bottom + 24), "kimg", fill="black", font=_font(12), anchor="mt")
+    Args:
+        curves: colours with the points of each.
+    """
     for color, curve in curves:
-        points = [place(x, y) for x, y in curve]
-        if len(points) > 1:
-            draw.line(points, fill=color, width=2, joint="curve")
-        for x, y in points:
-            draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=color)
+        axes.plot(*zip(*curve, strict=True), color=color, linewidth=1.5, marker="o", markersize=4, clip_on=False)
+    points = [point for _, curve in curves for point in curve]
+    xs, ys = (axis_ticks(min(values), max(values)) for values in zip(*points, strict=True))
+    axes.set(title=title, xlabel="kimg", xticks=xs, yticks=ys, xlim=(xs[0], xs[-1]), ylim=(ys[0], ys[-1]))
+    axes.set_xticklabels([f"{tick:.6g}" for tick in xs])
+    axes.set_yticklabels([f"{tick:.6g}" for tick in ys])
+    axes.grid(axis="y", color="#dddddd")
+    axes.tick_params(labelsize=8)
+    axes.title.set_size(10)
+    axes.set_axisbelow(True)
 
 
 def plot_runs(
@@ -147,11 +149,3 @@ def plot_runs(
 def color_of(number: int) -> str:
     """Colour of the run of that number."""
     return COLORS[number % len(COLORS)]
-
-
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    return min(values), max(values)
-
-
-def _font(size: int) -> PIL.ImageFont.ImageFont:
-    return PIL.ImageFont.load_default(size)

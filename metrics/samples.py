@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from dnnlib import EasyDict, UserError, construct_class_by_name
 from metrics.options import MetricOptions
+from torch_utils.images import to_bytes
 from torch_utils.sampler import derive_seed
 
 LARGE_DATA = 2000
@@ -89,7 +90,7 @@ def iterate_generator(
             z = torch.randn([size, G.z_dim], device=opts.device)
             c = labels(size, derive_seed(opts.seed, 2, stream, number))
             output = G(z, c, **opts.G_kwargs, **({"return_mask": True} if masks else {}))
-        found = EasyDict(image=to_uint8(output.image if masks else output), start=start, z=z, c=c)
+        found = EasyDict(image=_to_rgb(to_bytes(output.image if masks else output)), start=start, z=z, c=c)
         if masks:
             found.mask = output.mask.argmax(dim=1).to(torch.uint8)
         yield found
@@ -135,11 +136,6 @@ def iterate_dataset(
         yield EasyDict(
             image=_to_rgb(image), start=start, **{name: value.to(opts.device) for name, value in item.items()}
         )
-
-
-def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Bytes [N, 3, H, W] of images [N, 1 or 3, H, W] in [-1, 1], rounded to the nearest."""
-    return _to_rgb(images.float().mul(127.5).add(128).clamp(0, 255).to(torch.uint8))
 
 
 def _to_rgb(images: torch.Tensor) -> torch.Tensor:

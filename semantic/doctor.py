@@ -19,6 +19,7 @@ from torch_utils.ops import bias_act, proof, triton_support, upfirdn2d
 
 EXTRAS = {
     "logs": ["tensorboard"],
+    "plots": ["matplotlib"],
     "lmdb": ["lmdb"],
     "safetensors": ["safetensors"],
     "onnx": ["onnx", "onnxscript", "onnxruntime"],

@@ -68,7 +68,7 @@ def shutdown() -> None:
 
 
 @contextlib.contextmanager
-def one_voice() -> Iterator[None]:
+def first_failure_alone_reports() -> Iterator[None]:
     """Of a group started by torchrun, let only the process that failed first speak of it.
 
     Those that lost a partner end without a word, unless it could not speak: then process 0 does.

@@ -25,7 +25,6 @@ from training.layout import usual_names
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAX_IMAGE_PIXELS = 1 << 26  # 8192 x 8192; what declares more is refused before any memory is taken
 MAX_MEMBER_BYTES = 1 << 28
-MAX_JSON_MEMORY = 1 << 29
 PACKED_AT_ONCE = 16 << 20
 PNG_END = b"IEND\xaeB`\x82"
 PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
@@ -111,9 +110,7 @@ class Archive:
 
     def read_json(self, name: str) -> Any:
         """The content of one JSON file."""
-        data = self.read(name)
-        stored = self._zip().getinfo(self._stored[name]).compress_size if self.is_zip else len(data)
-        return parse_json(data, self.where(name), stored)
+        return parse_json(self.read(name), self.where(name))
 
     def close(self) -> None:
         """Close the zip; it opens again at the next read."""
@@ -294,18 +291,12 @@ def decode_plain_png(data: bytes) -> np.ndarray | None:
     return pixels if channels == 1 else pixels.reshape(height, width, 3)
 
 
-def parse_json(data: bytes, where: str, stored: int | None = None) -> Any:
-    """Parse JSON bytes; `where` names the file in messages.
-
-    Values take many times the room of their text, empty lists most of all. What would need far more memory than the
-    `stored` bytes of the file justify (by default all of them) is refused.
+def parse_json(data: bytes, where: str) -> Any:
+    """What JSON bytes say; `where` names the file in messages.
 
     Raises:
-        DataError: it is no JSON, nested too deeply, or would fill the memory.
+        DataError: it is no JSON, or nested too deeply.
     """
-    values = data.count(b"[") + data.count(b"{") + data.count(b",")
-    if len(data) + 64 * values > max(MAX_JSON_MEMORY, 16 * (len(data) if stored is None else stored)):
-        raise DataError(f"Cannot read {where}: it holds {values} values, far too many for its size. Do not use it.")
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -8,11 +8,12 @@ import PIL.Image
 import torch
 
 from dnnlib import UserError, atomic_path
+from torch_utils.images import to_bytes
 
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:
-    """Bytes of images in [-1, 1]: any shape, rounded to the nearest of 0..255; what lies outside is clamped."""
-    return images.detach().float().mul(127.5).add(127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    """Bytes of images in [-1, 1] as an array, see `to_bytes`."""
+    return to_bytes(images).cpu().numpy()
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:

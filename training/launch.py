@@ -20,7 +20,7 @@ from training.run.folder import (
     check_options,
     discard_start,
     find_runs,
-    hold,
+    lock_run,
     next_run_dir,
     read_options,
     report_damaged_options,
@@ -46,7 +46,7 @@ def launch(args: EasyDict, explicit: set[str], load_network: LoadNetwork) -> Non
     device = resolve_device(args.device, args.gpus)
     if "RANK" in os.environ:
         distributed.init(device=device)
-        with distributed.one_voice():
+        with distributed.first_failure_alone_reports():
             finished = run(args, explicit, device, load_network)
             distributed.shutdown()
     else:
@@ -90,7 +90,7 @@ def resume_latest(args: EasyDict, explicit: set[str], device: str) -> tuple[str 
     """
     found, state = None, None
     for folder in find_runs(args.outdir):
-        with hold(folder, click.echo):
+        with lock_run(folder, click.echo):
             state = newest_state(folder, click.echo)
         if state is not None:
             found = folder
@@ -179,7 +179,7 @@ def train(options: EasyDict, run_dir: str, load_network: LoadNetwork) -> bool:
     kwargs["load_network"] = load_network
     if distributed.get_rank() != 0:
         return train_safely(training_loop, run_dir, kwargs, click.echo)
-    with hold(run_dir, click.echo):
+    with lock_run(run_dir, click.echo):
         path = options.get("resume_state")
         if path is not None or not find_states(run_dir):
             rewind(run_dir, path, {} if path is None else load_state(path, mmap=True))

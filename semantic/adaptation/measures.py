@@ -11,6 +11,7 @@ from metrics.laplacian import laplacian_pyramid, pyramid_levels
 from metrics.sliced_wasserstein import PATCH, draw_patches, normalize_channels, sliced_wasserstein
 from metrics.structural_similarity import ms_ssim
 from semantic.masks import is_present
+from torch_utils.images import to_bytes
 
 SAMPLES = 96
 """Images that a snapshot is judged by, at least."""
@@ -86,7 +87,7 @@ def samples_of(G: torch.nn.Module, z: torch.Tensor, c: torch.Tensor) -> tuple[to
     images, masks = [], []
     for codes, labels in zip(z.split(BATCH), c.split(BATCH), strict=True):
         out = G(codes, labels, noise_mode="const", return_mask=True)
-        images.append((out.image.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu())
+        images.append(to_bytes(out.image).cpu())
         masks.append(out.mask.argmax(dim=1).to(torch.uint8).cpu())
     return torch.cat(images), torch.cat(masks)
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from semantic.placement import Placement
+from torch_utils.images import to_bytes
 
 MARGIN = 1 / 32
 """By how much a region of the photo may reach beyond its mask in the render, in sides of the crop."""
@@ -182,7 +183,7 @@ def _composed(photo: torch.Tensor, drawn: torch.Tensor, cover: torch.Tensor) -> 
     alpha = alpha.clamp(0, 1) * cover[box]
     own = photo[box] / 127.5 - 1
     edited = own + alpha * (change + loose.clamp(0, 1) * (fill - own))
-    edited = ((edited + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    edited = to_bytes(edited)
     found[box] = torch.where(alpha > 0, edited, photo[box])
     return found
 

@@ -198,11 +198,11 @@ def score_direction(codes: torch.Tensor, values: torch.Tensor, held: torch.Tenso
     spread, shared = _covariance(codes), centred.mT @ scores / len(codes)
     ridge = RIDGE * spread.diagonal().mean() * torch.eye(len(spread)).to(spread)
     normals = torch.linalg.solve(spread + ridge, shared)
-    explained = shared.mT @ normals
-    first = torch.zeros(len(explained)).to(explained)
+    overlap = shared.mT @ normals
+    first = torch.zeros(len(overlap)).to(overlap)
     first[0] = 1
-    shrink = RIDGE * explained.diagonal().mean() * torch.eye(len(explained)).to(explained)
-    step = shared @ torch.linalg.solve(explained + shrink, first)
+    shrink = RIDGE * overlap.diagonal().mean() * torch.eye(len(overlap)).to(overlap)
+    step = shared @ torch.linalg.solve(overlap + shrink, first)
     step = step / step.norm()
     step = step * (centred @ step).std()
     return step, float(step @ normals[:, 0] * values.std())

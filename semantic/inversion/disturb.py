@@ -7,6 +7,8 @@ import PIL.Image
 import torch
 from torch.nn import functional as F
 
+from torch_utils.images import to_bytes
+
 SMOOTHEST = 4
 """Side of the coarsest pattern of light and of backgrounds."""
 
@@ -87,7 +89,7 @@ def _compress(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """A third of the images through JPEG of low quality."""
     x = images.clone()
     for i in np.flatnonzero(rng.random(len(x)) < 1 / 3):
-        pixels = x[i].clamp(-1, 1).add(1).mul(127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+        pixels = to_bytes(x[i]).permute(1, 2, 0).cpu().numpy()
         file = io.BytesIO()
         PIL.Image.fromarray(pixels).save(file, "JPEG", quality=int(rng.integers(20, 90)))
         back = np.array(PIL.Image.open(file), dtype=np.float32).transpose(2, 0, 1)

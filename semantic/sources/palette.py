@@ -111,8 +111,8 @@ class Palette:
                 continue
             members = np.flatnonzero(kind_of.ravel() == kind)
             blend = self._blend_error(pixels[members], candidates)
-            explained = members[blend <= squared[members].min(1)]
-            result[explained] = candidates[squared[explained][:, candidates].argmin(1)]
+            blended = members[blend <= squared[members].min(1)]
+            result[blended] = candidates[squared[blended][:, candidates].argmin(1)]
         return result
 
     def _blend_error(self, pixels: np.ndarray, candidates: np.ndarray) -> np.ndarray:

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -36,6 +38,7 @@ def test_the_picture_has_a_panel_a_result_and_a_colour_a_run(tmp_path):
     one = write_run(tmp_path / "one", [(0, 30.0), (100, 20.0), (200, 10.0)])
     two = write_run(tmp_path / "two", [(0, 25.0), (200, 5.0)])
     metric_main.report_metric({"results": {"swd_mean": 1.0}, "metric": "swd"}, one, one / "network-snapshot-000000.pkl")
+    pytest.importorskip("matplotlib", reason="curves are drawn by matplotlib, an extra")
     curves.plot_runs([one, two], tmp_path / "plot.png")
     pixels = np.asarray(PIL.Image.open(tmp_path / "plot.png"))
     assert pixels.shape[1] == 2 * curves.PANEL[0]
@@ -68,3 +71,11 @@ def test_a_name_that_is_no_picture_is_refused(tmp_path):
     run = write_run(tmp_path / "a", [(0, 1.0)])
     with pytest.raises(UserError, match=r"\.png"):
         curves.plot_runs([run], tmp_path / "plot.txt")
+
+
+def test_without_matplotlib_the_error_names_the_extra(tmp_path, monkeypatch):
+    run = write_run(tmp_path / "a", [(0, 1.0)])
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(UserError, match=r"semantic-stylegan\[plots\]"):
+        curves.plot_runs([run], tmp_path / "plot.png")
+    assert not (tmp_path / "plot.png").exists()

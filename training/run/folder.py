@@ -115,7 +115,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 @contextlib.contextmanager
-def hold(run_dir: str | os.PathLike, say: Callable[[str], None]) -> Iterator[None]:
+def lock_run(run_dir: str | os.PathLike, say: Callable[[str], None]) -> Iterator[None]:
     """Keep other processes from working in a run's folder; the lock goes with the process that holds it.
 
     A process that is still ending, as after its launcher was killed, is waited for. Where the file system knows no

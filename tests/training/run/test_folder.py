@@ -15,7 +15,7 @@ from training.run.folder import (
     check_options,
     discard_start,
     find_runs,
-    hold,
+    lock_run,
     log_sizes,
     next_run_dir,
     read_options,
@@ -66,12 +66,12 @@ def test_a_run_is_held_by_one_process_and_freed_when_that_dies(tmp_path, monkeyp
         assert holder.stdout.readline() == "held\n"
         monkeypatch.setattr(folder, "WAIT", 0.3)
         said = []
-        with pytest.raises(UserError, match="Another process still works in"), hold(tmp_path, said.append):
+        with pytest.raises(UserError, match="Another process still works in"), lock_run(tmp_path, said.append):
             pass
         assert len(said) == 1
         holder.kill()
         monkeypatch.setattr(folder, "WAIT", 30)
-        with hold(tmp_path, said.append):
+        with lock_run(tmp_path, said.append):
             pass
     finally:
         holder.kill()
@@ -85,7 +85,7 @@ def test_where_there_are_no_locks_a_run_goes_without(tmp_path, monkeypatch, erro
         raise error
 
     monkeypatch.setattr("filelock.FileLock.acquire", refuse)
-    with hold(tmp_path, print):
+    with lock_run(tmp_path, print):
         pass
 
 
@@ -94,7 +94,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path, monkeypat
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr("filelock.FileLock.acquire", refuse)
-    with pytest.raises(UserError, match=r"Cannot open .*Read-only file system"), hold(tmp_path, print):
+    with pytest.raises(UserError, match=r"Cannot open .*Read-only file system"), lock_run(tmp_path, print):
         pass
 
 
