@@ -1,4 +1,4 @@
-"""How good a trained network is, and curves of what training runs measured."""
+"""Computes metrics of a trained network, and draws curves of training runs."""
 
 import json
 import os
@@ -24,11 +24,11 @@ from training.labels import read_metadata
 PLUGINS = ["semantic.metrics"]
 MASKED, PLAIN = "semantic.dataset.MaskedImageDataset", "training.dataset.ImageFolderDataset"
 DATASET_OPTIONS = ("class_name", "path", "regions", "use_labels", "max_size", "xflip", "random_seed", "classes")
-"""What is taken over from files."""
+"""Metadata that is copied from files."""
 
 
 class MetricsCommand(Command):
-    """A command whose help ends with the metrics that there are."""
+    """A command whose help ends with the list of metrics."""
 
     prints_results = True
 
@@ -38,8 +38,8 @@ class MetricsCommand(Command):
             formatter.write_dl(registry.describe_metrics())
         formatter.write_paragraph()
         formatter.write_text(
-            "The count of generated images can be changed in the name: fid5k_full, swd16k; those of regions also take "
-            "plain counts: mask_fit500. docs/metrics.md tells more."
+            "A name may contain another count of generated images: fid5k_full, swd16k. Metrics of regions also accept "
+            "plain counts: mask_fit500. See docs/metrics.md."
         )
 
 
@@ -47,32 +47,38 @@ class MetricsCommand(Command):
 @click.option(
     "--network",
     metavar="FILE|URL|DIR",
-    help="Network, or run directory: its newest snapshot.  [default: the bundled or newest one]",
+    help="Network, or run directory for its newest snapshot.  [default: the bundled or newest one]",
 )
-@click.option("--tuned", metavar="NPZ", help="What projector.py --pti-steps changed in the network.")
+@click.option("--tuned", metavar="NPZ", help="File of projector.py --pti-steps with its changes to the network.")
 @blend_option
 @click.option("--metrics", metavar="LIST", help="Metrics, comma-separated.  [default: fid50k_full]")
-@click.option("--data", metavar="PATH", help="Real images.  [default: what the network was trained on]")
-@click.option("--mirror", type=bool, metavar="BOOL", help="Mirrored images were trained on.  [default: as it was]")
+@click.option("--data", metavar="PATH", help="Real images.  [default: the training data of the network]")
+@click.option(
+    "--mirror", type=bool, metavar="BOOL", help="Add mirrored images to the real images.  [default: as in training]"
+)
 @click.option("--gpus", type=click.IntRange(min=1), default=1, metavar="INT", help="Processes that share the work.")
-@click.option("--verbose", type=bool, default=True, metavar="BOOL", help="Tell what is done, show progress bars.")
+@click.option("--verbose", type=bool, default=True, metavar="BOOL", help="Print each step, show progress bars.")
 @kernels_option
-@click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Where to compute.")
-@click.option("--detector", metavar="PATH", help="Feature network, or folder of them, instead of downloads.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Device for the computation."
+)
+@click.option(
+    "--detector", metavar="PATH", help="Feature network, or folder of feature networks, instead of downloads."
+)
 @click.option(
     "--plot",
     is_flag=False,
     flag_value="",
     multiple=True,
     metavar="RUN_DIR",
-    help="Draw curves of runs instead.  [default: all runs under training-runs]",
+    help="Draw curves of runs instead of computing metrics.  [default: all runs under training-runs]",
 )
-@click.option("--dest", default="metrics.png", metavar="FILE", help="The picture that --plot draws.")
+@click.option("--dest", default="metrics.png", metavar="FILE", help="Picture file for --plot.")
 @click.argument("runs", nargs=-1)
 def main(runs: tuple[str, ...], **options: Any) -> None:
     """Compute metrics of a trained network, or draw the curves of training runs (--plot).
 
-    Each result is one line of JSON; for a snapshot in its run directory it is also added to metric-NAME.jsonl there.
+    Each result is one line of JSON. Results of a snapshot are also added to metric-NAME.jsonl in its run directory.
 
     \b
     A snapshot against the data of its run:
@@ -81,9 +87,9 @@ def main(runs: tuple[str, ...], **options: Any) -> None:
       python calc_metrics.py --network=snapshot.pkl --data=faces.zip --metrics=fid10k_full,kid10k_full,ppl2k_wend
     Without any download:
       python calc_metrics.py --network=snapshot.pkl --data=faces.zip --metrics=swd,msssim
-    What only a network with regions has, with few samples:
+    Metrics of networks with regions, with few samples:
       python calc_metrics.py --network=snapshot.pkl --metrics=region_leak100,mask_fit500,mask_stats1k,coarse_fit200
-    Feature networks that are already there:
+    Local feature networks:
       python calc_metrics.py --network=snapshot.pkl --metrics=fid5k_full --detector=inception-2015-12-05.pt
     Four GPUs:
       python calc_metrics.py --network=snapshot.pkl --metrics=fid50k_full,pr50k3_full --gpus=4
@@ -97,7 +103,7 @@ def main(runs: tuple[str, ...], **options: Any) -> None:
         plot([*filter(None, opts.plot), *runs], opts.dest, names)
         return
     if runs:
-        raise click.UsageError(f"Unexpected argument {runs[0]}: networks are named with --network, runs with --plot.")
+        raise click.UsageError(f"Unexpected argument {runs[0]}: name networks with --network, runs with --plot.")
     names = names or ["fid50k_full"]
     for name in names:
         registry.require(name)
@@ -113,25 +119,25 @@ def main(runs: tuple[str, ...], **options: Any) -> None:
         else:
             complete = compute(names, opts)
     except KeyboardInterrupt:
-        click.echo("Stopped. Results so far are kept.", err=True)
+        click.echo("Stopped. The results so far are kept.", err=True)
         sys.exit(130)
     except torch.OutOfMemoryError as error:
-        raise UserError("The GPU is out of memory: use --device=cpu, or a GPU that nobody else uses.") from error
+        raise UserError("The GPU is out of memory. Use --device=cpu, or a GPU without other users.") from error
     sys.exit(0 if complete else 1)
 
 
 def plot(run_dirs: list[str], dest: str, metrics: list[str] | None) -> None:
-    """Draw the curves of runs; of all runs that have any where none is named."""
+    """Draw the curves of runs. Without names, draw all runs under training-runs that have results."""
     if not run_dirs:
         run_dirs = sorted({str(path.parent) for path in Path("training-runs").glob("*/metric-*.jsonl")})
         if not run_dirs:
-            raise UserError("There are no results under training-runs: name run directories after --plot.")
+            raise UserError("There are no results under training-runs. Name run directories after --plot.")
     curves.plot_runs(run_dirs, dest, metrics)
     click.echo(f"Wrote {dest}.")
 
 
 def compute(metrics: list[str], opts: EasyDict) -> bool:
-    """Compute metrics on this process; False if some had to be left out."""
+    """Compute metrics on this process. Returns False if a metric could not be computed."""
     rank = distributed.get_rank()
     device = torch.device("cuda", distributed.get_local_rank()) if opts.device == "cuda" else torch.device(opts.device)
     data = legacy.load_network(opts.network)
@@ -160,22 +166,22 @@ def compute(metrics: list[str], opts: EasyDict) -> bool:
 
 
 def compare_regions(archive: Archive, names: list[str]) -> None:
-    """Refuse data whose regions have other names than those of the network, so that none is measured as another.
+    """Refuse data whose region names differ from the names in the network.
 
     Raises:
-        UserError: they differ, in names or number.
+        UserError: names or number of the regions differ.
     """
     found = read_metadata(archive).get("regions")
     found = found.get("names") if isinstance(found, dict) else None
     if found is not None and list(found) != list(names):
         raise UserError(
-            f"{archive.path} has the regions {', '.join(map(str, found))}, but the network has {', '.join(names)}: "
-            f"name data of the same regions, or bring these to them with dataset_tool.py --mask-map."
+            f"{archive.path} has the regions {', '.join(map(str, found))}, but the network has {', '.join(names)}. "
+            f"Name data with the same regions, or merge classes with dataset_tool.py --mask-map."
         )
 
 
 def run_dir_of(network: str) -> str | None:
-    """The run directory that a network file lies in."""
+    """Returns the run directory of a network file, or None."""
     if is_url(network) or not Path(network).is_file():
         return None
     folder = Path(network).parent
@@ -183,7 +189,7 @@ def run_dir_of(network: str) -> str | None:
 
 
 def find_data(opts: EasyDict, data: EasyDict, run_dir: str | None) -> EasyDict:
-    """Class name and options of the real data: of the run, of the network file, or of --data; empty if unknown."""
+    """Returns class name and options of the real data: of --data, the run, or the network file. Empty if unknown."""
     known = dict(data.get("training_set_kwargs") or {})
     if run_dir is not None:
         path = os.path.join(run_dir, "training_options.json")
@@ -191,7 +197,7 @@ def find_data(opts: EasyDict, data: EasyDict, run_dir: str | None) -> EasyDict:
             with open(path, encoding="utf-8") as file:
                 known = dict(json.load(file)["training_set_kwargs"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"Cannot read the training data from {path}: name them with --data.") from error
+            raise UserError(f"Cannot read the training data from {path}. Name the data with --data.") from error
     if opts.data is None and not known:
         return EasyDict()
     if opts.data is not None:
@@ -208,9 +214,9 @@ def find_data(opts: EasyDict, data: EasyDict, run_dir: str | None) -> EasyDict:
         known |= {"class_name": MASKED if masked else PLAIN, "path": opts.data}
     elif not is_url(known.get("path"), allow_file_urls=True) and not os.path.exists(str(known.get("path"))):
         if opts.verbose and distributed.get_rank() == 0:
-            click.echo(f"The training data {known.get('path')} is not there: name real images with --data.", err=True)
+            click.echo(f"The training data {known.get('path')} do not exist. Name real images with --data.", err=True)
         return EasyDict()
-    if known.get("class_name") not in (MASKED, PLAIN):  # network files do not choose what runs
+    if known.get("class_name") not in (MASKED, PLAIN):  # a network file must not choose the class to run
         known["class_name"] = MASKED if "regions" in known else PLAIN
     known = {name: value for name, value in known.items() if name in DATASET_OPTIONS}
     if opts.mirror is not None:

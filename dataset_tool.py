@@ -1,4 +1,4 @@
-"""Make a dataset archive of images, with or without masks, from what you have."""
+"""Makes an archive of images, with or without masks."""
 
 import click
 
@@ -14,15 +14,15 @@ SOURCES
   a folder or zip of images       png, jpg, webp, bmp, in any sub-folders
   ... with --masks                a folder or zip of masks with the same base names, as in
                                   Pascal VOC and Cityscapes; a COCO JSON; LabelMe's JSON files
-  an archive made by this tool    to resize it or to merge its classes
-  raw CelebAMask-HQ               the folder or zip that holds CelebA-HQ-img
+  an archive of this tool         to resize it or to merge its classes
+  raw CelebAMask-HQ               the folder or zip with CelebA-HQ-img
   CIFAR-10, MNIST                 cifar-10-python.tar.gz, train-images-idx3-ubyte.gz
   SemanticStyleGAN's LMDB         needs: pip install 'semantic-stylegan[lmdb]'
-  procedural                      drawn faces with exact masks, nothing to download
+  procedural                      drawn faces with exact masks, without a download
 
 \b
 EXAMPLES
-  Drawn faces, to try everything out:
+  Drawn faces, for first experiments:
     python dataset_tool.py --source=procedural --max-images=2000 --width=64 --height=64 --dest=faces64.zip
 
 \b
@@ -57,44 +57,46 @@ EXAMPLES
 
 
 @click.command(cls=Command, epilog=EPILOG, context_settings={"max_content_width": 120})
-@click.option("--source", required=True, metavar="PATH", help="Folder, zip, LMDB or address of a zip; or: procedural.")
+@click.option("--source", required=True, metavar="PATH", help="Folder, zip, LMDB, address of a zip, or: procedural.")
+@click.option("--dest", required=True, metavar="PATH", help="Archive to write: a name ending in .zip, or a new folder.")
 @click.option(
-    "--dest", required=True, metavar="PATH", help="The archive to make: a name ending in .zip, or a new folder."
+    "--max-images", type=click.IntRange(min=1), metavar="N", help="Use the first N images [procedural: 10000]."
 )
-@click.option("--max-images", type=click.IntRange(min=1), metavar="N", help="Take the first N [procedural: 10000].")
 @click.option(
     "--resize-filter",
     type=click.Choice(list(FILTERS)),
     default="lanczos",
     show_default=True,
-    help="For images. Masks always shrink by area vote and grow by repetition.",
+    help="Filter for images. Masks are always reduced by majority of area and enlarged by repetition.",
 )
 @click.option(
     "--transform",
     type=click.Choice(TRANSFORMS),
-    help="center-crop: the central square. center-crop-wide: the central part of the shape width:height, set into a "
+    help="center-crop: the central square. center-crop-wide: the central part with the shape width:height, padded to a "
     "square with black bars.",
 )
 @click.option(
-    "--width", type=click.IntRange(min=1), metavar="PIXELS", help="Width to make [as it is; procedural: 128]."
+    "--width", type=click.IntRange(min=1), metavar="PIXELS", help="Width of the results [unchanged; procedural: 128]."
 )
-@click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="Height to make [as --width].")
+@click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="Height of the results [as --width].")
 @click.option(
     "--masks",
     metavar="PATH",
-    help="Folder or zip of masks, matched with the images by base name; a COCO JSON file; a folder of LabelMe files.",
+    help="Folder or zip of masks with the same base names as the images, a COCO JSON file, or LabelMe files.",
 )
-@click.option("--images-only", is_flag=True, help="Leave masks out, for other tools, which would count them as images.")
+@click.option("--images-only", is_flag=True, help="Omit masks, for tools that would count masks as images.")
 @click.option("--palette", metavar="JSON", help='Colours of the classes: {"background": [r, g, b], ...}, in order.')
 @click.option("--mask-map", metavar="JSON", help='Merge classes: {"classes": {region: [names or indices], ...}}.')
 @click.option(
     "--split",
     type=click.Choice(["train", "test"]),
-    help="CelebAMask-HQ: the first 28,000 or the rest. Elsewhere all but a tenth, or that tenth. [all]",
+    help="CelebAMask-HQ: the first 28,000 or the rest. Other sources: nine tenths or the last tenth. [all]",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of procedural and of --split.")
 @click.option(
-    "--workers", type=click.IntRange(min=0), default=None, metavar="N", help="Processes to work in [one a core]."
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of procedural data and of --split."
+)
+@click.option(
+    "--workers", type=click.IntRange(min=0), default=None, metavar="N", help="Number of processes [one per core]."
 )
 def main(
     source,
@@ -112,10 +114,10 @@ def main(
     seed,
     workers,
 ):
-    """Make a dataset archive of images, with or without masks, from what you have.
+    """Make an archive of images, with or without masks.
 
     The archive holds square PNG images of one power-of-two size, masks of class indices, and dataset.json with labels
-    and the names of the regions. JPEG files are kept as they are where neither crop nor size is asked for.
+    and region names. JPEG files are copied unchanged if neither a crop nor a size is given.
     """
     if source == PROCEDURAL:
         width = max(width or 0, height or 0) or PROCEDURAL_SIDE

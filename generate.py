@@ -1,4 +1,4 @@
-"""Pictures, masks, sheets, videos and labelled data from a trained network."""
+"""Makes pictures, masks, sheets, videos and labelled data with a trained network."""
 
 from pathlib import Path
 from typing import Any
@@ -22,83 +22,93 @@ from torch_utils.devices import select_device
 
 SHOW_PSI = 0.7
 SHOWN = {modes.write_mixing, modes.write_loops, modes.write_components}
-"""Modes that show what a network does well; plain images and data sets show all of it."""
+"""Modes whose default is truncation. Plain images and data sets default to the full variety."""
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.option(
     "--network", metavar="FILE|URL|DIR", help="Network, or run directory. [default: the bundled or newest one]"
 )
-@click.option("--tuned", metavar="NPZ", help="What projector.py --pti-steps changed in the network.")
+@click.option("--tuned", metavar="NPZ", help="File of projector.py --pti-steps with its changes to the network.")
 @blend_option
-@click.option("--compare", metavar="FILE", help="Sheet: the same images from another network.")
-@click.option("--seeds", type=SeedList(), help="Images to make or to work on. [default: a few that suit the mode]")
-@click.option("--outdir", type=click.Path(path_type=Path, file_okay=False), default="out", help="Where to write.")
+@click.option("--compare", metavar="FILE", help="Sheet that compares images of two networks.")
+@click.option("--seeds", type=SeedList(), help="Seeds of the images. [default: a few that suit the mode]")
+@click.option(
+    "--outdir", type=click.Path(path_type=Path, file_okay=False), default="out", help="Folder for the results."
+)
 @click.option("--trunc", "psi", type=Number(), help="Truncation psi. [default: 0.7 for sheets and loops, else 1]")
 @click.option("--class", "label", type=Label(), help="Class, or vector as 0.5,1,-2, for conditional networks.")
-@click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise of details.")
-@click.option("--projected-w", metavar="NPZ", help="Codes from projector.py or --save-latents, instead of seeds.")
-@click.option("--mix-regions", is_flag=True, help="Sheet: sources down, regions of donors across.")
+@click.option(
+    "--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise of the fine details."
+)
+@click.option("--projected-w", metavar="NPZ", help="Codes from projector.py or --save-latents, in place of seeds.")
+@click.option(
+    "--mix-regions", is_flag=True, help="Sheet of region mixing: one source per row, one region and donor per column."
+)
 @click.option("--rows", type=SeedList(), help="Source seeds of the mixing sheet. [default: --seeds, else 0-3]")
-@click.option("--cols", type=SeedList(), help="Donor seeds of mixing sheet and loops. [default: from 100 on]")
+@click.option("--cols", type=SeedList(), help="Donor seeds of mixing sheet and loops. [default: 100, 101, ...]")
 @click.option("--regions", metavar="A,B", help="Regions of the sheets and loops. [default: all]")
-@click.option("--part", type=click.Choice(PARTS), default="both", help="What of a region to mix or to loop.")
-@click.option("--interpolate-regions", is_flag=True, help="One mp4 a region: a closed loop through codes of it.")
-@click.option("--frames", type=click.IntRange(min=2), default=120, help="Frames of a loop.")
-@click.option("--fps", type=click.IntRange(min=1), default=30, help="Frames a second.")
+@click.option("--part", type=click.Choice(PARTS), default="both", help="Codes of a region to mix or to loop.")
+@click.option(
+    "--interpolate-regions", is_flag=True, help="One mp4 per region: a closed loop through codes of the region."
+)
+@click.option("--frames", type=click.IntRange(min=2), default=120, help="Frames per loop.")
+@click.option("--fps", type=click.IntRange(min=1), default=30, help="Frames per second.")
 @click.option("--components", is_flag=True, help="Sheet: the image built up region by region.")
-@click.option("--transform", multiple=True, metavar="REGION:SETTINGS", help="Move a region, see above; repeatable.")
+@click.option("--transform", multiple=True, metavar="REGION:SETTINGS", help="Move a region, see above. Repeatable.")
 @click.option("--dataset", type=click.IntRange(min=1), metavar="N", help="Archive of N images with masks.")
 @click.option(
     "--filter",
     type=Number(0, 1, min_open=True),
     metavar="SHARE",
-    help="Keep this share of the pairs of --dataset, those with masks that fit and that are unlike others.",
+    help="Fraction of the generated pairs to keep with --dataset: pairs with fitting masks, unlike other pairs.",
 )
 @click.option("--balance", is_flag=True, help="With --dataset: prefer pairs with rare regions.  [--filter: 0.5]")
 @click.option("--save-masks", is_flag=True, help="Also write masks, coloured and as class indices.")
 @click.option("--save-latents", is_flag=True, help="Also write the codes of every image as .npz.")
 @click.option("--parse", metavar="PHOTO|FOLDER", help="Label photos with the network's own parser, and write masks.")
-@click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Where to compute.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Device for the computation."
+)
 @kernels_option
 @click.option("--batch", type=click.IntRange(min=1), default=8, help="Images at a time.")
 def main(**options: Any) -> None:
     """Make pictures with a trained network.
 
-    Without a mode it writes one picture a seed, with any network. Modes and masks need a network with regions. Modes
-    can be combined. Without --network it takes the bundled network, else the newest snapshot under training-runs.
+    Without a mode it writes one picture per seed, with any network. Modes and masks need a network with regions. Modes
+    can be combined. Without --network it uses the bundled network, else the newest snapshot under training-runs.
 
     \b
     Pictures of eight seeds, truncated:
       python generate.py --network=snapshot.pkl --seeds=0-7 --trunc=0.7
     Masks and codes as well:
       python generate.py --network=snapshot.pkl --seeds=0-7 --save-masks --save-latents
-    A photo found again by projector.py:
+    Projected photo of projector.py:
       python generate.py --network=snapshot.pkl --projected-w=projected_w.npz
-    Regions of other images, on one sheet:
+    Sheet with regions of other images:
       python generate.py --mix-regions
       python generate.py --mix-regions --rows=1,5,9 --regions=hair,eye --cols=20-23 --part=texture
-    Hats and glasses come and go with base codes, which the whole region takes along:
+    Hats and glasses appear and disappear with base codes, which --part=whole also takes from the donor:
       python generate.py --mix-regions --regions=hat,glasses --part=whole
-    A video in which the hair alone changes:
+    Video in which only the hair changes:
       python generate.py --interpolate-regions --regions=hair --seeds=3
-    How an image is put together:
+    Build-up of an image, region by region:
       python generate.py --components --seeds=3
-    Hair higher and larger, mouth turned:
+    Hair moved up and enlarged, mouth rotated:
       python generate.py --transform=hair:dy=-0.05,scale=1.2 --transform=mouth:rotate=10
-    Labelled data for segmentation, from seed 1000 on:
+    Labelled data for segmentation, starting at seed 1000:
       python generate.py --dataset=5000 --seeds=1000 --outdir=data
-    The better half of twice as many pairs, with rare regions more often, and a file that says what was dropped:
+    The better half of twice as many pairs, with rare regions more often, and a report on the dropped pairs:
       python generate.py --dataset=5000 --filter=0.5 --balance --outdir=data
 
-    A network beside the one that was adapted from it; its face with the hair of the other:
+    Comparison with an adapted network; face of one network with hair of the other:
       python generate.py --network=faces64 --compare=network-best.pkl
       python generate.py --network=faces64 --blend=hair:network-best.pkl
 
     \b
-    --transform takes, in any order:
-      dx, dy   to the right, downwards; the picture is 2 wide and high, so 0.1 is 5% of it
-      scale    above 1 is larger, about the centre of the region
+    --transform accepts, in any order:
+      dx, dy   shift to the right and downwards; the picture is 2 wide and high, so 0.1 is 5% of it
+      scale    factor of the size, about the centre of the region
       rotate   degrees counter-clockwise, about the centre of the region
     """
     opts = EasyDict(options)
@@ -108,7 +118,7 @@ def main(**options: Any) -> None:
 
 @torch.no_grad()
 def run(opts: EasyDict) -> None:
-    """Load the network and go through the modes that are asked for."""
+    """Load the network and run the selected modes."""
     switches = {
         modes.write_mixing: opts.mix_regions,
         modes.write_loops: opts.interpolate_regions,
@@ -118,7 +128,7 @@ def run(opts: EasyDict) -> None:
         factory.write_dataset: opts.dataset,
     }
     if (opts.filter is not None or opts.balance) and not opts.dataset:
-        raise click.UsageError("--filter and --balance choose from the pairs of --dataset=N.")
+        raise click.UsageError("--filter and --balance need --dataset=N: they select from its pairs.")
     asked = [mode for mode, wanted in switches.items() if wanted] or [modes.write_images]
     device = select_device(opts.device)
     path = legacy.choose_network(opts.network)
@@ -134,7 +144,7 @@ def run(opts: EasyDict) -> None:
     opts.judge = lambda: build_parser(networks, device)
     drawn = asked == [factory.write_dataset]
     labels = choose_labels(G, opts.label, drawn, networks.get("training_set_kwargs"))
-    if opts.psi is None:  # one for the whole call, so that a seed is the same image in all its modes
+    if opts.psi is None:  # one value for the whole call, so that a seed is the same image in all modes
         opts.psi = SHOW_PSI if SHOWN & set(asked) else 1.0
     if opts.compare is not None:
         opts.other = legacy.load_network(opts.compare)["G_ema"].eval().requires_grad_(False).to(device)

@@ -1,4 +1,4 @@
-"""Reads network files of all formats as our objects, and converts between formats. Nothing in a file is run."""
+"""Reads network files of all formats, without running code from the file, and converts between formats."""
 
 import copy
 import io
@@ -35,19 +35,19 @@ NAMED = {
     "lsundog256": f"{_TRANSFER}/lsundog-res256-paper256-kimg100000-noaug.pkl",
     "faces64": str(BUNDLED / "faces64.pkl"),
 }
-"""Networks that can be named instead of given by path; faces64 comes with the project."""
+"""Names that can replace the path of a network. faces64 comes with the project."""
 
 
 def resolve(name: str) -> str:
-    """The address or path of a network. Names of `NAMED` are looked up; other texts are returned unchanged."""
+    """Returns the address or path of a network. Looks up names in `NAMED`, and returns other texts unchanged."""
     return NAMED.get(name, name)
 
 
 def find_network() -> Path:
-    """The network to use when none is named: the bundled one, else the newest snapshot under training-runs.
+    """Returns the default network: the bundled network, else the newest snapshot under training-runs.
 
     Raises:
-        UserError: there is neither.
+        UserError: neither exists.
     """
     bundled = sorted(
         path for path in BUNDLED.glob("*") if path.suffix in (".pkl", ".safetensors") and _is_network(path)
@@ -69,16 +69,16 @@ def choose_network(name: str | None) -> str:
 
 
 def newest_snapshot(folder: str | Path) -> Path:
-    """The network snapshot anywhere under `folder` that was written last.
+    """Returns the newest network snapshot in `folder` or its subfolders.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no snapshot.
     """
     snapshots = [path for path in Path(folder).glob("**/network-snapshot-*.pkl") if _is_network(path)]
     if not snapshots:
         raise UserError(
-            f"There is no network-snapshot-*.pkl under {folder}: train a network with "
-            "`python train.py --cfg=semantic --data=ZIP`, or name one with --network."
+            f"There is no network-snapshot-*.pkl under {folder}. Train a network with "
+            "`python train.py --cfg=semantic --data=ZIP`, or name a network with --network."
         )
     return max(snapshots, key=lambda path: (path.stat().st_mtime, path.name))
 
@@ -103,7 +103,7 @@ def load_network(path_or_url: str | os.PathLike) -> EasyDict:
         on the CPU.
 
     Raises:
-        UserError: the file cannot be opened, has another format or is damaged.
+        UserError: the file cannot be opened, is damaged, or has another format.
     """
     source = choose_network(os.fspath(path_or_url))
     if not is_url(source, allow_file_urls=True) and not os.path.exists(source):
@@ -115,14 +115,14 @@ def load_network(path_or_url: str | os.PathLike) -> EasyDict:
 
 
 def load_network_pkl(f: BinaryIO, force_fp16: bool = False, where: str | None = None, **ignored: Any) -> EasyDict:
-    """Read a network file that is open for binary reading, see `load_network`.
+    """Read a network file that is open for binary reading. See `load_network`.
 
     Args:
-        f: the file.
+        f: file object.
         force_fp16: let plain networks compute the four highest resolutions in half precision on a GPU. Semantic
-            networks have no layers of this kind and stay as they are.
-        where: what to call the file in messages; its name where None.
-        ignored: further options that other scripts pass.
+            networks have no such layers and do not change.
+        where: name of the file in messages. None uses the name of the file object.
+        ignored: further options of other scripts.
     """
     where = where or machine.describe(f)
     if not f.seekable():
@@ -141,18 +141,18 @@ def load_network_pkl(f: BinaryIO, force_fp16: bool = False, where: str | None = 
 
 
 def save_network(data: dict[str, Any], path: str | os.PathLike) -> None:
-    """Write G, D, G_ema, augment_pipe and training_set_kwargs as a .pkl in StyleGAN2-ADA's shape.
+    """Write G, D, G_ema, augment_pipe and training_set_kwargs as a .pkl in StyleGAN2-ADA's layout.
 
-    Copies of the networks are written, in evaluation mode and without gradients; `data` stays as it is. The file
+    The file holds copies of the networks in evaluation mode without gradients. `data` does not change. The file
     appears only when it is complete.
     """
     save_networks(path, data.get("training_set_kwargs"), **{key: data.get(key) for key in KEYS[:-1]})
 
 
 def halved(data: dict[str, Any]) -> EasyDict:
-    """A copy of networks whose weights are in half precision, for files of half the size.
+    """Returns a copy of the networks with weights in half precision, for files of half the size.
 
-    `load_network` gives them back in single precision, rounded to 11 significant bits.
+    `load_network` converts the weights back to single precision, rounded to 11 significant bits.
 
     Raises:
         UserError: a weight is too large for half precision.
@@ -162,7 +162,7 @@ def halved(data: dict[str, Any]) -> EasyDict:
         network = found[key]
         if network is None:
             continue
-        kept = network.state_dict()  # what is left out of it stays exact
+        kept = network.state_dict()  # tensors outside of the state dictionary stay exact
         for name, tensor in rebuild.named_tensors(network).items():
             if name in kept and tensor.dtype == torch.float32:
                 tensor.data = tensor.data.half()
@@ -172,38 +172,38 @@ def halved(data: dict[str, Any]) -> EasyDict:
 
 
 def forced_fp16(data: dict[str, Any], where: str = "The file") -> EasyDict:
-    """The same networks, whose plain ones compute the four highest resolutions in half precision on a GPU."""
+    """Returns the networks, with plain networks computing the four highest resolutions in half precision on a GPU."""
     networks = {key: data[key] for key in NETWORKS if upstream.is_plain(data[key])}
     return EasyDict({**data, **{key: upstream.with_half_layers(net, where) for key, net in networks.items()}})
 
 
 def _checked(data: Any, where: str) -> EasyDict:
-    """The dictionary that `load_network` returns, from the object that a file holds.
+    """Returns the dictionary of `load_network` from the object in a file.
 
-    A generator alone stands for G and G_ema, as some scripts save it.
+    If the object is a generator, as in files of some scripts, the generator becomes both G and G_ema.
     """
     if isinstance(data, torch.nn.Module):
         data = {**dict.fromkeys(KEYS), "G": data, "G_ema": data}
     if not isinstance(data, dict):
-        raise UserError(f"{where} holds no dictionary of networks: expected G, D and G_ema.")
+        raise UserError(f"{where} holds no dictionary of networks. Expected G, D and G_ema.")
     for key in NETWORKS:
         if key not in data:
-            raise UserError(f"{where} has no {key}: a network file holds G, D and G_ema.")
+            raise UserError(f"{where} has no {key}. A network file holds G, D and G_ema.")
     if data["G_ema"] is None:
-        raise UserError(f"{where} has an empty G_ema: there is no network in it.")
+        raise UserError(f"{where} has an empty G_ema, so it holds no network.")
     for key in (*NETWORKS, "augment_pipe"):
         if not isinstance(data.get(key), (torch.nn.Module, type(None))):
-            raise UserError(f"{where} has a {type(data[key]).__name__} where its network {key} should be.")
+            raise UserError(f"{where} has a {type(data[key]).__name__} instead of a network as its {key}.")
     if not isinstance(data.get("training_set_kwargs"), (dict, type(None))):
         raise UserError(f"{where} has no dictionary of training_set_kwargs.")
     for key in ("G", "G_ema"):
         if data[key] is None:
             continue
         if not (hasattr(data[key], "mapping") and hasattr(data[key], "synthesis")):
-            raise UserError(f"{where} has a {type(data[key]).__name__} where its generator {key} should be.")
+            raise UserError(f"{where} has a {type(data[key]).__name__} instead of a generator as its {key}.")
         wrong = next((name for name in SIZES if type(getattr(data[key], name, 0)) is not int), None)
         if wrong is not None:
-            raise UserError(f"{where}: {wrong} of its {key} is {getattr(data[key], wrong)!r}, not a whole number.")
+            raise UserError(f"{where}: {wrong} of its {key} is {getattr(data[key], wrong)!r}, not an integer.")
     for key in NETWORKS:
         if data[key] is not None:
             data[key].eval().requires_grad_(False)
@@ -219,16 +219,16 @@ def _read_pickle(file: BinaryIO, where: str) -> Any:
     except UserError as error:
         if "dnnlib.tflib" in error.message:
             raise UserError(
-                f"{where} is a TensorFlow network: convert it with stylegan2-ada-pytorch's legacy.py first."
+                f"{where} is a TensorFlow network. Convert it with stylegan2-ada-pytorch's legacy.py first."
             ) from error
         raise
     if data == machine.LEGACY_MAGIC:
-        raise UserError(f"{where} is in torch's file format from before 1.6: save it again with a newer torch.")
+        raise UserError(f"{where} has the file format of torch before 1.6. Save it again with a newer torch.")
     return data
 
 
 def _read_published(file: BinaryIO, where: str) -> EasyDict:
-    """A checkpoint of the published SemanticStyleGAN, if this zip archive is a torch file."""
+    """Returns the networks of a published SemanticStyleGAN checkpoint, or raises UserError for other zip archives."""
     from semantic import published
 
     try:
@@ -245,19 +245,21 @@ def _read_published(file: BinaryIO, where: str) -> EasyDict:
 @click.option("--dest", help="File to write: .pkl, .safetensors or .onnx", metavar="FILE", required=True)
 @click.option("--half", is_flag=True, help="Store weights in half precision (.pkl and .safetensors)")
 @click.option("--force-fp16", is_flag=True, help="Let a plain network compute in half precision on a GPU")
-@click.option("--format", "layout", type=click.Choice(["ours", "upstream"]), default="ours", help="Who opens the .pkl")
+@click.option(
+    "--format", "layout", type=click.Choice(["ours", "upstream"]), default="ours", help="Tools that open the .pkl"
+)
 def main(source: str, dest: str, half: bool, force_fp16: bool, layout: str) -> None:
     """Convert a network between file formats.
 
     \b
     .pkl          G, D, G_ema, augment_pipe and training_set_kwargs, as StyleGAN2-ADA's tools expect
     .safetensors  the same, readable without Python
-    .onnx         G_ema alone: z, truncation_psi -> image, mask, ws
+    .onnx         only G_ema: z, truncation_psi -> image, mask, ws
 
-    Weights are copied bit by bit between the first two. --half rounds them to half precision for half the size.
+    The first two formats keep weights bit by bit. --half rounds weights to half precision for half the size.
 
-    A .pkl opens in this project. With --format=upstream it opens in NVIDIA's stylegan2-ada-pytorch and stylegan3, too;
-    this is possible for plain StyleGAN2 networks.
+    A .pkl opens in this project. With --format=upstream it also opens in NVIDIA's stylegan2-ada-pytorch and stylegan3.
+    This works for plain StyleGAN2 networks only.
 
     --force-fp16 changes how a plain network computes: its four highest resolutions run in half precision on a GPU.
 
@@ -277,14 +279,14 @@ def main(source: str, dest: str, half: bool, force_fp16: bool, layout: str) -> N
     suffix = Path(dest).suffix.lower()
     write = writers.get(suffix)
     if write is None:
-        raise UserError(f"Cannot write {dest}: choose a name that ends in {', '.join(writers)}.")
+        raise UserError(f"Cannot write {dest}. Choose a name that ends in {', '.join(writers)}.")
     if half and suffix == ".onnx":
         raise click.UsageError("--half is for .pkl and .safetensors.")
     if layout == "upstream" and suffix != ".pkl":
         raise click.UsageError("--format=upstream is for .pkl.")
     data = load_network(source)
     if force_fp16 and not upstream.is_plain(data.G_ema):
-        raise UserError(f"--force-fp16 is for plain StyleGAN2 networks, which {source} is not: leave the option out.")
+        raise UserError(f"--force-fp16 works for plain StyleGAN2 networks only. Remove it for {source}.")
     data = forced_fp16(data, source) if force_fp16 else data
     write(halved(data) if half else data, dest)
     click.echo(f"Wrote {dest} ({Path(dest).stat().st_size / 2**20:.1f} MiB).")

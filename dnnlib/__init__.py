@@ -1,6 +1,6 @@
-"""Names to objects, dictionaries with attributes, downloads and their cache, files that are never half-written.
+"""Helpers without torch: objects by name, attribute dictionaries, downloads with a cache, and complete files.
 
-Nothing here knows torch.
+No module of this package imports torch.
 """
 
 from dnnlib.errors import UserError

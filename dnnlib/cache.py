@@ -1,4 +1,4 @@
-"""The folder of downloads and of other results that are kept; where it cannot be written the work goes without it."""
+"""The folder for downloads and other cached results. If the folder cannot be written, work continues without it."""
 
 import contextlib
 import functools
@@ -21,9 +21,9 @@ CACHE_VARIABLE = "DNNLIB_CACHE_DIR"
 
 
 def make_cache_dir_path(*paths: str) -> Path:
-    """Path inside the cache: ``$DNNLIB_CACHE_DIR``, else ``~/.cache/dnnlib``. Nothing is created.
+    """Returns a path inside the cache: ``$DNNLIB_CACHE_DIR``, else ``~/.cache/dnnlib``. Does not create it.
 
-    A user without a home, as in many containers, has the cache in the folder of temporary files.
+    Without a home, as in many containers, the cache is in the folder of temporary files.
     """
     root = os.environ.get(CACHE_VARIABLE)
     if not root:
@@ -35,10 +35,11 @@ def make_cache_dir_path(*paths: str) -> Path:
 
 
 def cached_path(url: str, folder: str | os.PathLike | None = None) -> Path:
-    """Where the download of `url` is kept: the MD5 of the address, then its file name.
+    """Returns the cache path of the download of `url`: the MD5 of the address, then its file name.
 
     Args:
-        folder: keep it there instead of in the cache.
+        url: address of the file.
+        folder: folder to use instead of the cache.
     """
     name = urllib.parse.unquote(urllib.parse.urlparse(url).path).rsplit("/", 1)[-1] or "download"
     name = re.sub(r"[^0-9A-Za-z._-]", "_", name)[-120:]
@@ -47,23 +48,23 @@ def cached_path(url: str, folder: str | os.PathLike | None = None) -> Path:
 
 
 def find_kept(path: Path) -> Path | None:
-    """The file that was kept at `path`, or its stand-in of this process; None where there is neither."""
+    """Returns the cached file `path`, or its replacement of this process, or None."""
     for candidate in (path, _stand_in(path)):
-        with contextlib.suppress(OSError):  # a folder that may not be looked into
+        with contextlib.suppress(OSError):  # the folder may not be readable
             if candidate is not None and candidate.is_file() and os.access(candidate, os.R_OK):
                 return candidate
     return None
 
 
 def keep(path: Path, write: Callable[[IO[Any]], Any]) -> Path:
-    """Write a file of the cache, whole or not at all, and give the path where it is now.
+    """Write a file of the cache, completely or not at all, and return its path.
 
-    Where the cache cannot be written, one line on stderr says so. The file then lies in a temporary folder, which
-    goes with this process.
+    If the cache cannot be written, one line on stderr says so. The file is then in a temporary folder, which is deleted
+    at the end of this process.
 
     Args:
-        path: the file, made with `make_cache_dir_path`.
-        write: is given the file, open for binary writing.
+        path: path of the file, from `make_cache_dir_path`.
+        write: function that writes to the file, open for binary writing.
 
     Raises:
         UserError: the temporary folder cannot be written either, or `write` raised it.
@@ -75,11 +76,11 @@ def keep(path: Path, write: Callable[[IO[Any]], Any]) -> Path:
     other = _stand_in(path, make=True)
     if other is not None and _write(other, write) is None:
         return other
-    raise UserError(f"Cannot write the cache {path}: {reason}. Set {CACHE_VARIABLE} to a folder that can be written.")
+    raise UserError(f"Cannot write the cache {path}: {reason}. Set {CACHE_VARIABLE} to a writable folder.")
 
 
 def _write(path: Path, write: Callable[[IO[Any]], Any]) -> str | None:
-    """Write a file; why the system refused, or None. Other mistakes are raised."""
+    """Write a file. Returns the system's reason for a failure, or None. Raises other errors."""
     try:
         with atomic_open(path, "wb") as file:
             write(file)
@@ -92,12 +93,12 @@ def _write(path: Path, write: Callable[[IO[Any]], Any]) -> str | None:
 
 @functools.cache
 def _tell(folder: Path, reason: str) -> None:
-    line = f"Nothing is kept in the cache {folder}: {reason}. Set {CACHE_VARIABLE} to a folder that can be written."
+    line = f"Cannot write the cache {folder}: {reason}. Set {CACHE_VARIABLE} to a writable folder."
     tqdm.write(line, file=sys.stderr)
 
 
 def _stand_in(path: Path, make: bool = False) -> Path | None:
-    """The place of a file of the cache in the temporary folder of this process; None where there is no such folder."""
+    """Returns the path of a cached file in the temporary folder of this process, or None without such a folder."""
     if _temporary.cache_info().currsize == 0 and not make:
         return None
     folder, name = _temporary(), hashlib.md5(os.fsencode(path.parent)).hexdigest()
@@ -106,7 +107,7 @@ def _stand_in(path: Path, make: bool = False) -> Path | None:
 
 @functools.cache
 def _temporary() -> tempfile.TemporaryDirectory | None:
-    """A folder that is removed when the process ends."""
+    """Returns a folder that is removed when the process ends, or None."""
     with contextlib.suppress(OSError):
         return tempfile.TemporaryDirectory(prefix="dnnlib-", ignore_cleanup_errors=True)
     return None

@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can make and mend."""
+"""The exception for errors of the user."""
 
 import click
 
@@ -6,11 +6,11 @@ MAX_LETTERS = 1200
 
 
 class UserError(click.ClickException):
-    """A mistake of the caller, told in one plain line: what is wrong, where, and what to do.
+    """An error of the user, as one plain line: what is wrong, where, and what to do.
 
-    Every script prints it as ``Error: <message>`` and exits with code 1, without a traceback. Library
-    code raises it like any other exception; ``str(error)`` is the line. What cannot be printed is shown as an escape
-    sequence, and a very long line loses its middle: names in it may come from hostile files.
+    Every script prints it as ``Error: <message>`` without a traceback, and exits with code 1. Library code raises it
+    like any other exception. ``str(error)`` is the line. Unprintable characters become escape sequences, and a very
+    long line loses its middle, since names in it may come from hostile files.
     """
 
     def __init__(self, message: str):

@@ -1,4 +1,4 @@
-"""Files appear under their name only when they are complete; logs grow by whole lines."""
+"""Files that appear only when they are complete, and logs that grow by whole lines."""
 
 import contextlib
 import json
@@ -12,16 +12,16 @@ from typing import IO, Any
 
 from dnnlib.errors import UserError
 
-HELD_OPEN_PAUSES = (0.1, 0.2, 0.5, 1.0)  # seconds; virus scanners and viewers hold files for moments
+HELD_OPEN_PAUSES = (0.1, 0.2, 0.5, 1.0)  # seconds; virus scanners and viewers keep files open briefly
 TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}\.tmp(\..+)?")
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
+    """Yield a temporary path beside `path`. On success, flush it to disk and rename it to `path`.
 
-    The temporary name keeps the suffix of `path`, for writers that choose a format by it. When the body
-    raises, the temporary file is removed and `path` stays as it was.
+    The temporary name keeps the suffix of `path`, since some writers choose a format by the suffix. If the body raises
+    an error, the temporary file is removed and `path` does not change.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full.
@@ -51,40 +51,40 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_open(path: str | os.PathLike, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open `path` for writing, whole or not at all; see `atomic_path`."""
+    """Open `path` for writing, completely or not at all. See `atomic_path`."""
     with atomic_path(path) as temporary, open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
         yield file
 
 
 def write_json(path: str | os.PathLike, data: Any) -> None:
-    """Write `data` as indented JSON, whole or not at all."""
+    """Write `data` as indented JSON, completely or not at all."""
     with atomic_open(path) as file:
         json.dump(data, file, indent=2)
         file.write("\n")
 
 
 def remove_temporary(folder: str | os.PathLike) -> None:
-    """Delete the unfinished files that killed processes left in `folder`; nobody may be writing there."""
+    """Delete unfinished files of killed processes in `folder`. No process may be writing there."""
     for path in Path(folder).iterdir():
         if TEMPORARY.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
 
 
 class LineFile:
-    """A text file to which whole lines are appended; what does not fit on the disk is taken back.
+    """A text file to which whole lines are appended. A line that does not fit on the disk is removed again.
 
     Args:
-        path: the file, made where it is missing.
-        mode: 'a' keeps what is there, 'w' starts anew.
+        path: file, created if missing.
+        mode: 'a' appends to the file, 'w' empties it first.
 
     Raises:
-        UserError: it cannot be opened.
+        UserError: the file cannot be opened.
     """
 
     def __init__(self, path: str | os.PathLike, mode: str = "a"):
         self.path = os.fspath(path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if mode.startswith("w") else 0)
-        flags |= getattr(os, "O_BINARY", 0)  # Windows would write other line breaks
+        flags |= getattr(os, "O_BINARY", 0)  # otherwise Windows changes line breaks
         try:
             self._handle = os.open(self.path, flags, 0o666)
         except OSError as error:
@@ -94,11 +94,11 @@ class LineFile:
         """Append lines.
 
         Args:
-            text: ends in a line break.
-            sync: return when they have reached the disk.
+            text: lines, ending in a line break.
+            sync: wait until the lines are on the disk.
 
         Raises:
-            UserError: the disk is full, or refuses.
+            UserError: the disk is full or cannot be written.
         """
         size = os.fstat(self._handle).st_size
         data = text.encode("utf-8", "backslashreplace")
@@ -110,7 +110,7 @@ class LineFile:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._handle, size)
-            raise UserError(f"Cannot write {self.path}: {error.strerror}. Free some space and continue.") from error
+            raise UserError(f"Cannot write {self.path}: {error.strerror}. Free some space and try again.") from error
 
     def close(self) -> None:
         """Close the file."""
@@ -118,13 +118,13 @@ class LineFile:
 
 
 def append_line(path: str | os.PathLike, line: str) -> None:
-    """Append one line to a file and have it reach the disk; see `LineFile`."""
+    """Append one line to a file, and wait until it is on the disk. See `LineFile`."""
     with contextlib.closing(LineFile(path)) as file:
         file.write(line + "\n", sync=True)
 
 
 def _replace(source: Path, target: Path) -> None:
-    """Rename a file over another one; on Windows a program that has the other one open is waited for."""
+    """Rename a file over another file. On Windows, waits for programs that have the other file open."""
     for pause in HELD_OPEN_PAUSES:
         try:
             os.replace(source, target)
@@ -135,7 +135,7 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder reach the disk, where the system can."""
+    """Flush the names in a folder to disk if the system supports it."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

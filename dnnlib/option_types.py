@@ -13,16 +13,16 @@ from dnnlib.streams import Command
 MAX_SEEDS = 1_000_000
 KERNELS = ("auto", "plain", "strict")
 KERNELS_VARIABLE = "DNNLIB_KERNELS"
-"""Environment variable with the user's choice of kernels; processes that a script starts inherit it."""
+"""Environment variable for the user's choice of kernels. Child processes inherit it."""
 
 
 def kernels_option(command: Callable) -> Callable:
-    """Adds --kernels to a command; the choice goes into the environment, no argument is passed on."""
+    """Adds --kernels to a command. The value is stored in the environment and not passed to the command."""
 
     def choose(context: click.Context, parameter: click.Parameter, value: str) -> None:
         os.environ[KERNELS_VARIABLE] = value
 
-    text = "GPU kernels: tried first, the plain form where one is wrong; never; or an error where one is wrong."
+    text = "GPU kernels. auto: use tested kernels, else plain PyTorch. plain: never. strict: fail if a kernel is wrong."
     option = click.option(
         "--kernels", type=click.Choice(KERNELS), default="auto", help=text, callback=choose, expose_value=False
     )
@@ -33,7 +33,7 @@ ORDER = "dnnlib.option_types.order"
 
 
 class InOrderCommand(Command):
-    """A command that knows the order of its repeatable options, also between different ones."""
+    """A command that records the order of its repeatable options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         values, _, order = self.make_parser(ctx).parse_args(list(args))
@@ -43,7 +43,7 @@ class InOrderCommand(Command):
 
 
 def in_order(ctx: click.Context) -> list[tuple[str, str]]:
-    """Names and texts of the repeatable options of an `InOrderCommand`, as they were given from left to right."""
+    """Returns names and values of the repeatable options of an `InOrderCommand`, from left to right."""
     return ctx.meta[ORDER]
 
 
@@ -59,7 +59,7 @@ class SeedList(click.ParamType):
         for part in filter(None, (p.strip() for p in value.split(","))):
             match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
             if match is None:
-                self.fail(f"{part!r} is not a seed or a range of seeds: write 0-7 or 1,3,5.", param, ctx)
+                self.fail(f"{part!r} is not a seed or a range of seeds. Write 0-7 or 1,3,5.", param, ctx)
             first, last = int(match[1]), int(match[2] or match[1])
             if last < first or last >= 2**32:
                 self.fail(f"{part!r} is not a range from a smaller to a larger seed below 2^32.", param, ctx)
@@ -67,12 +67,12 @@ class SeedList(click.ParamType):
                 self.fail(f"{value[:100]!r} names more than {MAX_SEEDS} seeds.", param, ctx)
             seeds += range(first, last + 1)
         if not seeds:
-            self.fail("there is no seed in it: write 0-7 or 1,3,5.", param, ctx)
+            self.fail("the list of seeds is empty. Write 0-7 or 1,3,5.", param, ctx)
         return seeds
 
 
 class Number(click.FloatRange):
-    """A float in a range, neither infinite nor NaN."""
+    """A finite float in a range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = super().convert(value, param, ctx)
@@ -82,7 +82,7 @@ class Number(click.FloatRange):
 
 
 class Label(click.ParamType):
-    """A class, or a vector of finite numbers with commas between."""
+    """A class, or a vector of finite numbers separated by commas."""
 
     name = "INT|A,B,..."
 
@@ -101,7 +101,7 @@ class Label(click.ParamType):
 
 
 class Share(click.IntRange):
-    """A number from 1, or 'auto', which becomes 0."""
+    """An integer from 1 up, or 'auto', which becomes 0."""
 
     name = "INT|auto"
 

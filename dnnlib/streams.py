@@ -1,4 +1,4 @@
-"""Standard output and error that never end the work: they may break, fill, be closed, or know few characters."""
+"""Standard output and error that never stop the work: they may be closed, full, or lack characters."""
 
 import codecs
 import contextlib
@@ -20,15 +20,15 @@ _GONE = (errno.EPIPE, errno.EBADF, errno.ESHUTDOWN)
 
 
 class SteadyStream(io.TextIOBase):
-    """A text stream that writes to another one what that can take, and drops the rest; writing never raises.
+    """A text stream that writes to another stream and drops text that the other stream refuses. Never raises.
 
-    It has no `buffer`: click would write UTF-8 there, whatever the stream is said to show.
+    It has no `buffer`. click would write UTF-8 to a buffer, regardless of the stream's encoding.
 
     Args:
-        stream: where text goes; None drops all of it, as where Python starts with a closed descriptor.
+        stream: stream for the text. None drops all text, for example if Python starts with a closed descriptor.
 
     Attributes:
-        failure: the first error of the system that text was lost by; a reader that left is none.
+        failure: first system error that lost text. A reader that closed a pipe does not count.
     """
 
     def __init__(self, stream: Any):
@@ -37,18 +37,18 @@ class SteadyStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """The encoding of the other stream; tqdm chooses the signs of its bar by it."""
+        """The encoding of the other stream. tqdm chooses the characters of its bar by the encoding."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     @property
     def errors(self) -> str:  # type: ignore[override]
-        """What becomes of characters that cannot be encoded: they are always replaced."""
+        """The error mode of the stream: characters without an encoding are always replaced."""
         return "replace"
 
     def write(self, text: str) -> int:
-        """Write text, as far as the other stream takes it; the length of the text."""
+        """Write as much of the text as the other stream accepts. Returns the length of the text."""
         if not isinstance(text, str):
-            raise TypeError(f"a text stream takes text, not {type(text).__name__}")
+            raise TypeError(f"a text stream needs text, not {type(text).__name__}")
         if self._stream is None:
             return len(text)
         try:
@@ -60,7 +60,7 @@ class SteadyStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Hand on what was written, if the other stream takes it."""
+        """Flush the other stream if possible."""
         if self._stream is not None:
             self._attempt(self._stream.flush)
 
@@ -74,12 +74,12 @@ class SteadyStream(io.TextIOBase):
         if not isinstance(error, OSError):
             return
         if error.errno in _GONE:
-            self.release()  # nobody will ever read it
+            self.release()  # the reader is gone for good
         elif self.failure is None:
             self.failure = error
 
     def release(self) -> None:
-        """Lead the descriptor of a stream that cannot be written nowhere, so that Python can end without an error."""
+        """Redirect the descriptor of a broken stream to the null device, so that Python ends without an error."""
         stream, self._stream = self._stream, None
         with contextlib.suppress(OSError, ValueError, AttributeError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -89,7 +89,7 @@ class SteadyStream(io.TextIOBase):
                 os.close(nowhere)
 
     def finish(self) -> None:
-        """Flush for the last time; text that is stuck is dropped."""
+        """Flush for the last time. Text that cannot be written is dropped."""
         if self._stream is None:
             return
         try:
@@ -108,10 +108,10 @@ class SteadyStream(io.TextIOBase):
         return False
 
     def fileno(self) -> int:
-        """The descriptor of the other stream.
+        """Returns the descriptor of the other stream.
 
         Raises:
-            io.UnsupportedOperation: it has none.
+            io.UnsupportedOperation: the other stream has no descriptor.
         """
         try:
             return self._stream.fileno()
@@ -119,12 +119,12 @@ class SteadyStream(io.TextIOBase):
             raise io.UnsupportedOperation("this stream has no descriptor") from error
 
     def writable(self) -> bool:
-        """True: text may always be written."""
+        """Always True: writing never fails."""
         return True
 
 
 def readable(text: str, encoding: str) -> str:
-    """The text with other signs for characters that an encoding does not have: `²` becomes `^2`, `é` becomes `e`."""
+    """Returns the text with replacements for characters outside of an encoding: `²` becomes `^2`, `é` becomes `e`."""
     return "".join(_in_encoding(character, encoding) for character in text)
 
 
@@ -139,7 +139,7 @@ def _in_encoding(character: str, encoding: str) -> str:
 
 @contextlib.contextmanager
 def protected() -> Iterator[tuple[SteadyStream, SteadyStream]]:
-    """Standard output and error as steady streams, until the end of `with`."""
+    """Yields standard output and error as steady streams, until the end of `with`."""
     _occupy()
     before = sys.stdout, sys.stderr
     steady = SteadyStream(before[0]), SteadyStream(before[1])
@@ -153,7 +153,7 @@ def protected() -> Iterator[tuple[SteadyStream, SteadyStream]]:
 
 
 def _occupy() -> None:
-    """Open what is closed of the first three descriptors: a file with their number would get what libraries print."""
+    """Open closed ones of the first three descriptors. Otherwise a new file would receive what libraries print."""
     with contextlib.suppress(OSError):
         while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
             os.set_inheritable(handle, True)
@@ -161,16 +161,16 @@ def _occupy() -> None:
 
 
 class Command(click.Command):
-    """A command of click's whose work goes on whatever becomes of standard output and error.
+    """A click command that continues when standard output or error fail.
 
     Attributes:
-        prints_results: the output is the result, so output that is lost is an error: exit code 1 and one line.
+        prints_results: the output is the result, so lost output is an error: exit code 1 and one line.
     """
 
     prints_results = False
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """As `click.Command.main`."""
+        """Same as `click.Command.main`."""
         with protected() as (output, errors):
             try:
                 return super().main(*args, **kwargs)
@@ -178,7 +178,7 @@ class Command(click.Command):
                 output.finish()
                 if output.failure is None or ending.code not in (0, None):
                     raise
-                line = f"Standard output cannot be written, text was lost: {output.failure.strerror}."
+                line = f"Cannot write to standard output, text was lost: {output.failure.strerror}."
                 if not self.prints_results:
                     errors.write(f"{line}\n")
                     raise

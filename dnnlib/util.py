@@ -1,4 +1,4 @@
-"""Attribute dictionaries, objects by name, the log file, downloads and their cache."""
+"""Attribute dictionaries, objects by name, the log file, and downloads."""
 
 import contextlib
 import functools
@@ -20,7 +20,7 @@ import requests
 from tqdm import tqdm
 
 from dnnlib.cache import cached_path, find_kept, keep
-from dnnlib.cache import make_cache_dir_path as make_cache_dir_path  # also known by this name
+from dnnlib.cache import make_cache_dir_path as make_cache_dir_path  # upstream's name for it
 from dnnlib.errors import UserError
 from dnnlib.files import LineFile
 from dnnlib.streams import SteadyStream
@@ -46,17 +46,17 @@ class EasyDict(dict):
 
 
 class Logger:
-    """Copies everything printed to stdout and stderr into a file, from its making to `close` or the end of `with`.
+    """Copies all output on stdout and stderr to a file, until `close` or the end of `with`.
 
-    Progress bars redraw a line with carriage returns; only what follows the last one reaches the file.
+    Progress bars redraw a line with carriage returns. Only the text after the last carriage return reaches the file.
 
     Args:
-        file_name: the file; None leaves it out.
-        file_mode: 'w' starts the file anew, 'a' continues it.
-        should_flush: flush the streams after every text. The file is never behind.
+        file_name: log file, or None.
+        file_mode: 'w' empties the file first, 'a' appends.
+        should_flush: flush the streams after every text. The file is always flushed.
 
     Raises:
-        UserError: the file cannot be written; while it is written to, once, from the call that printed.
+        UserError: the file cannot be written. While logging, the first print that fails raises it.
     """
 
     def __init__(self, file_name: str | os.PathLike | None = None, file_mode: str = "w", should_flush: bool = True):
@@ -72,7 +72,7 @@ class Logger:
         self.close()
 
     def write(self, text: str | bytes) -> None:
-        """Write text to stdout and into the file; bytes are UTF-8."""
+        """Write text to stdout and to the file. Bytes are decoded as UTF-8."""
         self._tees[0].write(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
 
     def flush(self) -> None:
@@ -81,7 +81,7 @@ class Logger:
             tee.flush()
 
     def close(self) -> None:
-        """Give stdout and stderr back, and close the file. Further calls do nothing."""
+        """Restore stdout and stderr, and close the file. Further calls do nothing."""
         for name, tee, stream in zip(("stdout", "stderr"), self._tees, self._streams, strict=True):
             if getattr(sys, name) is tee:
                 setattr(sys, name, stream)
@@ -109,7 +109,7 @@ class _Tee(io.TextIOBase):
         return len(text)
 
     def finish(self) -> None:
-        """Write the line that has no end yet into the file, which gets nothing from here on."""
+        """Write the unfinished line to the file, and stop logging."""
         rest, self._line = self._line, ""
         if rest.strip():
             self._keep(rest + "\n")
@@ -120,7 +120,7 @@ class _Tee(io.TextIOBase):
             try:
                 self._file.write(text)
             except UserError:
-                self._file = None  # said once
+                self._file = None  # report the failure once
                 raise
 
     def flush(self) -> None:
@@ -138,7 +138,7 @@ class _Tee(io.TextIOBase):
 
 
 def format_time(seconds: float) -> str:
-    """Seconds as a short text: ``7s``, ``3m 05s``, ``2h 01m 09s``, ``1d 04h 00m``."""
+    """Returns seconds as a short text: ``7s``, ``3m 05s``, ``2h 01m 09s``, ``1d 04h 00m``."""
     total = round(seconds)
     days, hours, minutes, rest = total // 86400, total // 3600 % 24, total // 60 % 60, total % 60
     if days:
@@ -149,7 +149,7 @@ def format_time(seconds: float) -> str:
 
 
 def ask_yes_no(question: str) -> bool:
-    """Whether the user answers yes; asks again until the answer is yes or no.
+    """Returns whether the user answers yes. Asks again until the answer is yes or no.
 
     Raises:
         click.Abort: standard input ended.
@@ -158,9 +158,9 @@ def ask_yes_no(question: str) -> bool:
 
 
 def get_module_from_obj_name(obj_name: str) -> tuple[types.ModuleType, str]:
-    """The module in which a dotted name lies, imported, and the rest of the name.
+    """Imports the module of a dotted name. Returns the module and the rest of the name.
 
-    ``'training.networks.Generator.forward'`` gives `training.networks` and ``'Generator.forward'``.
+    For ``'training.networks.Generator.forward'`` returns `training.networks` and ``'Generator.forward'``.
 
     Raises:
         UserError: no module or attribute of that name exists.
@@ -174,18 +174,18 @@ def get_module_from_obj_name(obj_name: str) -> tuple[types.ModuleType, str]:
             module = found = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             if error.name is None or not (module_name + ".").startswith(error.name + "."):
-                raise  # the module exists, but something that it needs does not
+                raise  # the module exists, but one of its imports is missing
             continue
         for attribute in parts[split:]:
             if not hasattr(found, attribute):
-                raise UserError(f"There is no {attribute!r} in {module_name}: check the class name {obj_name!r}.")
+                raise UserError(f"{module_name} has no {attribute!r}. Check the class name {obj_name!r}.")
             found = getattr(found, attribute)
         return module, ".".join(parts[split:])
-    raise UserError(f"Nothing is named {obj_name!r}: expected a dotted path such as 'training.networks.Generator'.")
+    raise UserError(f"Cannot import {obj_name!r}. Expected a dotted path such as 'training.networks.Generator'.")
 
 
 def get_obj_by_name(name: str) -> Any:
-    """Import the object behind a dotted name, such as ``'training.networks.Generator'``.
+    """Import and return the object of a dotted name, such as ``'training.networks.Generator'``.
 
     Raises:
         UserError: no module or attribute of that name exists.
@@ -195,20 +195,20 @@ def get_obj_by_name(name: str) -> Any:
 
 
 def call_func_by_name(*args: Any, func_name: str, **kwargs: Any) -> Any:
-    """Call the function named `func_name` with the remaining arguments."""
+    """Call the function named `func_name` with the remaining arguments, and return its result."""
     target: Callable = get_obj_by_name(func_name)
     if not callable(target):
-        raise UserError(f"{func_name!r} is not callable: name a function or a class.")
+        raise UserError(f"{func_name!r} is not callable. Name a function or a class.")
     return target(*args, **kwargs)
 
 
 def construct_class_by_name(*args: Any, class_name: str, **kwargs: Any) -> Any:
-    """Build an instance of the class named `class_name` with the remaining arguments."""
+    """Returns an instance of the class named `class_name`, built with the remaining arguments."""
     return call_func_by_name(*args, func_name=class_name, **kwargs)
 
 
 def is_url(obj: Any, allow_file_urls: bool = False) -> bool:
-    """Whether `obj` is the address of a web page or file, or with `allow_file_urls` a ``file://`` address."""
+    """Whether `obj` is a web address. With `allow_file_urls`, ``file://`` addresses count too."""
     return isinstance(obj, str) and re.match("(https?|file)://" if allow_file_urls else "https?://", obj) is not None
 
 
@@ -222,20 +222,21 @@ def open_url(
 ) -> Any:
     """Open a local path, a ``file://`` address or a web address for binary reading.
 
-    Web files are downloaded once and kept in the cache under the checksum of their address. A download
-    that breaks off is continued, then tried again; it never enters the cache half-finished. Where the cache cannot be
-    written, the file is kept for this process only.
+    Web files are downloaded once and stored in the cache under the checksum of their address. An interrupted download
+    is resumed, then tried again. The cache never holds incomplete files. If the cache cannot be written, the file
+    exists for this process only.
 
     Args:
-        cache_dir: keep the download in this folder; None: in the cache.
-        num_attempts: how often to try a download.
+        url: path or address.
+        cache_dir: folder for the download. None uses the cache.
+        num_attempts: number of attempts to download.
         verbose: show a progress bar.
-        return_filename: give the path of the file, as a text, instead of the open file.
-        cache: keep the download.
+        return_filename: return the path of the file as text, instead of the open file.
+        cache: store the download.
 
     Raises:
-        UserError: there is no such file, or the address cannot be reached.
-        ValueError: a path is asked for of a file that is not kept.
+        UserError: the file does not exist, or the address cannot be reached.
+        ValueError: `return_filename` is set for a download that is not stored.
     """
     name = os.fspath(url)
     if not is_url(name):
@@ -245,7 +246,7 @@ def open_url(
         return path if return_filename else _open(path)
     if not cache:
         if return_filename:
-            raise ValueError("a download without a cache has no path: leave return_filename or cache=False out")
+            raise ValueError("a download without a cache has no path: remove return_filename or cache=False")
         buffer = io.BytesIO()
         _download(name, buffer, verbose, num_attempts, cached_path(name))
         buffer.seek(0)
@@ -263,9 +264,9 @@ def _open(path: str) -> BinaryIO:
 
 
 def _download(url: str, file: Any, verbose: bool, num_attempts: int, place: Path) -> None:
-    """Fetch `url` into `file`, which will lie at `place`.
+    """Download `url` into `file`, which will be stored at `place`.
 
-    After an interruption the rest is asked for. A server that refuses this sends everything again.
+    After an interruption, requests the rest only. If the server refuses this, downloads the whole file again.
     """
     reason: object = "no answer"
     for attempt in range(num_attempts):
@@ -295,7 +296,7 @@ def _download(url: str, file: Any, verbose: bool, num_attempts: int, place: Path
                         bar.update(len(block))
                 if not length or file.tell() >= offset + length:
                     return
-                reason = f"broke off after {file.tell()} bytes"
+                reason = f"the connection was lost after {file.tell()} bytes"
         except requests.HTTPError as error:
             reason = f"the server answered {error.response.status_code}"
             if 400 <= error.response.status_code < 500:

@@ -1,1 +1,1 @@
-"""How good generated images are. Networks and data sets are known only by calling them."""
+"""Metrics of generated images. They use networks and data sets through calls only."""

@@ -21,18 +21,19 @@ PANEL = (480, 320)
 MARGIN_LEFT, MARGIN_TOP, MARGIN_RIGHT, MARGIN_BOTTOM = 76, 40, 20, 52
 LEGEND_LINE = 20
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#8c6d1f")
-"""Told apart with any colour vision (Okabe and Ito)."""
+"""Colours that people with any colour vision can distinguish (Okabe and Ito)."""
 
 Curve = list[tuple[float, float]]
 
 
 def read_curves(run_dir: str | os.PathLike, metrics: Sequence[str] | None = None) -> dict[str, Curve]:
-    """The curves of a run from its ``metric-*.jsonl``: result name -> [(kimg, value)], in the order of kimg.
+    """Returns the curves of a run from its ``metric-*.jsonl``: result name -> [(kimg, value)], sorted by kimg.
 
-    A snapshot that was measured several times counts with its last result; lines that are cut off are left out.
+    For a snapshot with several results, the last result counts. Incomplete lines are ignored.
 
     Args:
-        metrics: take these metrics alone.
+        run_dir: folder of the run.
+        metrics: names of the metrics to read. None reads all.
 
     Raises:
         UserError: the run has no results.
@@ -56,12 +57,12 @@ def read_curves(run_dir: str | os.PathLike, metrics: Sequence[str] | None = None
     curves = {name: sorted(points.items()) for name, points in found.items() if points}
     if not curves:
         asked = "metric-*.jsonl" if metrics is None else " or ".join(f"metric-{name}.jsonl" for name in metrics)
-        raise UserError(f"There are no results in {run_dir}: no {asked}. Train with --metrics, or run calc_metrics.py.")
+        raise UserError(f"{run_dir} has no results: no {asked}. Train with --metrics, or run calc_metrics.py.")
     return curves
 
 
 def axis_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers from at most `low` to at least `high`."""
+    """Returns about `count` round numbers from at most `low` to at least `high`."""
     if high <= low:
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
     rough = (high - low) / count
@@ -72,7 +73,7 @@ def axis_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def headlines(names: Iterable[str]) -> list[str]:
-    """The results worth a panel: ``a_mean`` stands for every ``a_*`` beside it that is no mean itself."""
+    """Returns the results that get a panel: ``a_mean`` replaces all other ``a_*`` that are not means."""
     names = list(names)
     means = tuple(name.removesuffix("mean") for name in names if name.endswith("_mean"))
     return [name for name in names if name.endswith("_mean") or not name.startswith(means)]
@@ -141,11 +142,11 @@ def plot_runs(
     """
     runs = [(Path(os.path.abspath(run_dir)).name, read_curves(run_dir, metrics)) for run_dir in run_dirs]
     if Path(dest).suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp", ".bmp"):
-        raise UserError(f"Cannot write {dest}: name the picture .png.")
+        raise UserError(f"Cannot write {dest}: the name must end in .png.")
     with atomic_path(dest) as temporary:
         draw_curves(runs).save(temporary)
 
 
 def color_of(number: int) -> str:
-    """Colour of the run of that number."""
+    """Returns the colour of run number `number`."""
     return COLORS[number % len(COLORS)]

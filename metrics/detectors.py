@@ -1,7 +1,7 @@
-"""Feature networks: where they come from, and calling them.
+"""Feature networks: finding or downloading them, and calling them.
 
-They are TorchScript programs. Loading one runs no Python, but what it computes is its own program: use files from
-sources that you trust.
+They are TorchScript programs. Loading a program runs no Python, but the program decides what it computes. Use files
+only from sources that you trust.
 """
 
 import functools
@@ -26,18 +26,18 @@ _unreachable: set[str] = set()
 
 
 class DetectorMissing(UserError):
-    """A metric needs a feature network that is neither there nor can be downloaded."""
+    """A metric needs a feature network that neither exists locally nor can be downloaded."""
 
 
 class Detector:
     """A feature network.
 
     Attributes:
-        digest: checksum of its file, for keys of caches.
+        digest: checksum of its file, for keys of the cache.
 
     Args:
         path: TorchScript file.
-        device: where to run it.
+        device: device of the network.
 
     Raises:
         UserError: the file is not TorchScript.
@@ -51,18 +51,18 @@ class Detector:
         except OSError as error:
             raise UserError(f"Cannot read the feature network {path}: {error.strerror or error}.") from error
         except RuntimeError as error:
-            raise UserError(f"{path} is not a feature network: expected a TorchScript file.") from error
+            raise UserError(f"{path} is not a feature network. Expected a TorchScript file.") from error
         arguments = self._network.forward.schema.arguments
         self._known = {argument.name for argument in arguments}
         self._device = device
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, **options: Any) -> torch.Tensor:
-        """Features [N, F] of images [N, 3, H, W] in 0..255; options that the network does not have are left out."""
+        """Returns features [N, F] of images [N, 3, H, W] in 0..255. Ignores options that the network lacks."""
         return self.features(images, **options)
 
     def features(self, images: torch.Tensor, **options: Any) -> torch.Tensor:
-        """As a call, but differentiable."""
+        """Same as a call, but differentiable."""
         known = {name: value for name, value in options.items() if name in self._known}
         return self._network(images.to(self._device), **known).float().flatten(1)
 
@@ -102,10 +102,10 @@ def load_detector(opts: MetricOptions, name: str) -> Detector:
         name: `INCEPTION`, `VGG16`, or the path or address of a TorchScript file.
 
     Raises:
-        DetectorMissing: it is not there.
-        UserError: it is not a TorchScript file.
+        DetectorMissing: the network cannot be found.
+        UserError: the file is not TorchScript.
     """
-    # One process downloads, and all fail together.
+    # One process downloads. If the download fails, all processes fail together.
     path, problem = distributed.broadcast(_locate(opts, name) if distributed.get_rank() == 0 else None)
     if problem is not None:
         raise DetectorMissing(problem)
@@ -113,7 +113,7 @@ def load_detector(opts: MetricOptions, name: str) -> Detector:
 
 
 def _locate(opts: MetricOptions, name: str) -> tuple[str | None, str | None]:
-    """Path of the network, or what is wrong."""
+    """Returns the path of the network, or the reason for its absence."""
     if opts.detector is not None:
         path = Path(opts.detector)
         path = path / Path(name).name if path.is_dir() else path
@@ -127,11 +127,11 @@ def _locate(opts: MetricOptions, name: str) -> tuple[str | None, str | None]:
         try:
             return open_url(url, return_filename=True), None
         except UserError:
-            _unreachable.add(url)  # other metrics need not wait again
+            _unreachable.add(url)  # other metrics do not try again
     if found := find_kept(cached_path(url)):
         return str(found), None
     return None, (
-        f"{opts.metric} needs the feature network {url}, which cannot be downloaded: place it at {cached_path(url)}, "
+        f"{opts.metric} needs the feature network {url}, but the download failed. Copy it to {cached_path(url)}, "
         f"or name a copy with --detector=PATH."
     )
 

@@ -1,4 +1,4 @@
-"""Statistics of feature vectors that arrive in batches, on one process or many."""
+"""Statistics of feature vectors that arrive in batches, on one or several processes."""
 
 import os
 
@@ -13,15 +13,15 @@ BLOCK_ROWS = 1024
 
 
 class FeatureStats:
-    """Collects rows of features: all of them, or their mean and covariance.
+    """Collects rows of features: all rows, or their mean and covariance.
 
-    Mean and covariance are accumulated in float64 and merged by the pairwise update of Chan, Golub and LeVeque (1979),
-    so the result does not depend on how the rows were cut into batches or shared among processes.
+    Mean and covariance are accumulated in float64 and merged by the pairwise update of Chan, Golub and LeVeque (1979).
+    The result therefore does not depend on batches or on the number of processes.
 
     Args:
-        capture_all: keep all rows, in the type they come in.
+        capture_all: keep all rows, in their own data type.
         capture_mean_cov: keep mean and covariance.
-        max_items: ignore what comes after this many rows.
+        max_items: ignore further rows after this number.
     """
 
     def __init__(self, capture_all: bool = False, capture_mean_cov: bool = False, max_items: int | None = None):
@@ -46,16 +46,16 @@ class FeatureStats:
             raise UserError(f"Features changed their number from {self.num_features} to {num_features}.")
 
     def is_full(self) -> bool:
-        """Whether `max_items` rows are there."""
+        """Whether `max_items` rows have been added."""
         return self.max_items is not None and self.num_items >= self.max_items
 
     def append(self, x: torch.Tensor | np.ndarray, start: int | None = None) -> None:
         """Add rows.
 
         Args:
-            x: [N, ...]; all but the first axis are flattened, [N] is one feature.
-            start: number of the first row among the rows of all processes, for the order of `get_all`; by default
-                rows follow each other.
+            x: [N, ...]. All axes but the first are flattened. [N] is one feature.
+            start: number of the first row among the rows of all processes, which orders `get_all`. By default, rows
+                are numbered in the order of their arrival.
         """
         x = torch.as_tensor(x).detach()
         x = x.reshape(len(x), -1)
@@ -70,7 +70,7 @@ class FeatureStats:
             self._kept.append((start, x.cpu().numpy().copy()))
         if self.capture_mean_cov:
             if x.device.type != "cuda":
-                x = x.cpu()  # float64 is not everywhere
+                x = x.cpu()  # some devices lack float64
             self._waiting.append(x)
             if sum(map(len, self._waiting)) >= BLOCK_ROWS:
                 self._absorb()
@@ -88,7 +88,7 @@ class FeatureStats:
         self.append(x)
 
     def get_all(self) -> np.ndarray:
-        """All rows [num_items, num_features], ordered by their `start`."""
+        """Returns all rows [num_items, num_features], ordered by `start`."""
         if not self.capture_all:
             raise ValueError("rows were not kept: capture_all is False")
         if not self._kept:
@@ -100,7 +100,7 @@ class FeatureStats:
         return torch.from_numpy(self.get_all())
 
     def get_mean_cov(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean [num_features] and unbiased covariance [num_features, num_features], float64.
+        """Returns mean [num_features] and unbiased covariance [num_features, num_features], float64.
 
         Raises:
             UserError: there are fewer than 2 rows.
@@ -113,17 +113,17 @@ class FeatureStats:
         return self._mean.cpu().numpy(), (self._scatter / (self.num_items - 1)).cpu().numpy()
 
     def merge(self, other: "FeatureStats") -> None:
-        """Add the rows of `other`; both keep the same things, and `max_items` is not applied again."""
+        """Add the rows of `other`, which must keep the same values. Does not apply `max_items` again."""
         self._restore(other.state())
 
     def gather(self) -> None:
-        """Give process 0 the rows of all processes; the others keep theirs."""
+        """Collect the rows of all processes on process 0. Other processes do not change."""
         if distributed.is_distributed():
             for part in distributed.gather_to_first(self.state())[1:]:
                 self._restore(part)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything as arrays, for files and other processes."""
+        """Returns all values as arrays, for files and other processes."""
         state = {"num_items": np.array(self.num_items)}
         if self.capture_all:
             state["starts"] = np.array([start for start, _ in self._kept], np.int64)
@@ -136,7 +136,7 @@ class FeatureStats:
 
     @classmethod
     def from_state(cls, state: dict[str, np.ndarray]) -> "FeatureStats":
-        """The statistics that `state` describes."""
+        """Returns the statistics described by `state`."""
         stats = cls(capture_all="rows" in state, capture_mean_cov="mean" in state)
         stats._restore(state)
         return stats
@@ -181,7 +181,7 @@ class FeatureStats:
             self.num_features = len(state["mean"])
 
     def _absorb(self) -> None:
-        """Move waiting rows into mean and covariance; large blocks keep the products fast."""
+        """Add waiting rows to mean and covariance. Large blocks make the products fast."""
         if not self._waiting:
             return
         rows = torch.cat(self._waiting).double()

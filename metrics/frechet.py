@@ -7,10 +7,10 @@ from metrics.metric_utils import INCEPTION, MetricOptions, dataset_features, gen
 
 
 def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
-    """Squared Fréchet distance of two Gaussians: |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)).
+    """Returns the squared Fréchet distance of two Gaussians: |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)).
 
-    With S1 = A'A and S2 = B'B from eigenvalues, the trace of the root is the sum of the singular values of A B'. No
-    root of a small difference is taken, so covariances without full rank lose no digits and nothing is imaginary.
+    With S1 = A'A and S2 = B'B from eigenvalues, the trace of the root is the sum of the singular values of A B'. This
+    avoids roots of small differences. Covariances without full rank lose no precision, and no value is complex.
 
     Args:
         mean1, mean2: [F].
@@ -23,14 +23,14 @@ def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov
 
 
 def _factor(cov: np.ndarray) -> torch.Tensor:
-    """A [rank, F] with A'A = cov; directions in which rounding alone gives variance are dropped."""
+    """Returns A [rank, F] with A'A = cov. Directions whose variance is only rounding error are dropped."""
     values, vectors = torch.linalg.eigh(torch.as_tensor(cov, dtype=torch.float64))
     keep = values > values[-1].clamp(min=0) * len(values) * torch.finfo(torch.float64).eps
     return values[keep].sqrt()[:, None] * vectors[:, keep].T
 
 
 def compute_fid(opts: MetricOptions, max_real: int | None, num_gen: int) -> float:
-    """FID of `num_gen` generated images against at most `max_real` real ones (None: all); NaN off process 0."""
+    """Returns the FID of `num_gen` generated and at most `max_real` real images (None: all). NaN off process 0."""
     features = dict(detector=INCEPTION, capture_mean_cov=True, return_features=True)
     real = dataset_features(opts, max_items=max_real, **features)
     fake = generator_features(opts, num_items=num_gen, **features)

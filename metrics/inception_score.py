@@ -9,13 +9,13 @@ from metrics.metric_utils import INCEPTION, MetricOptions, generator_features
 
 
 def inception_score(probabilities: np.ndarray, num_splits: int = 10) -> tuple[float, float]:
-    """Mean and standard deviation over parts of the set of exp(E[KL(p(y|x) || p(y))]).
+    """Returns mean and standard deviation of exp(E[KL(p(y|x) || p(y))]) over parts of the set.
 
     Args:
-        probabilities: of classes, [N, classes], rows add up to 1; N at least `num_splits`.
+        probabilities: class probabilities [N, classes]. Each row sums to 1, and N is at least `num_splits`.
 
     Raises:
-        UserError: too few rows.
+        UserError: there are too few rows.
     """
     if len(probabilities) < num_splits:
         raise UserError(f"The inception score needs {num_splits} images or more, but there are {len(probabilities)}.")
@@ -31,6 +31,6 @@ def inception_score(probabilities: np.ndarray, num_splits: int = 10) -> tuple[fl
 
 
 def compute_is(opts: MetricOptions, num_gen: int, num_splits: int = 10) -> tuple[float, float]:
-    """Inception score of `num_gen` generated images, mean and standard deviation; NaN off process 0."""
+    """Returns mean and standard deviation of the inception score of `num_gen` generated images. NaN off process 0."""
     stats = generator_features(opts, INCEPTION, num_gen, capture_all=True, no_output_bias=True)
     return inception_score(stats.get_all(), num_splits) if opts.rank == 0 else (float("nan"), float("nan"))

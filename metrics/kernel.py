@@ -8,7 +8,7 @@ from metrics.metric_utils import INCEPTION, MetricOptions, dataset_features, gen
 
 
 def kernel_distance(x: torch.Tensor, y: torch.Tensor) -> float:
-    """Unbiased estimate of the squared MMD under the kernel (x·y / F + 1)^3.
+    """Returns an unbiased estimate of the squared MMD with the kernel (x·y / F + 1)^3.
 
     Args:
         x, y: features [N, F] and [M, F], N and M at least 2.
@@ -33,10 +33,10 @@ def averaged_kernel_distance(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> float:
-    """Mean of `kernel_distance` over random subsets of both sets, features [N, F] and [M, F].
+    """Returns the mean of `kernel_distance` over random subsets of features [N, F] and [M, F].
 
     Raises:
-        UserError: fewer than 2 rows.
+        UserError: a set has fewer than 2 rows.
     """
     size = min(len(real), len(fake), subset_size)
     if size < 2:
@@ -50,7 +50,7 @@ def averaged_kernel_distance(
 
 
 def compute_kid(opts: MetricOptions, max_real: int | None, num_gen: int) -> float:
-    """KID of `num_gen` generated images against at most `max_real` real ones (None: all); NaN off process 0."""
+    """Returns the KID of `num_gen` generated and at most `max_real` real images (None: all). NaN off process 0."""
     features = dict(detector=INCEPTION, capture_all=True, return_features=True)
     real = dataset_features(opts, max_items=max_real, **features)
     fake = generator_features(opts, num_items=num_gen, **features)

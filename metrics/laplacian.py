@@ -6,7 +6,7 @@ SMALLEST = 16
 
 
 def pyramid_levels(resolution: int) -> list[int]:
-    """Sides of the levels, from `resolution` down to 16; a smaller image has one level."""
+    """Returns the sides of the levels, from `resolution` down to 16. A smaller image has one level."""
     levels = [resolution]
     while levels[-1] > SMALLEST:
         levels.append(levels[-1] // 2)
@@ -14,14 +14,14 @@ def pyramid_levels(resolution: int) -> list[int]:
 
 
 def laplacian_pyramid(images: torch.Tensor, levels: int) -> list[torch.Tensor]:
-    """What each octave adds, from the finest; the last level is the rest.
+    """Returns the Laplacian pyramid, finest level first. The last level is the low-pass rest.
 
     Args:
         images: float [N, C, R, R], R a multiple of 2^(levels - 1).
-        levels: how many.
+        levels: number of levels.
 
     Returns:
-        Tensors [N, C, R / 2^i, R / 2^i]. Enlarged step by step and added up they give the images.
+        Tensors [N, C, R / 2^i, R / 2^i]. Enlarged step by step and summed, they equal the images.
     """
     pyramid = []
     for _ in range(levels - 1):
@@ -32,14 +32,14 @@ def laplacian_pyramid(images: torch.Tensor, levels: int) -> list[torch.Tensor]:
 
 
 def pyramid_reach(mask: torch.Tensor, levels: int) -> list[torch.Tensor]:
-    """Where an image that is 0 outside the mask can have a pyramid that is not 0.
+    """Returns where the pyramid of an image that is 0 outside the mask can be nonzero.
 
-    The mask is averaged down by the filter of the pyramid, and every place that gets any of it counts: the mask
-    grows by what the filter reaches, up to 4 pixels at the finest level, and further in the image at the next ones.
+    The mask is averaged down by the filter of the pyramid, and every nonzero place counts. The mask grows by the reach
+    of the filter: up to 4 pixels at the finest level, and further in the image at coarser levels.
 
     Args:
         mask: bool [N, C, R, R].
-        levels: as for `laplacian_pyramid`.
+        levels: see `laplacian_pyramid`.
 
     Returns:
         bool tensors [N, C, R / 2^i, R / 2^i].
@@ -53,12 +53,12 @@ def pyramid_reach(mask: torch.Tensor, levels: int) -> list[torch.Tensor]:
 
 
 def reduce(images: torch.Tensor) -> torch.Tensor:
-    """Half the size without aliasing: [N, C, H, W] to [N, C, H/2, W/2]."""
+    """Reduce to half the size without aliasing: [N, C, H, W] to [N, C, H/2, W/2]."""
     return _blur(images)[:, :, ::2, ::2]
 
 
 def enlarge(images: torch.Tensor) -> torch.Tensor:
-    """Twice the size, smoothly: [N, C, H, W] to [N, C, 2H, 2W]."""
+    """Enlarge smoothly to twice the size: [N, C, H, W] to [N, C, 2H, 2W]."""
     n, c, h, w = images.shape
     spread = images.new_zeros([n, c, h, 2, w, 2])
     spread[:, :, :, 0, :, 0] = images
@@ -66,7 +66,7 @@ def enlarge(images: torch.Tensor) -> torch.Tensor:
 
 
 def _blur(images: torch.Tensor) -> torch.Tensor:
-    """Binomial low-pass of 5 taps; borders are mirrored about the outermost pixels."""
+    """Apply a binomial low-pass of 5 taps. Borders are mirrored at the outermost pixels."""
     taps = images.new_tensor([1, 4, 6, 4, 1]) / 16
     channels = images.shape[1]
     padded = torch.nn.functional.pad(images, [2, 2, 2, 2], mode="reflect")

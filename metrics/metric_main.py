@@ -1,4 +1,4 @@
-"""Metrics by name: computing and reporting them."""
+"""Computes and reports metrics by name."""
 
 import contextlib
 import copy
@@ -30,11 +30,11 @@ def calc_metric(
     device: torch.device | str | None = None,
     **options: Any,
 ) -> EasyDict:
-    """Compute one metric; all processes call it alike and get the same result.
+    """Compute one metric. All processes must call this alike, and get the same result.
 
     Args:
         metric: name, see `list_valid_metrics`.
-        G: the generator; a copy is used.
+        G: the generator. A copy is used.
         dataset_kwargs: class name and options of the real data.
         num_gpus, rank: processes that share the work, and which one this is.
         device: where to compute; by default where G is.
@@ -44,8 +44,8 @@ def calc_metric(
         results (name -> float), metric, total_time (seconds), total_time_str, num_gpus.
 
     Raises:
-        DetectorMissing: the metric needs a feature network that is not there.
-        UserError: no metric of that name, or data and network do not fit.
+        DetectorMissing: the feature network of the metric cannot be found.
+        UserError: the metric does not exist, or data and network do not fit.
     """
     found = require(metric)
     opts = MetricOptions(
@@ -100,16 +100,16 @@ def evaluate(
     plugins: Iterable[str] = (),
     **options: Any,
 ) -> tuple[list[EasyDict], list[str]]:
-    """Compute and report several metrics; one whose feature network is missing is left out, with a line saying so.
+    """Compute and report several metrics. A metric without its feature network is skipped, with a line about it.
 
     Args:
-        metrics: names.
+        metrics: names of metrics.
         run_dir, snapshot_pkl: see `report_metric`.
         plugins: see `load_plugins`.
         options: see `calc_metric`.
 
     Returns:
-        The results, and a line for each metric that was left out.
+        The results, and a line for each skipped metric.
     """
     load_plugins(plugins)
     results, missing = [], []
@@ -119,7 +119,7 @@ def evaluate(
         except DetectorMissing as error:
             missing.append(error.message)
             if rank == 0:
-                print(f"Left out: {error.message}", file=sys.stderr, flush=True)
+                print(f"Skipped: {error.message}", file=sys.stderr, flush=True)
             continue
         results.append(result)
         if rank == 0:
@@ -129,7 +129,7 @@ def evaluate(
 
 @contextlib.contextmanager
 def _full_precision() -> Iterator[None]:
-    """No TF32 while features are computed: it moves FID in the third digit."""
+    """Disables TF32 while features are computed. TF32 changes the third digit of FID."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:

@@ -1,4 +1,4 @@
-"""What metrics are made of: options, feature networks, batches of images, statistics of features and their cache."""
+"""Building blocks of metrics: options, feature networks, batches of images, feature statistics and their cache."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -53,19 +53,19 @@ def dataset_features(
     capture_mean_cov: bool = False,
     **detector_kwargs: Any,
 ) -> FeatureStats | None:
-    """Statistics of the features of the real data, from the cache where they are there.
+    """Returns the feature statistics of the real data, from the cache if possible.
 
     Args:
         detector: name of the feature network, `INCEPTION` or `VGG16`.
-        max_items: use this many images, chosen at random; None uses all.
+        max_items: number of images, chosen at random. None uses all.
         capture_all, capture_mean_cov: see `FeatureStats`.
         detector_kwargs: options of the feature network, such as ``return_features=True``.
 
     Returns:
-        The statistics on process 0, None on the others.
+        The statistics on process 0, None on other processes.
 
     Raises:
-        DetectorMissing: the feature network is not there.
+        DetectorMissing: the feature network cannot be found.
     """
     network = load_detector(opts, detector)
     key = dict(detector=network.digest, max_items=max_items, seed=opts.seed, **detector_kwargs)
@@ -90,12 +90,12 @@ def generator_features(
     capture_mean_cov: bool = False,
     **detector_kwargs: Any,
 ) -> FeatureStats:
-    """Statistics of the features of generated images; complete on process 0.
+    """Returns the feature statistics of generated images, complete on process 0.
 
     Args:
-        num_items: how many images.
+        num_items: number of images.
 
-    The other arguments are those of `dataset_features`.
+    For other arguments see `dataset_features`.
     """
     network = load_detector(opts, detector)
     stats = FeatureStats(capture_all, capture_mean_cov)

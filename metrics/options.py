@@ -1,4 +1,4 @@
-"""What every metric is given."""
+"""The options of every metric."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from metrics.progress import ProgressMonitor
 
 @dataclasses.dataclass
 class MetricOptions:
-    """Everything that a metric works on; handed to the registered functions.
+    """All inputs of a metric, passed to the registered functions.
 
     Attributes:
         G: the generator, in evaluation mode, on `device`.
@@ -49,7 +49,7 @@ class MetricOptions:
         self.device = torch.device(self.device)
 
     def with_dataset(self, **changes: Any) -> "MetricOptions":
-        """The same options with other options of the data set, such as ``xflip=False``."""
+        """Returns the same options with other options of the data set, such as ``xflip=False``."""
         return dataclasses.replace(self, dataset_kwargs={**self.dataset_kwargs, **changes} if self.has_data else {})
 
     @property
@@ -76,16 +76,16 @@ class MetricOptions:
         return dataclasses.replace(self, progress=self.progress.sub(rel_lo=rel_lo, rel_hi=rel_hi))
 
     def batch_for(self, resolution: int) -> int:
-        """Images at a time at `resolution`: 4 at 1024, 64 at 256 and below, unless `batch_size` says otherwise."""
+        """Returns the batch size at `resolution`: 4 at 1024, 64 at 256 and below, or `batch_size` if it is set."""
         return self.batch_size or max(min((1 << 22) // resolution**2, 64), 4)
 
     def require_data(self) -> None:
-        """Raises UserError unless there is real data."""
+        """Raises UserError if there are no real data."""
         if not self.has_data:
-            raise UserError(f"{self.metric} compares with real images: name them with --data=ZIP.")
+            raise UserError(f"{self.metric} compares with real images. Name the images with --data=ZIP.")
 
     def require_network(self) -> torch.nn.Module:
-        """The generator; UserError unless there is one."""
+        """Returns the generator. Raises UserError if there is none."""
         if self.G is None:
-            raise UserError(f"{self.metric} needs a generator: name it with --network=FILE.")
+            raise UserError(f"{self.metric} needs a generator. Name a network with --network=FILE.")
         return self.G

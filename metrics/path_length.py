@@ -9,16 +9,16 @@ from metrics.metric_utils import VGG16, FeatureStats, MetricOptions, label_sampl
 from torch_utils.sampler import derive_seed
 
 LARGEST = 256
-"""The perceptual distance is taken between images of at most this side."""
+"""Largest side of images for the perceptual distance."""
 
 
 def lerp(a: torch.Tensor, b: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """Linear interpolation; t broadcasts."""
+    """Returns the linear interpolation from a to b. t broadcasts."""
     return a + (b - a) * t
 
 
 def slerp(a: torch.Tensor, b: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """Interpolation on the unit sphere between the directions of a and b [N, D], at constant speed; t is [N, 1]."""
+    """Returns the interpolation on the unit sphere between directions a and b [N, D], constant speed, t [N, 1]."""
     a, b = (v / v.norm(dim=1, keepdim=True) for v in (a, b))
     away = b - (a * b).sum(dim=1, keepdim=True) * a
     angle = torch.atan2(away.norm(dim=1, keepdim=True), (a * b).sum(dim=1, keepdim=True))
@@ -27,7 +27,7 @@ def slerp(a: torch.Tensor, b: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
 
 
 def trimmed_mean(distances: np.ndarray) -> float:
-    """Mean without the smallest and the largest hundredth; ends are values that occur."""
+    """Returns the mean without the smallest and the largest hundredth of the values."""
     low = np.percentile(distances, 1, method="lower")
     high = np.percentile(distances, 99, method="higher")
     return float(np.asarray(distances, np.float64)[(distances >= low) & (distances <= high)].mean())
@@ -43,17 +43,17 @@ def path_distances(
     space: str,
     synthesize: Callable[[torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """Squared perceptual speed along paths between pairs of latents.
+    """Returns the squared perceptual speed along paths between pairs of latents.
 
     Args:
-        G: gives `mapping`.
-        distance: features of images in [-1, 1]; squared differences, summed, are the distance.
-        z: ends of the paths, twice [N, z_dim].
+        G: network with `mapping`.
+        distance: features of images in [-1, 1]. The distance is the sum of squared differences.
+        z: ends of the paths, two tensors [N, z_dim].
         c: labels [N, c_dim].
-        t: where on the path, [N].
+        t: positions on the paths, [N].
         epsilon: length of the step.
         space: 'z' (on the sphere) or 'w' (straight).
-        synthesize: images in [-1, 1] of ws; with the same noise at each call.
+        synthesize: maps ws to images in [-1, 1], with the same noise in each call.
 
     Returns:
         [N], float32.
@@ -72,12 +72,12 @@ def path_distances(
 def compute_ppl(
     opts: MetricOptions, num_samples: int, space: str, sampling: str, crop: bool, epsilon: float = 1e-4
 ) -> float:
-    """Perceptual path length over `num_samples` pairs; NaN off process 0.
+    """Returns the perceptual path length over `num_samples` pairs. NaN off process 0.
 
     Args:
         space: 'z' or 'w'.
-        sampling: 'full', anywhere on the path, or 'end', at its start.
-        crop: look at the middle of the image, where faces are.
+        sampling: 'full' for random positions on the path, or 'end' for its start.
+        crop: use the middle of the image, where faces are.
     """
     G = opts.require_network()
     network = load_detector(opts, VGG16)
@@ -104,7 +104,7 @@ def compute_ppl(
 
 
 def prepare(images: torch.Tensor, crop: bool) -> torch.Tensor:
-    """Images [N, C, R, R] in [-1, 1] as the feature network takes them: RGB in 0..255, side at most 256."""
+    """Returns images [N, C, R, R] in [-1, 1] as input of the feature network: RGB in 0..255, side at most 256."""
     if crop:  # the lower middle, half the side (Karras et al. 2018)
         eighth = images.shape[-1] // 8
         images = images[:, :, 3 * eighth : 7 * eighth, 2 * eighth : 6 * eighth]

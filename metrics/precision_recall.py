@@ -9,15 +9,15 @@ ROWS = 2048
 
 
 def precision_recall(real: torch.Tensor, fake: torch.Tensor, k: int = 3) -> tuple[float, float]:
-    """Share of generated features that lie in the manifold of the real ones, and the reverse (eq. 2).
+    """Returns the share of generated features in the manifold of the real features, and the reverse (eq. 2).
 
-    A set's manifold is the union of balls around its points that reach to their k-th nearest neighbour in the set.
+    The manifold of a set is the union of balls around its points. Each ball reaches to the k-th nearest neighbour.
 
     Args:
-        real, fake: features [N, F] and [M, F], N and M above k.
+        real, fake: features [N, F] and [M, F]. N and M must exceed k.
 
     Raises:
-        UserError: too few rows.
+        UserError: there are too few rows.
     """
     for name, rows in (("real", real), ("generated", fake)):
         if len(rows) <= k:
@@ -28,14 +28,14 @@ def precision_recall(real: torch.Tensor, fake: torch.Tensor, k: int = 3) -> tupl
 
 
 def _share_inside(points: torch.Tensor, manifold: torch.Tensor, k: int) -> float:
-    """Share of `points` that lie in the manifold of another set."""
+    """Returns the share of `points` in the manifold of another set."""
     reach = torch.cat([torch.cdist(rows, manifold).kthvalue(k + 1, dim=1).values for rows in manifold.split(ROWS)])
     inside = [(torch.cdist(rows, manifold) <= reach).any(dim=1) for rows in points.split(ROWS)]
     return torch.cat(inside).double().mean().item()
 
 
 def compute_pr(opts: MetricOptions, max_real: int | None, num_gen: int, k: int = 3) -> tuple[float, float]:
-    """Precision and recall of `num_gen` generated images against at most `max_real` real ones; NaN off process 0."""
+    """Returns precision and recall of `num_gen` generated and at most `max_real` real images. NaN off process 0."""
     features = dict(detector=VGG16, capture_all=True, return_features=True)
     real = dataset_features(opts, max_items=max_real, **features)
     fake = generator_features(opts, num_items=num_gen, **features)

@@ -1,4 +1,4 @@
-"""The metrics by name."""
+"""The registry of metrics by name."""
 
 import importlib
 import re
@@ -22,18 +22,18 @@ REGISTRY: list[Metric] = []
 def register_metric(
     function: MetricFunction | None = None, *, pattern: str | None = None, names: Sequence[str] = ()
 ) -> Any:
-    """Decorator that makes a function a metric.
+    """Decorates a function to register it as a metric.
 
-    Bare, the metric has the function's name, and the function is called as ``function(opts)`` with a `MetricOptions`.
-    With ``pattern``, a regular expression that must match the whole name, the function stands for a family of names
-    and is called as ``function(opts, *groups)``: the groups of the match, as int where they are digits, None where
-    they did not take part. It returns results by name as floats; on all processes but the first they are ignored.
+    Without arguments, the metric has the function's name, and the function is called as ``function(opts)`` with a
+    `MetricOptions`. With ``pattern``, a regular expression for the whole name, the function serves a family of names
+    and is called as ``function(opts, *groups)``. Groups of digits become int, unused groups become None. The function
+    returns results by name as floats. Results of processes other than the first are ignored.
 
     Args:
         pattern: names of the family, such as ``r"fid(\\d+)k"``.
-        names: members of the family that lists of metrics show.
+        names: members of the family to show in lists of metrics.
 
-    A later registration of the same name or pattern replaces the earlier one.
+    A later registration with the same name or pattern replaces the earlier one.
     """
 
     def register(function: MetricFunction) -> MetricFunction:
@@ -47,17 +47,17 @@ def register_metric(
 
 
 def is_valid_metric(metric: str) -> bool:
-    """Whether a metric of that name can be computed."""
+    """Whether a metric with this name exists."""
     return find(metric) is not None
 
 
 def list_valid_metrics() -> list[str]:
-    """Names of metrics; of families only their usual members."""
+    """Returns the names of metrics, and for families only the usual members."""
     return [name for metric in REGISTRY for name in metric.names]
 
 
 def describe_metrics() -> list[tuple[str, str]]:
-    """Usual names of every metric, joined by commas, and the first line of what its function says about it."""
+    """Returns the usual names of every metric, joined by commas, with the first line of its docstring."""
     texts = [(metric.function.__doc__ or "").strip().split("\n")[0].rstrip(".") for metric in REGISTRY]
     return [(", ".join(metric.names), text) for metric, text in zip(REGISTRY, texts, strict=True) if metric.names]
 
@@ -66,7 +66,7 @@ def load_plugins(module_names: Iterable[str]) -> None:
     """Import modules that register further metrics.
 
     Raises:
-        UserError: there is no such module.
+        UserError: a module does not exist.
     """
     for name in module_names:
         try:
@@ -74,7 +74,7 @@ def load_plugins(module_names: Iterable[str]) -> None:
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise
-            raise UserError(f"There is no module {name!r} with metrics: check the name.") from error
+            raise UserError(f"There is no metrics module {name!r}. Check the name.") from error
 
 
 def find(name: str) -> Metric | None:

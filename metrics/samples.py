@@ -1,7 +1,7 @@
 """Batches of generated and of real images, shared among processes.
 
-Batch b of a pass goes to process b mod num_gpus, and its random draws follow from the seed and b alone: whatever the
-number of processes, together they see the same images.
+Process b mod num_gpus computes batch b. Its random draws depend only on the seed and b, so the images do not depend on
+the number of processes.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ from torch_utils.images import to_bytes
 from torch_utils.sampler import derive_seed
 
 LARGE_DATA = 2000
-"""From here on data are read by processes of their own."""
+"""Number of images from which loader processes read the data."""
 
 
 @contextlib.contextmanager
 def seeded(opts: MetricOptions, *keys: int) -> Iterator[None]:
-    """Within it Torch draws by the options' seed and `keys`; afterwards it goes on as if nothing had been drawn."""
+    """Seeds torch with the options' seed and `keys`. Restores the random state at the end."""
     devices = [opts.device] if opts.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive_seed(opts.seed, *keys))
@@ -46,10 +46,10 @@ def my_batches(opts: MetricOptions, num_items: int, batch: int, text: str) -> It
 
 
 def label_sampler(opts: MetricOptions) -> Callable[[int, int], torch.Tensor]:
-    """Labels for the generator: a function of (count, seed) that gives [count, c_dim], drawn from the real labels.
+    """Returns a function (count, seed) -> labels [count, c_dim] for the generator, drawn from the real labels.
 
     Raises:
-        UserError: the generator is conditional and there are no labels for it.
+        UserError: the generator is conditional, but there are no labels for it.
     """
     G = opts.require_network()
     if not G.c_dim:
@@ -58,8 +58,8 @@ def label_sampler(opts: MetricOptions) -> Callable[[int, int], torch.Tensor]:
     dataset = open_dataset(opts.with_dataset(use_labels=True))
     if dataset.label_dim != G.c_dim:
         raise UserError(
-            f"The network has labels of {G.c_dim} numbers, those of {dataset.name} have {dataset.label_dim}: name the "
-            f"data that it was trained on with --data."
+            f"Labels of the network have {G.c_dim} numbers, labels of {dataset.name} have {dataset.label_dim}. Name "
+            f"the network's training data with --data."
         )
 
     def draw(count: int, seed: int) -> torch.Tensor:
@@ -72,15 +72,15 @@ def label_sampler(opts: MetricOptions) -> Callable[[int, int], torch.Tensor]:
 def iterate_generator(
     opts: MetricOptions, num_items: int, masks: bool = False, stream: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """This process's batches of `num_items` generated images.
+    """Yields this process's batches of `num_items` generated images.
 
     Args:
-        masks: also give masks; the generator must take ``return_mask=True`` and give `image` and `mask`.
-        stream: another number, other images.
+        masks: also return masks. The generator must accept ``return_mask=True`` and return `image` and `mask`.
+        stream: number of an independent stream of images.
 
     Yields:
-        EasyDict of image uint8 [N, 3, H, W], start (number of its first item), z [N, z_dim], c [N, c_dim]; with
-        `masks` also mask uint8 [N, H, W], the index of the largest of the planes.
+        EasyDict of image uint8 [N, 3, H, W], start (number of its first item), z [N, z_dim], c [N, c_dim]. With
+        `masks` also mask uint8 [N, H, W], the index of the largest plane.
     """
     G = opts.require_network()
     labels = label_sampler(opts)
@@ -97,7 +97,7 @@ def iterate_generator(
 
 
 def open_dataset(opts: MetricOptions) -> Any:
-    """The real data."""
+    """Returns the real data."""
     opts.require_data()
     return construct_class_by_name(**opts.dataset_kwargs)
 
@@ -105,15 +105,15 @@ def open_dataset(opts: MetricOptions) -> Any:
 def iterate_dataset(
     opts: MetricOptions, max_items: int | None = None, shuffle: bool = False, dataset: Any = None
 ) -> Iterator[dict[str, Any]]:
-    """This process's batches of the real data.
+    """Yields this process's batches of the real data.
 
     Args:
-        max_items: use this many, chosen at random by the seed; None uses all.
-        shuffle: in random order, where neighbours in the data are alike.
-        dataset: the data, where it is open already.
+        max_items: number of images, chosen at random by the seed. None uses all.
+        shuffle: use a random order, for data in which neighbours are similar.
+        dataset: the data, if already open.
 
     Yields:
-        EasyDict of image uint8 [N, 3, H, W], start (number of its first item), and whatever else the items hold
+        EasyDict of image uint8 [N, 3, H, W], start (number of its first item), and further arrays of the items
         (label [N, label_dim], mask uint8 [N, H, W]).
     """
     dataset = open_dataset(opts) if dataset is None else dataset

@@ -18,7 +18,7 @@ REPEATS = 4
 
 
 def draw_patches(level: torch.Tensor, seed: int, count: int = PATCHES_PER_IMAGE) -> torch.Tensor:
-    """Square patches of 7 pixels at random places, [N, C, H, H] to [N, count, C * 49]."""
+    """Returns square patches of 7 pixels at random places, [N, C, H, H] to [N, count, C * 49]."""
     n, channels, side, _ = level.shape
     generator = torch.Generator().manual_seed(seed)
     y, x = torch.randint(0, side - PATCH + 1, [2, n, count], generator=generator).to(level.device)
@@ -31,7 +31,7 @@ def draw_patches(level: torch.Tensor, seed: int, count: int = PATCHES_PER_IMAGE)
 
 
 def normalize_channels(patches: torch.Tensor, channels: int = 3) -> torch.Tensor:
-    """Patches [N, C * 49] with mean 0 and standard deviation 1 in each channel, over the whole set."""
+    """Returns patches [N, C * 49] with mean 0 and standard deviation 1 per channel, over the whole set."""
     split = patches.float().reshape(len(patches), channels, -1)
     split = split - split.mean(dim=(0, 2), keepdim=True)
     std = torch.linalg.vector_norm(split, dim=(0, 2), keepdim=True) / (split.numel() / channels) ** 0.5
@@ -39,10 +39,10 @@ def normalize_channels(patches: torch.Tensor, channels: int = 3) -> torch.Tensor
 
 
 def sliced_wasserstein(a: torch.Tensor, b: torch.Tensor, seed: int = 0) -> float:
-    """Mean distance of the projections of two sets onto 512 random directions, in 4 turns of 128.
+    """Returns the mean distance of two sets projected onto 512 random directions, in 4 turns of 128.
 
     Args:
-        a, b: [N, F], equally many.
+        a, b: [N, F], of equal size.
     """
     generator = torch.Generator().manual_seed(seed)
     total = 0.0
@@ -54,25 +54,25 @@ def sliced_wasserstein(a: torch.Tensor, b: torch.Tensor, seed: int = 0) -> float
 
 
 def _sorted_distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Mean over rows of the distance of two sets of numbers (Wasserstein-1), [D, N] each."""
+    """Returns the mean over rows of the Wasserstein-1 distance of two sets of numbers, [D, N] each."""
     if a.device.type == "cuda":
         return (a.sort(dim=1).values - b.sort(dim=1).values).abs().mean().item()
 
     def distance(row: tuple[np.ndarray, np.ndarray]) -> float:
         return float(np.abs(np.sort(row[0]) - np.sort(row[1])).mean(dtype=np.float64))
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy sorts several times faster than torch here
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # here numpy sorts several times faster than torch
         return float(np.mean(list(pool.map(distance, zip(a.cpu().numpy(), b.cpu().numpy(), strict=True)))))
 
 
 class PatchSet:
-    """Patches of a stream of images, a collection a level.
+    """Patches of a stream of images, one collection per level.
 
     Args:
         resolution: side of the images.
 
     Raises:
-        UserError: images smaller than a patch.
+        UserError: the images are smaller than a patch.
     """
 
     def __init__(self, resolution: int):
@@ -82,13 +82,13 @@ class PatchSet:
         self.stats = [FeatureStats(capture_all=True) for _ in self.levels]
 
     def append(self, images: torch.Tensor, start: int, seed: int) -> None:
-        """Add patches of images uint8 [N, 3, R, R]; half precision is plenty for differences of bytes."""
+        """Add patches of images uint8 [N, 3, R, R]. Half precision suffices for differences of bytes."""
         pyramid = laplacian_pyramid(images.float() / 127.5 - 1, len(self.levels))
         for number, (level, stats) in enumerate(zip(pyramid, self.stats, strict=True)):
             stats.append(draw_patches(level, seed + number).half(), start)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """By side of the level, float16 [images, 128 * 147], complete on process 0."""
+        """Returns float16 [images, 128 * 147] by side of the level, complete on process 0."""
         for stats in self.stats:
             stats.gather()
         return {str(side): stats.get_all() for side, stats in zip(self.levels, self.stats, strict=True)}
@@ -97,7 +97,7 @@ class PatchSet:
 def compare_patches(
     a: dict[str, np.ndarray], b: dict[str, np.ndarray], seed: int = 0, device: torch.device | str = "cpu"
 ) -> dict[str, float]:
-    """Distance times 1,000 by level, and their mean; a and b as from `PatchSet.arrays`, with equally many images."""
+    """Returns the distance times 1,000 by level, and the mean. a and b come from `PatchSet.arrays`, equal sizes."""
     found = {}
     for level in a:
         rows = [torch.from_numpy(part[level]).to(device).view(-1, 3 * PATCH * PATCH) for part in (a, b)]
@@ -106,15 +106,15 @@ def compare_patches(
 
 
 def compute_swd(opts: MetricOptions, num_images: int) -> dict[str, float]:
-    """Distance between real and generated images, by level and mean, times 1,000.
+    """Returns the distance between real and generated images, by level and as mean, times 1,000.
 
     Args:
-        num_images: of each kind; all there are where the data set has fewer.
+        num_images: number of images of each kind, at most the size of the data set.
     """
     G = opts.require_network()
     dataset = open_dataset(opts)
     if dataset.resolution != G.img_resolution:
-        raise UserError(f"{dataset.name} has images of {dataset.resolution}², the network makes {G.img_resolution}².")
+        raise UserError(f"{dataset.name} has images of {dataset.resolution}², but the network {G.img_resolution}².")
     count = min(num_images, len(dataset))
 
     def real_patches() -> dict[str, np.ndarray]:

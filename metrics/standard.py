@@ -1,8 +1,8 @@
-"""The framework's metrics, by name.
+"""The metrics of the framework, by name.
 
 Numbers in a name count generated images in thousands: ``fid5k_full`` is ``fid50k_full`` with 5,000. Names that end in
-``_full`` compare with all real images as they are; the others with as many as are generated, mirrored ones among them
-where the data set has those.
+``_full`` compare with all real images without mirroring. Other names compare with as many real images as generated
+images, including mirrored images if the data set has them.
 """
 
 from metrics.frechet import compute_fid
@@ -63,14 +63,14 @@ def ppl(opts: MetricOptions, space: str, sampling: str) -> dict[str, float]:
 
 @register_metric(pattern=r"swd(?:([1-9]\d*)k)?", names=["swd"])
 def swd(opts: MetricOptions, thousands: int | None) -> dict[str, float]:
-    """Sliced Wasserstein distance, a level and mean, times 1,000; 5,000 images unless the name says otherwise."""
+    """Sliced Wasserstein distance by level and mean, times 1,000, with 5,000 images unless the name has a number."""
     levels = compute_swd(_real(opts, "_full"), _count(5 if thousands is None else thousands))
     return {f"{opts.metric}_{level}": value for level, value in levels.items()}
 
 
 @register_metric(pattern=r"msssim(?:([1-9]\d*)k)?", names=["msssim"])
 def msssim(opts: MetricOptions, thousands: int | None) -> dict[str, float]:
-    """Mean MS-SSIM of 5,000 pairs of generated images, and of real ones where there are any."""
+    """Mean MS-SSIM of 5,000 pairs of generated images, and of pairs of real images if there are data."""
     found = compute_msssim(_real(opts, "_full"), _count(5 if thousands is None else thousands))
     return {f"{opts.metric}{suffix}": value for suffix, value in found.items()}
 
@@ -80,5 +80,5 @@ def _count(thousands: int) -> int:
 
 
 def _real(opts: MetricOptions, full: str | None) -> MetricOptions:
-    """Options with the data that the metric compares with."""
+    """Returns options with the data for the comparison."""
     return opts.with_dataset(max_size=None, **({"xflip": False} if full else {}))

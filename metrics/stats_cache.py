@@ -1,4 +1,4 @@
-"""Statistics of real data, computed once for a data set, options and feature network."""
+"""A cache of statistics of real data, by data set, options and feature network."""
 
 import contextlib
 import hashlib
@@ -22,17 +22,17 @@ from torch_utils import distributed
 def cached_arrays(
     opts: MetricOptions, kind: str, key: Mapping[str, Any], compute: Callable[[], Mapping[str, np.ndarray]]
 ) -> dict[str, np.ndarray] | None:
-    """What `compute` returns, from the cache where it is there.
+    """Returns the result of `compute`, from the cache if possible.
 
-    All processes call this alike; `compute` runs on all of them or none.
+    All processes must call this alike. `compute` runs on all processes or on none.
 
     Args:
-        kind: what is kept, a word for the file's name.
-        key: what the result follows from besides the data, JSON values: options, checksum of the feature network.
-        compute: gives arrays by name; only those of process 0 count.
+        kind: kind of the result, a word for the file name.
+        key: JSON values on which the result depends besides the data: options, checksum of the feature network.
+        compute: returns arrays by name. Only the arrays of process 0 count.
 
     Returns:
-        The arrays on process 0, None on the others.
+        The arrays on process 0, None on other processes.
     """
     first = distributed.get_rank() == 0
     path = cache_path(opts, kind, key)
@@ -44,13 +44,13 @@ def cached_arrays(
     if not first:
         return None
     if opts.cache:
-        with contextlib.suppress(UserError):  # a line on stderr has told of it
+        with contextlib.suppress(UserError):  # a line on stderr has reported it
             keep(path, lambda file: np.savez(file, **arrays))
     return arrays
 
 
 def cache_path(opts: MetricOptions, kind: str, key: Mapping[str, Any]) -> Any:
-    """The file of the cache for these options."""
+    """Returns the path of the cache file for these options."""
     kwargs = {name: value for name, value in opts.dataset_kwargs.items() if name != "path"}
     content = {"data": fingerprint(opts.dataset_kwargs.get("path")), "dataset": kwargs, "kind": kind, "key": dict(key)}
     digest = hashlib.md5(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
@@ -59,7 +59,7 @@ def cache_path(opts: MetricOptions, kind: str, key: Mapping[str, Any]) -> Any:
 
 
 def fingerprint(path: Any) -> list[Any]:
-    """What tells one archive from another: names, sizes and checksums in a zip; sizes and dates in a folder."""
+    """Returns values that identify an archive: names, sizes and checksums in a zip; sizes and dates in a folder."""
     path = str(path)
     digest = hashlib.md5()
     if os.path.isfile(path):

@@ -12,24 +12,24 @@ C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def num_scales(resolution: int) -> int:
-    """Scales at which the window still fits: 5 from 176 pixels up, 3 at 64."""
+    """Returns the number of scales at which the window fits: 5 from 176 pixels up, 3 at 64."""
     return sum(resolution >> scale >= WINDOW for scale in range(len(WEIGHTS)))
 
 
 def ms_ssim(a: torch.Tensor, b: torch.Tensor, floor: float = 0.0) -> torch.Tensor:
-    """Similarity of pairs of images, 1 for equal ones; negative structure counts as 0.
+    """Returns the similarity of pairs of images, 1 for equal images. Negative structure counts as 0.
 
-    Below 176 pixels there are fewer scales; their weights are the published ones, scaled to add up to 1.
+    Below 176 pixels there are fewer scales. Their published weights are scaled to sum to 1.
 
     Args:
         a, b: [N, C, R, R] in 0..255.
-        floor: smallest value of a factor; above 0 the result has gradients everywhere.
+        floor: smallest value of a factor. Values above 0 give gradients everywhere.
 
     Returns:
         [N], the mean over channels, float32.
 
     Raises:
-        UserError: images smaller than the window of 11 pixels.
+        UserError: the images are smaller than the window of 11 pixels.
     """
     scales = num_scales(a.shape[-1])
     if not scales:
@@ -47,7 +47,7 @@ def ms_ssim(a: torch.Tensor, b: torch.Tensor, floor: float = 0.0) -> torch.Tenso
 
 
 def _ssim(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean over places of SSIM and of its contrast and structure part, each [N, C]."""
+    """Returns the mean over places of SSIM and of its contrast-structure part, each [N, C]."""
     mean_a, mean_b = _window(a), _window(b)
     var_a, var_b = _window(a * a) - mean_a**2, _window(b * b) - mean_b**2
     covariance = _window(a * b) - mean_a * mean_b
@@ -57,7 +57,7 @@ def _ssim(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def _window(images: torch.Tensor) -> torch.Tensor:
-    """Gaussian mean where the window fits."""
+    """Returns the Gaussian mean at all places where the window fits."""
     channels = images.shape[1]
     offset = torch.arange(WINDOW, device=images.device, dtype=images.dtype) - (WINDOW - 1) / 2
     taps = torch.exp(-((offset / SIGMA) ** 2) / 2)
@@ -67,9 +67,9 @@ def _window(images: torch.Tensor) -> torch.Tensor:
 
 
 def compute_msssim(opts: MetricOptions, num_pairs: int) -> dict[str, float]:
-    """Mean similarity of pairs of generated images under '', and of pairs of real images, if any, under '_real'.
+    """Returns the mean similarity of pairs of generated images under '', and of pairs of real images under '_real'.
 
-    The lower, the more diverse; a sound generator comes close to the real figure.
+    A lower value means more diversity. A good generator comes close to the real value.
     """
     found = {"": _mean_similarity(iterate_generator(opts, 2 * num_pairs), opts)}
     if opts.has_data:
@@ -81,7 +81,7 @@ def compute_msssim(opts: MetricOptions, num_pairs: int) -> dict[str, float]:
 
 
 def _mean_similarity(batches: object, opts: MetricOptions) -> float:
-    """Over pairs of neighbours; a last image without a partner is left out."""
+    """Returns the mean over pairs of neighbours. A last image without a partner is ignored."""
     stats = FeatureStats(capture_all=True)
     for batch in batches:
         pairs = len(batch.image) // 2 * 2

@@ -1,4 +1,4 @@
-"""Images with segmentation masks."""
+"""Data sets of images with segmentation masks."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +19,9 @@ from training.layout import METADATA
 
 @dataclass(frozen=True)
 class MaskedItem:
-    """An image with label and mask. It unpacks as ``image, label``, as items of every data set; the mask has a name.
+    """An image with label and mask. Unpacks as ``image, label`` like items of every data set. The mask has a name.
 
-    Scripts written for images alone then run on an archive with masks unchanged.
+    Scripts for images alone therefore work with masked archives without changes.
 
     Attributes:
         image: uint8 [C, H, W].
@@ -43,38 +43,37 @@ class MaskedItem:
         return (self.image, self.label)[index]
 
     def _asdict(self) -> dict[str, Any]:
-        """All three by name, as a NamedTuple gives them."""
+        """Returns image, label and mask by name, like a NamedTuple."""
         return {"image": self.image, "label": self.label, "mask": self.mask}
 
     def pin_memory(self) -> "MaskedItem":
-        """The batch in memory that a GPU can read on its own; loaders call it."""
+        """Copies the batch to pinned memory, which a GPU can read directly. Loaders call this method."""
         return MaskedItem(*(tensor.pin_memory() for tensor in self._asdict().values()))
 
 
 def _stack(items: Sequence[MaskedItem], *, collate_fn_map: Any = None) -> MaskedItem:
-    """A batch of items, for `torch.utils.data.DataLoader`."""
+    """Returns a batch of items, for `torch.utils.data.DataLoader`."""
     return MaskedItem(**default_collate([item._asdict() for item in items]))
 
 
-default_collate_fn_map[MaskedItem] = _stack  # the extension point that PyTorch documents for `default_collate`
+default_collate_fn_map[MaskedItem] = _stack  # PyTorch documents this extension point of `default_collate`
 
 
 class MaskedImageDataset(ImageFolderDataset):
-    """The images of an archive with their masks; items are `MaskedItem`.
+    """The images of an archive with their masks. Items are `MaskedItem`.
 
     Attributes:
         regions: names and colours of the classes.
 
     Args:
-        regions: the classes, in place of those in dataset.json: `Regions`, the dictionary that dataset.json
-            holds, or the path of a JSON file with it.
+        regions: the classes, replacing the classes in dataset.json: `Regions`, a dictionary as in dataset.json, or
+            the path of a JSON file.
         path, resolution, use_labels, max_size, xflip, random_seed, num_channels, classes: see `ImageFolderDataset`.
-            A mirrored item has image and mask mirrored, and left and right regions change places in it: see
-            `Regions.mirror`.
+            A mirrored item has image and mask mirrored, and left and right regions exchanged, see `Regions.mirror`.
 
     Raises:
-        DataError: no masks or no regions in the archive, an image without a mask; when an item is read: a mask of
-            another size than the image, not of class indices, or with an index that no region has.
+        DataError: the archive lacks masks, regions, or the mask of an image. When an item is read: its mask has
+            another size than the image, does not hold class indices, or has an index without a region.
     """
 
     item_type = MaskedItem
@@ -96,19 +95,19 @@ class MaskedImageDataset(ImageFolderDataset):
         missing = [name for name in self._mask_names if name not in self._archive]
         if len(missing) == len(self._mask_names):
             raise DataError(
-                f"There are no masks in {path}: make the archive with dataset_tool.py --masks, or train on images only "
+                f"There are no masks in {path}. Make the archive with dataset_tool.py --masks, or train on images only "
                 f"with --cfg=auto."
             )
         if missing:
             raise DataError(
-                f"{len(missing)} of {len(self._mask_names)} images have no mask: {self._archive.where(missing[0])} is "
-                f"missing. Make the archive again with dataset_tool.py --masks."
+                f"{len(missing)} of {len(self._mask_names)} images have no mask, such as "
+                f"{self._archive.where(missing[0])}. Make the archive again with dataset_tool.py --masks."
             )
         if regions is None:
             regions = self._metadata.get("regions")
             if regions is None:
                 raise DataError(
-                    f'{path} does not name its regions: give --regions=FILE with {{"names": ["background", ...]}}, or '
+                    f'{path} does not name its regions. Set --regions=FILE with {{"names": ["background", ...]}}, or '
                     f"make the archive with dataset_tool.py."
                 )
             regions = Regions.from_dict(regions, where=f"the regions in {self._archive.where(METADATA)}")
@@ -127,7 +126,7 @@ class MaskedImageDataset(ImageFolderDataset):
         return {**super().summary(), "regions": list(self.regions.names)}
 
     def _draw(self, items: Sequence[MaskedItem]) -> dict[str, np.ndarray]:
-        """The images under '' and under '_mask' the masks in the colours of the regions."""
+        """Returns the images under '', and under '_mask' the masks in the colours of the regions."""
         masks = np.stack([item.mask for item in items])
         painted = np.ascontiguousarray(self._region_colors[masks].transpose(0, 3, 1, 2))
         return {**super()._draw(items), "_mask": painted}
@@ -142,29 +141,29 @@ class MaskedImageDataset(ImageFolderDataset):
         return {**super()._load_item(raw_index), "mask": self._load_raw_mask(raw_index)}
 
     def _load_raw_mask(self, raw_index: int) -> np.ndarray:
-        """uint8 [H, W]."""
+        """Returns uint8 [H, W]."""
         name = self._mask_names[raw_index]
         where = self._archive.where(name)
         mask = decode_indices(self._archive.read(name), where)
         if mask.shape != (self.resolution, self.resolution):
             raise DataError(
-                f"{where} is {mask.shape[1]}x{mask.shape[0]}, but its image is {self.resolution}x{self.resolution}: "
-                f"make the archive again with dataset_tool.py, which brings both to one size."
+                f"{where} is {mask.shape[1]}x{mask.shape[0]}, but its image is {self.resolution}x{self.resolution}. "
+                f"Make the archive again with dataset_tool.py, which brings both to one size."
             )
         largest = int(mask.max())
         if largest >= len(self.regions):
             raise DataError(
                 f"{where} holds the class index {largest}, but there are {len(self.regions)} regions (0 to "
-                f"{len(self.regions) - 1}): name the missing ones with --regions, or merge classes with "
+                f"{len(self.regions) - 1}). Name the missing regions with --regions, or merge classes with "
                 f"dataset_tool.py --mask-map."
             )
         return mask
 
 
 def load_regions(regions: Regions | Mapping[str, Any] | str | os.PathLike) -> Regions:
-    """Regions from themselves, from a dictionary, or from a JSON file (path or address).
+    """Returns regions from `Regions`, from a dictionary, or from a JSON file (path or address).
 
-    A JSON file holds what dataset.json has under "regions", or a whole dataset.json.
+    A JSON file holds the entry "regions" of a dataset.json, or a whole dataset.json.
 
     Raises:
         UserError: the file is missing, is not JSON, or does not describe regions.

@@ -17,11 +17,11 @@ from training.networks import DiscriminatorBlock, DiscriminatorEpilogue, Mapping
 
 @persistence.persistent_class
 class Branch(torch.nn.Module):
-    """Residual blocks from full resolution down to 4×4, for one kind of input.
+    """Residual blocks from full resolution down to 4×4, for images or for masks.
 
     Args:
         img_resolution: side of the input.
-        in_channels: planes of the input.
+        in_channels: number of planes of the input.
         channels: width at each resolution.
         block_kwargs: options of `training.networks.DiscriminatorBlock`.
     """
@@ -51,17 +51,17 @@ class Branch(torch.nn.Module):
             layer += block.num_layers
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """[N, in, R, R] -> [N, channels[4], 4, 4]."""
+        """Map [N, in, R, R] to [N, channels[4], 4, 4]."""
         return self.features(pixels)[-1]
 
     def passing_state(self, source: "Branch") -> dict[str, torch.Tensor]:
-        """State of the blocks that `source`, a branch for smaller inputs, does not have; see `training.growing`."""
+        """Returns the state of the blocks that `source`, a branch for smaller inputs, lacks. See `training.growing`."""
         largest = source.resolutions[0]
         blocks = {f"b{r}": getattr(self, f"b{r}") for r in self.resolutions if r > largest}
         return passing_state(blocks, getattr(source, f"b{largest}").fromrgb)
 
     def features(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        """[N, in, R, R] -> what every block makes of it, [N, channels[r], r, r] from r = R/2 down to 4."""
+        """Returns the outputs of all blocks for [N, in, R, R]: [N, channels[r], r, r] from r = R/2 down to 4."""
         x, found = None, []
         for resolution in self.resolutions:
             x, pixels = getattr(self, f"b{resolution}")(x, pixels)
@@ -71,9 +71,9 @@ class Branch(torch.nn.Module):
 
 @persistence.persistent_class
 class SegmentationHead(torch.nn.Module):
-    """Finds regions in an image by the features of a `Branch`, from coarse to fine as in a U-Net.
+    """Segments an image from the features of a `Branch`, from coarse to fine as in a U-Net.
 
-    The last step is made at half the resolution, each position giving four pixels (sub-pixel convolution, W. Shi et al.
+    The last step runs at half the resolution. Each position outputs four pixels (sub-pixel convolution, W. Shi et al.
     2016).
 
     Args:
@@ -90,14 +90,14 @@ class SegmentationHead(torch.nn.Module):
         self.scores = Conv2dLayer(widths[0], num_regions * 4, 1)
 
     def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
-        """[N, channels[r], r, r] from r = R/2 down to 4 -> scores [N, K, R, R]."""
+        """Map features [N, channels[r], r, r], r = R/2 down to 4, to scores [N, K, R, R]."""
         x = features[-1]
         for coarse, fine, feature in reversed(list(zip(self.coarse, self.fine, features[:-1], strict=True))):
             x = fine(feature + F.interpolate(coarse(x), scale_factor=2, mode="nearest"))
         return F.pixel_shuffle(self.scores(x), 2)
 
     def grown_state(self, source: "SegmentationHead") -> dict[str, torch.Tensor]:
-        """State of a head for smaller images as one of this; steps that it does not have learn from scores of zero."""
+        """Returns the state of a head for smaller images for this head. Scores of new steps start at zero."""
         state, new = {}, len(self.coarse) - len(source.coarse)
         for key, tensor in source.state_dict().items():
             part, _, rest = key.partition(".")
@@ -111,21 +111,21 @@ class SegmentationHead(torch.nn.Module):
 class DualBranchDiscriminator(torch.nn.Module):
     """Judges an image together with its mask.
 
-    Image and mask run through separate branches whose 4×4 features are summed. In a single branch the gradients of the
-    mask, which are far larger, would drown those of the image. Without a mask the image branch runs alone.
+    Image and mask pass through separate branches, and the 4×4 features of both branches are summed. In a single branch
+    the far larger gradients of the mask would dominate. Without a mask, only the image branch runs.
 
     Args:
-        c_dim: width of the class label, 0 for none.
+        c_dim: width of the class label. 0 without labels.
         img_resolution: side of image and mask.
         img_channels: channels of the image.
         num_regions: K, planes of the mask.
         channel_base, channel_max: widths, see `channel_table`.
-        channels: overrides the table with explicit widths, {resolution: channels}.
-        mask_width: width of the mask's branch as a share of the image's; both end in the same number of features.
-        mask_least: least widths of the mask's branch, {resolution: channels}, in networks that have grown.
-        cmap_dim: width of the mapped label; None chooses the width at 4×4.
+        channels: explicit widths {resolution: channels} that replace the table.
+        mask_width: width of the mask's branch as a fraction of the image's branch. Both output equally many features.
+        mask_least: minimum widths of the mask's branch, {resolution: channels}, in networks that have grown.
+        cmap_dim: width of the mapped label. None uses the width at 4×4.
         block_kwargs, mapping_kwargs, epilogue_kwargs: options of the parts of `training.networks.Discriminator`.
-        segmentation: also find the regions in the image, see `SegmentationHead`.
+        segmentation: also segment the image, see `SegmentationHead`.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class DualBranchDiscriminator(torch.nn.Module):
             self.segmentation = SegmentationHead(halves, num_regions)
 
     def extra_repr(self) -> str:
-        """What the network is, for messages."""
+        """Returns a description of the network for messages."""
         return (
             f"{self.img_resolution}×{self.img_resolution}×{self.img_channels}, c_dim {self.c_dim}, "
             f"{self.num_regions} regions"
@@ -187,7 +187,7 @@ class DualBranchDiscriminator(torch.nn.Module):
     def grown_arguments(
         arguments: dict[str, Any], source: "DualBranchDiscriminator", img_resolution: int
     ) -> dict[str, Any]:
-        """Arguments of a discriminator that grows from `source`: new blocks are wide enough to pass masks on."""
+        """Returns the arguments of a discriminator that grows from `source`. New blocks are wide enough for masks."""
         sizes = new_sizes(source.img_resolution, img_resolution)
         least = {int(r): n for r, n in (arguments.get("mask_least") or {}).items()}
         grown = {**arguments, "mask_least": least | dict.fromkeys(sizes, needed_channels(source.num_regions))}
@@ -196,7 +196,7 @@ class DualBranchDiscriminator(torch.nn.Module):
         return grown
 
     def grown_state(self, source: "DualBranchDiscriminator") -> dict[str, torch.Tensor]:
-        """State of a discriminator of smaller pairs as one of this, which judges them at half their size at first."""
+        """Returns the state of a discriminator of smaller pairs for this one. At first it halves its inputs."""
         state = {key: t for key, t in source.state_dict().items() if not key.startswith("segmentation.")}
         for name in ("image", "mask"):
             branch = getattr(self, name).passing_state(getattr(source, name))
@@ -207,7 +207,7 @@ class DualBranchDiscriminator(torch.nn.Module):
         return state
 
     def region_axes(self) -> dict[str, int]:
-        """Names of the tensors that hold something for each region, and the axis along which regions are."""
+        """Returns the names of the tensors that have an axis for regions, and that axis."""
         scores = ("segmentation.scores.weight", "segmentation.scores.bias") if self.segmentation is not None else ()
         return {f"mask.b{self.img_resolution}.fromrgb.weight": 1} | dict.fromkeys(scores, 0)
 
@@ -218,28 +218,28 @@ class DualBranchDiscriminator(torch.nn.Module):
         mask: torch.Tensor | None = None,
         return_segmentation: bool = False,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Logits.
+        """Compute the logits of images, or of pairs of image and mask.
 
         Args:
             img: [N, channels, R, R].
             c: labels [N, c_dim], or None for an unconditional network.
-            mask: planes [N, K, R, R] in [-1, 1]; None runs the image branch alone.
-            return_segmentation: also give the scores of regions in the image, for a network built with `segmentation`.
+            mask: planes [N, K, R, R] in [-1, 1]. None runs only the image branch.
+            return_segmentation: also return the segmentation scores of a network built with `segmentation`.
 
         Returns:
-            [N, 1], or a pair of that and scores [N, K, R, R].
+            [N, 1], or a pair of [N, 1] and scores [N, K, R, R].
 
         Raises:
-            UserError: the mask has another number of planes or another size; there is no head to find regions.
+            UserError: the mask has another number of planes or another size, or the network has no segmentation head.
         """
         if return_segmentation and self.segmentation is None:
-            raise UserError("This discriminator was built without `segmentation`: it does not find regions in images.")
+            raise UserError("This discriminator has no segmentation head: it was built without `segmentation`.")
         features = self.image.features(img)
         x = features[-1]
         if mask is not None:
             expected = (img.shape[0], self.num_regions, self.img_resolution, self.img_resolution)
             if mask.shape != expected:
-                raise UserError(f"A mask of shape {list(mask.shape)} does not fit: expected {list(expected)}.")
+                raise UserError(f"The mask has shape {list(mask.shape)}, expected {list(expected)}.")
             x = x + self.mask(mask)
         cmap = self.mapping(None, c) if self.c_dim > 0 else None
         logits = self.b4(x, None, cmap)

@@ -8,16 +8,16 @@ EPS = 1e-8
 
 
 def coarse_mask(depth: torch.Tensor, keep_regions: torch.Tensor | None = None) -> torch.Tensor:
-    """Share of every region at every pixel.
+    """Returns the share of every region at every pixel (equation 2): a softmax over pseudo-depths.
 
     Args:
-        depth: pseudo-depths [N, K, ...]; the larger is in front.
-        keep_regions: [N, K] of 0 and 1; the shares of regions left out go to the others.
+        depth: pseudo-depths [N, K, ...]. A larger value is in front.
+        keep_regions: [N, K] of 0 and 1. The shares of dropped regions go to the other regions.
 
     Returns:
-        Shares of the shape of `depth` in [0, 1]; they sum to 1 over the regions.
+        Shares in [0, 1] of the shape of `depth`. The shares of all regions sum to 1.
     """
-    precision = torch.promote_types(depth.dtype, torch.float32)  # in half precision the shares would not sum to 1
+    precision = torch.promote_types(depth.dtype, torch.float32)  # in half precision the sum would not be 1
     mask = depth.softmax(dim=1, dtype=precision)
     if keep_regions is None:
         return mask
@@ -26,10 +26,10 @@ def coarse_mask(depth: torch.Tensor, keep_regions: torch.Tensor | None = None) -
 
 
 def feature_weights(mask: torch.Tensor, transparent: Sequence[int]) -> torch.Tensor:
-    """Weight of every region's features; through transparent regions what lies behind stays visible.
+    """Returns the weight of every region's features (equation 3). Transparent regions let regions behind show through.
 
-    Opaque regions share the pixel among themselves, as if the transparent ones were not there; the features of
-    transparent regions come on top with their own share.
+    Opaque regions divide each pixel as if transparent regions did not exist. The features of transparent regions are
+    added with their own share.
 
     Args:
         mask: shares [N, K, ...] from `coarse_mask`.

@@ -18,42 +18,42 @@ from training.networks import MappingNetwork
 
 
 class SynthesisOutput(NamedTuple):
-    """All that one pass of the synthesis network gives; R is the resolution, H the coarse size."""
+    """All outputs of the synthesis network. R is the resolution, H the coarse size."""
 
     image: torch.Tensor
-    """[N, channels, R, R], trained against [-1, 1], unbounded."""
+    """[N, channels, R, R], unbounded. Real images are in [-1, 1]."""
     mask: torch.Tensor
-    """[N, K, R, R], trained against 2·onehot - 1, unbounded."""
+    """[N, K, R, R], unbounded. Real masks are 2·onehot - 1."""
     coarse_mask: torch.Tensor
     """[N, K, H, H], 2m - 1 in [-1, 1]."""
     depth: torch.Tensor
-    """[N, K, H, H] pseudo-depths; the background's is 0."""
+    """[N, K, H, H], pseudo-depths. The depth of the background is 0."""
 
 
 @persistence.persistent_class
 class SynthesisNetwork(torch.nn.Module):
-    """From W+ codes to image and mask.
+    """Maps W+ codes to image and mask.
 
     Args:
         w_dim: D, width of the codes.
         img_resolution: R, a power of two from 32 up.
         img_channels: channels of the image.
         regions: {"names", "colors", "transparent"}, see `Regions.from_dict`.
-        coarse_size: H, side of the maps in which regions are fused.
+        coarse_size: H, side of the maps at which regions are fused.
         coarse_channels: F, width of the fused features.
         local_channels: C, width of the local generators.
         local_layers: L, depth of the local generators.
-        base_layers: b, layers on the codes that all regions share.
-        depth_layers: p, layers before the pseudo-depth.
+        base_layers: b, number of layers with codes that all regions share.
+        depth_layers: p, number of layers before the pseudo-depth.
         min_feat_size: side at which rendering starts.
         channel_base, channel_max: width of the render network, see `channel_table`.
-        channels: overrides the table with explicit widths, {resolution: channels}.
-        residual_refine: the render network refines the upsampled coarse mask instead of making one anew.
+        channels: explicit widths {resolution: channels} that replace the table.
+        residual_refine: True refines the upsampled coarse mask, False renders a new mask.
         detach_texture: gradients of the texture layers do not reach the shape layers.
-        octaves: how many frequencies the local generators get, from the lowest on; all log2(R) by default.
+        octaves: number of frequencies of the local generators' input, lowest first. All log2(R) by default.
 
     Raises:
-        UserError: sizes that do not fit together.
+        UserError: the sizes do not fit together.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class SynthesisNetwork(torch.nn.Module):
             )
         if self.regions.num_ws == len(self.regions) * local_layers:
             raise UserError(
-                f"{len(self.regions)} regions with {base_layers} base and {local_layers} local layers make W+ and "
-                f"expanded latents the same length ({self.regions.num_ws}): change one of the three."
+                f"With {len(self.regions)} regions, {base_layers} base and {local_layers} local layers, W+ and "
+                f"expanded latents have the same length ({self.regions.num_ws}). Change one of the three numbers."
             )
         self.w_dim = w_dim
         self.img_resolution = img_resolution
@@ -117,9 +117,9 @@ class SynthesisNetwork(torch.nn.Module):
         )
 
     def expand(self, ws: torch.Tensor) -> torch.Tensor:
-        """W+ codes [N, b+2K, D] as one code a layer a region [N, K·L, D]; expanded latents keep their shape.
+        """Returns one code per layer and region [N, K·L, D] for W+ codes [N, b+2K, D]. Keeps expanded latents.
 
-        Codes of another floating-point type get the type of the weights.
+        Codes of another floating-point type are converted to the type of the weights.
 
         Raises:
             UserError: the codes have another shape.
@@ -131,7 +131,7 @@ class SynthesisNetwork(torch.nn.Module):
             if ws.shape[1] == self.local.num_expanded:
                 return ws
         raise UserError(
-            f"Latents of shape {list(ws.shape)} do not fit this network: expected [N, {self.num_ws}, {self.w_dim}] "
+            f"Latents of shape {list(ws.shape)} do not fit this network. Expected [N, {self.num_ws}, {self.w_dim}] "
             f"or expanded [N, {self.local.num_expanded}, {self.w_dim}]."
         )
 
@@ -145,23 +145,23 @@ class SynthesisNetwork(torch.nn.Module):
         force_fp32: bool = False,
         **block_kwargs: Any,
     ) -> torch.Tensor | SynthesisOutput:
-        """Synthesize.
+        """Synthesize image and mask.
 
         Args:
             ws: codes [N, b+2K, D], or expanded [N, K·L, D], of any floating-point type.
             noise_mode: 'random', 'const' (stored noise) or 'none'.
             return_mask: return a `SynthesisOutput` instead of the image alone.
-            keep_regions: [N, K] of 0 and 1, or [K] for all samples; regions with 0 are left out.
-            coords: coordinates at which regions are evaluated, [2, H, H], [K, 2, H, H] or [N, K, 2, H, H];
-                the pixel grid by default.
-            force_fp32: no half precision, not even under autocast.
+            keep_regions: [N, K] of 0 and 1, or [K] for all samples. Regions with 0 are dropped.
+            coords: coordinates at which regions are evaluated, [2, H, H], [K, 2, H, H] or [N, K, 2, H, H].
+                The pixel grid by default.
+            force_fp32: compute in float32, even under autocast.
             block_kwargs: ignored. Scripts pass options of StyleGAN2's blocks, such as fused_modconv.
 
         Returns:
             Image [N, channels, R, R], or a `SynthesisOutput`.
 
         Raises:
-            UserError: an unknown noise mode, or inputs of shapes that do not fit.
+            UserError: the noise mode is unknown, or the shapes of the inputs do not fit.
         """
         if noise_mode not in ("random", "const", "none"):
             raise UserError(f"noise_mode must be 'random', 'const' or 'none', not {noise_mode!r}.")
@@ -177,11 +177,11 @@ class SynthesisNetwork(torch.nn.Module):
         coords: torch.Tensor | None = None,
         fixed_shapes: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The local generators and their fusion, all that comes before rendering.
+        """Run the local generators and fuse their features: all steps before rendering.
 
         Args:
-            ws, keep_regions, coords: those of `forward`.
-            fixed_shapes: gradients reach texture layers and features alone; depths and shape layers are constants.
+            ws, keep_regions, coords: see `forward`.
+            fixed_shapes: depths and shape layers are constants. Gradients reach only texture layers and features.
 
         Returns:
             Fused features [N, F, H, H], coarse mask [N, K, H, H] in [-1, 1] and pseudo-depths [N, K, H, H].
@@ -190,10 +190,10 @@ class SynthesisNetwork(torch.nn.Module):
         size, num_regions = self.grid.shape[-1], len(self.regions)
         expected = (ws.shape[0], num_regions, 2, size, size)
         if coords.shape not in (expected, expected[1:], expected[2:]):
-            raise UserError(f"coords of shape {list(coords.shape)} do not fit: expected {list(expected[1:])}.")
+            raise UserError(f"coords has shape {list(coords.shape)}, expected {list(expected[1:])}.")
         if keep_regions is not None and keep_regions.shape not in ((num_regions,), (ws.shape[0], num_regions)):
             raise UserError(
-                f"keep_regions of shape {list(keep_regions.shape)} does not fit: expected {[ws.shape[0], num_regions]}."
+                f"keep_regions has shape {list(keep_regions.shape)}, expected {[ws.shape[0], num_regions]}."
             )
         if keep_regions is not None:
             keep_regions = keep_regions.expand(ws.shape[0], num_regions)
@@ -207,10 +207,10 @@ class SynthesisNetwork(torch.nn.Module):
 
 @persistence.persistent_class
 class Generator(torch.nn.Module):
-    """Compositional generator with the interface of StyleGAN2's.
+    """Compositional generator with the interface of StyleGAN2's generator (Shi et al. 2022).
 
     Args:
-        z_dim, c_dim, w_dim: widths of z, of the class label (0 for none) and of the codes w.
+        z_dim, c_dim, w_dim: widths of z, of the class label (0 without labels) and of the codes w.
         img_resolution, img_channels: size of the image.
         regions: {"names", "colors", "transparent"} as in dataset.json.
         mapping_kwargs: options of `training.networks.MappingNetwork`.
@@ -240,11 +240,11 @@ class Generator(torch.nn.Module):
 
     @property
     def regions(self) -> Regions:
-        """The regions: names, colours, transparent ones, W+ slots."""
+        """The regions: names, colours, transparent regions and W+ slots."""
         return self.synthesis.regions
 
     def extra_repr(self) -> str:
-        """What the network is, for messages."""
+        """Returns a description of the network for messages."""
         return (
             f"{self.img_resolution}×{self.img_resolution}×{self.img_channels}, c_dim {self.c_dim}, "
             f"{len(self.regions)} regions: {' '.join(self.regions.names)}"
@@ -258,20 +258,20 @@ class Generator(torch.nn.Module):
         truncation_cutoff: int | None = None,
         **synthesis_kwargs: Any,
     ) -> torch.Tensor | SynthesisOutput:
-        """z [N, z_dim] and labels c [N, c_dim] to images; further options go to `SynthesisNetwork.forward`."""
+        """Map z [N, z_dim] and labels c [N, c_dim] to images. Passes other options to `SynthesisNetwork.forward`."""
         ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
         return self.synthesis(ws, **synthesis_kwargs)
 
     def preview(self, z: torch.Tensor, c: torch.Tensor | None, **kwargs: Any) -> dict[str, torch.Tensor]:
-        """Pictures for the training grids, by file name suffix: the image and the coloured mask, each in [-1, 1]."""
+        """Returns pictures for the training grids by file name suffix: image and coloured mask, each in [-1, 1]."""
         out = self(z, c, return_mask=True, **kwargs)
         return {"": out.image, "_mask": self.regions.paint(out.mask)}
 
     @staticmethod
     def grown_arguments(arguments: dict[str, Any], source: "Generator", img_resolution: int) -> dict[str, Any]:
-        """Arguments of a generator that grows from `source` to `img_resolution`; its coarse size stays.
+        """Returns arguments of a generator that grows from `source` to `img_resolution`. Its coarse size stays.
 
-        Local generators on a finer grid would make another picture of the same features: 30 dB, not the same one.
+        On a finer grid, local generators would compute different pictures from the same features (30 dB PSNR).
         """
         kwargs = dict(arguments.get("synthesis_kwargs") or {})
         if kwargs.get("channels"):
@@ -279,9 +279,9 @@ class Generator(torch.nn.Module):
         return {**arguments, "synthesis_kwargs": kwargs}
 
     def grown_state(self, source: "Generator") -> dict[str, torch.Tensor]:
-        """State of a generator of smaller images as one of this: new stages add nothing to image and mask at first.
+        """Returns the state of a generator of smaller images for this one. New stages start without any effect.
 
-        Frequencies that the source did not have start with weight zero.
+        Weights of frequencies that the source does not have start at zero.
         """
         position = "synthesis.local.position"
         state = source.state_dict()
@@ -294,12 +294,12 @@ class Generator(torch.nn.Module):
         return state
 
     def region_axes(self) -> dict[str, int]:
-        """Names of the tensors that hold something for each region, and the axis along which regions are."""
+        """Returns the names of the tensors that have an axis for regions, and that axis."""
         axes = {f"synthesis.local.{name}": axis for name, axis in self.synthesis.local.region_axes().items()}
         stages = (f"synthesis.render.b{resolution}.to_seg" for resolution in self.synthesis.render.resolutions)
         return axes | {f"{stage}.{name}": 0 for stage in stages for name in ("weight", "bias")}
 
     def transfer_from(self, source: "Generator") -> RegionTakeover | None:
-        """How regions start from those of another network; None where they are the same ones."""
+        """Returns how regions start from another network, or None if both networks have the same regions."""
         theirs, ours = source.regions.names, self.regions.names
         return None if theirs == ours else RegionTakeover(theirs, ours)

@@ -1,4 +1,4 @@
-"""Which label a conditional network gets for a seed: the user's, or one that the training data hold."""
+"""Labels of a conditional network for each seed: set by the user, or drawn from the training data."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,17 +18,16 @@ SHOWN = 12
 class Labels:
     """Labels by seed.
 
-    Args:
-        c_dim: numbers in a label of the network; 0 if it takes none.
-        chosen: one label for all seeds, a class or a vector; None draws one for each seed.
-        known: labels to draw from, classes or vectors.
+    c_dim: length of the network's labels. 0 without labels.
+    chosen: one label for all seeds, a class or a vector. None draws one for each seed.
+    known: labels to draw from, classes or vectors.
     """
 
     def __init__(self, c_dim: int, chosen: int | Sequence[float] | None = None, known: Sequence[Any] = ()):
         self.c_dim, self._chosen, self._known = c_dim, chosen, known
 
     def entry(self, seed: int) -> int | list[float] | None:
-        """The label of a seed as dataset.json holds it: a class or a vector; None for a network without labels."""
+        """Returns the label of a seed as in dataset.json: a class, a vector, or None for a network without labels."""
         if not self.c_dim:
             return None
         if self._chosen is not None:
@@ -36,7 +35,7 @@ class Labels:
         return self._known[int(np.random.RandomState([seed, 1]).randint(len(self._known)))]
 
     def rows(self, seeds: Sequence[int], device: torch.device) -> torch.Tensor:
-        """What the network takes: float32 [N, c_dim]."""
+        """Returns the labels of seeds as input of the network: float32 [N, c_dim]."""
         rows = torch.zeros(len(seeds), self.c_dim, device=device)
         for row, entry in zip(rows, map(self.entry, seeds), strict=True):
             if isinstance(entry, int):
@@ -49,20 +48,20 @@ class Labels:
 def choose_labels(
     G: torch.nn.Module, chosen: int | list[float] | None, drawn: bool, training_set: Mapping[str, Any] | None
 ) -> Labels:
-    """The labels to generate with.
+    """Returns the labels for generation.
 
     Args:
         G: the network.
-        chosen: what the user asks for with --class.
-        drawn: whether labels may be drawn where the user asks for none.
-        training_set: options of the data that the network was trained on, as its file holds them.
+        chosen: value of --class.
+        drawn: whether labels may be drawn if --class is not given.
+        training_set: options of the training data, as stored in the network file.
 
     Raises:
-        UserError: the network needs a label and there is none, or it knows no such label.
+        UserError: the network needs a label but none is available, or the class does not exist.
     """
     if not G.c_dim:
         if chosen is not None:
-            click.echo("Note: --class is ignored, this network knows no classes.")
+            click.echo("Note: --class is ignored, since this network is not conditional.")
         return Labels(0)
     seen = (training_set or {}).get("classes")
     vectors = seen == []
@@ -70,23 +69,23 @@ def choose_labels(
         seen = list(range(G.c_dim))
     shown = ", ".join(map(str, seen[:SHOWN])) + ", ..." * (len(seen) > SHOWN)
     if isinstance(chosen, list) and len(chosen) != G.c_dim:
-        raise UserError(f"--class has {len(chosen)} numbers, but a label of this network has {G.c_dim}.")
+        raise UserError(f"--class has {len(chosen)} numbers, but labels of this network have {G.c_dim}.")
     if isinstance(chosen, int):
         if vectors:
-            raise UserError(f"This network was trained on vectors: give --class {G.c_dim} numbers, as 0.5,1,...")
+            raise UserError(f"This network was trained on vectors. Set --class to {G.c_dim} numbers, as 0.5,1,...")
         if not 0 <= chosen < G.c_dim:
-            raise UserError(f"There is no class {chosen}: this network knows {shown}.")
+            raise UserError(f"This network has no class {chosen}. Its classes are {shown}.")
         if chosen not in seen:
-            click.echo(f"Note: the network has seen no image of class {chosen}, only {shown}.")
+            click.echo(f"Note: the training data had no image of class {chosen}, only {shown}.")
     if chosen is not None:
         return Labels(G.c_dim, chosen)
     if not drawn:
         what = f"{G.c_dim} numbers, as 0.5,1,..." if vectors else f"one of its classes: {shown}"
-        raise UserError(f"This network is conditional: give --class {what}")
+        raise UserError(f"This network is conditional. Set --class to {what}")
     if vectors or "classes" not in (training_set or {}):
         known = _labels_of(training_set or {}, G.c_dim)
         if known is None and vectors:
-            raise UserError("The data that this network was trained on are not here to draw labels from: give --class.")
+            raise UserError("Cannot read the network's training data to draw labels from. Set --class.")
         return Labels(G.c_dim, known=seen if known is None else known)
     return Labels(G.c_dim, known=seen)
 
@@ -96,7 +95,7 @@ def _are_classes(value: Any, c_dim: int) -> bool:
 
 
 def _labels_of(training_set: Mapping[str, Any], c_dim: int) -> list[Any] | None:
-    """Labels of the data that a network was trained on; None where these are not here, or have others."""
+    """Returns the labels of a network's training data, or None if the data are missing or have other labels."""
     path = training_set.get("path")
     if not isinstance(path, str) or is_url(path) or not os.path.exists(path):
         return None

@@ -17,25 +17,25 @@ from training.loss import Samples, StyleGAN2Loss
 
 
 def mask_consistency(coarse_mask: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Squared distance of the coarse mask from the final mask, averaged down to its size.
+    """Returns the squared distance of the coarse mask from the final mask, averaged down to its size.
 
     Args:
         coarse_mask: [N, K, H, H] in [-1, 1].
-        mask: [N, K, R, R], R a multiple of H.
+        mask: [N, K, R, R]. R must be a multiple of H.
 
     Returns:
-        Mean over everything, a scalar.
+        Mean over all elements, a scalar.
     """
     return (coarse_mask - F.avg_pool2d(mask, mask.shape[-1] // coarse_mask.shape[-1])).square().mean()
 
 
 def mix_region_codes(ws: torch.Tensor, other: torch.Tensor, regions: Regions, choice: torch.Tensor) -> torch.Tensor:
-    """Per-region style mixing; base codes stay.
+    """Returns codes mixed region by region. Base codes stay.
 
     Args:
         ws, other: codes of latents A and B, [N, b+2K, D].
         regions: layout of the codes.
-        choice: integers [N, K]: 0 keeps both codes of A, 1 takes the texture of B, 2 both codes of B.
+        choice: integers [N, K]: 0 keeps both codes of A, 1 takes the texture of B, 2 takes both codes of B.
 
     Returns:
         [N, b+2K, D].
@@ -47,20 +47,20 @@ def mix_region_codes(ws: torch.Tensor, other: torch.Tensor, regions: Regions, ch
 
 
 class RegionLoss(StyleGAN2Loss):
-    """StyleGAN2's loss for a generator with regions, with a list of further terms.
+    """StyleGAN2's loss for a generator with regions, and a list of further terms.
 
-    Styles mix region by region, and the path length is taken on expanded latents.
+    Styles are mixed region by region. The path length uses expanded latents.
 
     Args:
         args: see `StyleGAN2Loss`.
         style_mixing_prob: probability that a batch mixes two latents region by region.
         pl_weight: weight of the path length.
-        kwargs: for each entry NAME of `TERMS`, NAME_weight is its weight; 0, the default, leaves it out. For all others
-            see `StyleGAN2Loss`.
+        kwargs: NAME_weight is the weight of the entry NAME of `TERMS`. The default 0 turns the term off. For other
+            options see `StyleGAN2Loss`.
     """
 
     TERMS: ClassVar[Mapping[str, type[Term]]] = {}
-    """Additions to the loss by name."""
+    """Further terms of the loss by name."""
 
     def __init__(self, *args: Any, style_mixing_prob: float = 0.3, pl_weight: float = 0.5, **kwargs: Any):
         weights = {name: kwargs.pop(f"{name}_weight", 0) for name in self.TERMS}
@@ -80,9 +80,9 @@ class RegionLoss(StyleGAN2Loss):
             term.load_state_dict(state["terms"][name])
 
     def mix_styles(self, z: torch.Tensor, c: torch.Tensor, update_w_avg: bool) -> torch.Tensor:
-        """Codes for a batch; with probability `style_mixing_prob` regions take codes of a second latent.
+        """Returns codes for a batch. With probability `style_mixing_prob` regions use codes of a second latent.
 
-        In a mixed batch every region of every sample independently keeps A, takes B's texture, or takes B whole.
+        In a mixed batch, every region of every sample independently keeps A, takes B's texture, or takes all of B.
         """
         ws = self.G.mapping(z, c, skip_w_avg_update=not update_w_avg)
         if self.style_mixing_prob > 0:
@@ -93,7 +93,7 @@ class RegionLoss(StyleGAN2Loss):
         return ws
 
     def generate(self, z: torch.Tensor, c: torch.Tensor) -> Samples:
-        """Generated samples; the extras are the codes `ws`, `mask` [N, K, R, R] and `coarse_mask` [N, K, H, H]."""
+        """Returns generated samples. The extras are codes `ws`, `mask` [N, K, R, R] and `coarse_mask` [N, K, H, H]."""
         ws = self.mix_styles(z, c, update_w_avg=True)
         with self.autocast():
             out = self.G.synthesis(ws, return_mask=True)
@@ -115,9 +115,9 @@ class RegionLoss(StyleGAN2Loss):
 
 
 class SemanticLoss(RegionLoss):
-    """The paper's loss on pairs of image and mask: one verdict, R1 on each, and coarse and final masks that agree.
+    """The paper's loss on pairs of image and mask: joint logits, R1 on both inputs, and mask consistency.
 
-    `TERMS` are additions to the paper: `segmentation_weight` needs a D with that head.
+    `TERMS` are not in the paper. `segmentation_weight` needs a D with a segmentation head.
 
     Args:
         args, kwargs: see `RegionLoss`.
@@ -143,7 +143,7 @@ class SemanticLoss(RegionLoss):
         return Samples(super().real_samples(real).images, {"mask": one_hot(real["mask"], self.num_regions)})
 
     def augment(self, samples: Samples) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Images as D sees them, masks as D sees them, and the masks that fit these images."""
+        """Returns augmented images for D, masks for D, and the masks that fit the augmented images."""
         images, mask = samples.images, samples.extras["mask"]
         if self.augment_pipe is not None:
             images, mask = self.augment_pipe(images, mask=mask, mirrored_planes=self.mirrored_planes)
@@ -152,10 +152,10 @@ class SemanticLoss(RegionLoss):
     def discriminate(
         self, samples: Samples, c: torch.Tensor, for_terms: bool = False, full_precision: bool = False
     ) -> torch.Tensor:
-        """Logits of augmented pairs, [N, 1].
+        """Returns logits of augmented pairs, [N, 1].
 
-        Where terms follow and need them, the extras get `scores` of regions in the images, [N, K, R, R], and
-        `augmented_mask`, the regions to find there.
+        If terms need them, adds to the extras the segmentation `scores` of the images, [N, K, R, R], and their targets
+        `augmented_mask`.
         """
         images, mask, regions = self.augment(samples)
         if not (for_terms and self.needs_scores):

@@ -1,4 +1,4 @@
-"""Masks as tensors: planes of regions, their indices, areas and centres."""
+"""Masks as tensors: planes per region, class indices, areas and centres."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 MIN_AREA = 1e-3
-"""Share of the picture from which on a region is there: 4 pixels at 64², 66 at 256²."""
+"""Smallest share of the picture at which a region counts as present: 4 pixels at 64², 66 at 256²."""
 
 
 def is_present(share: Any) -> Any:
@@ -15,18 +15,18 @@ def is_present(share: Any) -> Any:
 
 
 def one_hot(indices: torch.Tensor, num_regions: int) -> torch.Tensor:
-    """Mask planes in [-1, 1] from class indices: uint8 [N, H, W] -> float32 [N, K, H, W], 2·onehot - 1."""
+    """Returns mask planes from class indices: uint8 [N, H, W] -> float32 [N, K, H, W], 2·onehot - 1."""
     classes = torch.arange(num_regions, device=indices.device, dtype=indices.dtype).view(1, -1, 1, 1)
     return (indices.unsqueeze(1) == classes).float().mul_(2).sub_(1)
 
 
 def mask_to_indices(mask: torch.Tensor) -> np.ndarray:
-    """Mask planes [N, K, H, W] -> uint8 [N, H, W] of the largest plane."""
+    """Returns the region with the largest plane at each pixel: [N, K, H, W] -> uint8 [N, H, W]."""
     return mask.argmax(dim=1).to(torch.uint8).cpu().numpy()
 
 
 def change_outside(change: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
-    """How much an edit changes outside a region, and in all.
+    """Returns how much an edit changes outside a region, and in total.
 
     Args:
         change: differences of images [N, C, H, W].
@@ -40,14 +40,14 @@ def change_outside(change: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
 
 
 def region_centers(coarse_mask: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    """Centres of gravity of the regions.
+    """Returns the centres of gravity of the regions.
 
     Args:
         coarse_mask: 2m - 1 in [-1, 1], [N, K, H, W].
         grid: [2, H, W], x first.
 
     Returns:
-        [N, K, 2], x first, in the units of `grid`; regions that cover nothing get the middle of the grid.
+        [N, K, 2], x first, in the units of `grid`. A region without area gets the middle of the grid.
     """
     share = (coarse_mask.float() + 1) / 2
     total = share.sum(dim=(2, 3)).unsqueeze(-1)
@@ -56,7 +56,7 @@ def region_centers(coarse_mask: torch.Tensor, grid: torch.Tensor) -> torch.Tenso
 
 
 def mask_areas(mask: torch.Tensor) -> torch.Tensor:
-    """Share of the picture that each region covers: mask planes [N, K, H, W] -> float32 [N, K]."""
+    """Returns the share of the picture that each region covers: mask planes [N, K, H, W] -> float32 [N, K]."""
     indices = mask.argmax(dim=1).flatten(1)
     regions = torch.arange(mask.shape[1], device=mask.device)
     return (indices.unsqueeze(2) == regions).float().mean(dim=1)

@@ -1,4 +1,4 @@
-"""Where the square crop that a network works on lies in a photo."""
+"""The placement of the square crop of a network in a photo."""
 
 import json
 import math
@@ -16,14 +16,14 @@ MAX_SIDE = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """The similarity transform from a square crop to the photo it was taken from.
+    """The similarity transform from a square crop to its photo.
 
-    Coordinates are continuous, in pixels, x first; (0, 0) is the upper left corner of the first pixel, so the centre of
-    that pixel is at (0.5, 0.5).
+    Coordinates are continuous, in pixels, x first. (0, 0) is the upper left corner of the first pixel, and (0.5, 0.5)
+    its centre.
 
     Attributes:
         photo: path of the photo, as the user gave it.
-        photo_size: (width, height) of the photo after the turn that its EXIF data ask for.
+        photo_size: (width, height) of the photo after the rotation in its EXIF data.
         resolution: R, side of the crop.
         matrix: ((a, -b, tx), (b, a, ty)), which maps points of the crop to points of the photo.
     """
@@ -35,7 +35,7 @@ class Placement:
 
     @classmethod
     def centered(cls, photo: str, photo_size: tuple[int, int], resolution: int) -> "Placement":
-        """The largest square in the middle of a photo."""
+        """Returns the largest square in the middle of a photo."""
         width, height = photo_size
         side = min(width, height)
         scale = side / resolution
@@ -48,13 +48,13 @@ class Placement:
         return math.hypot(self.matrix[0][0], self.matrix[1][0])
 
     def corners(self) -> torch.Tensor:
-        """Corners of the crop in the photo, float64 [4, 2]: upper left, upper right, lower right, lower left."""
+        """Returns the corners of the crop in the photo, float64 [4, 2]: upper left and right, lower right and left."""
         side = float(self.resolution)
         points = torch.tensor([[0, 0, 1], [side, 0, 1], [side, side, 1], [0, side, 1]], dtype=torch.float64)
         return points @ torch.tensor(self.matrix, dtype=torch.float64).T
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the placement as JSON, whole or not at all."""
+        """Write the placement as JSON, completely or not at all."""
         size, matrix = list(self.photo_size), [list(row) for row in self.matrix]
         write_json(path, {"photo": self.photo, "photo_size": size, "resolution": self.resolution, "matrix": matrix})
 
@@ -63,7 +63,7 @@ class Placement:
         """Read a placement that `save` wrote.
 
         Raises:
-            UserError: there is no such file, or it is damaged.
+            UserError: the file is missing or damaged.
         """
         with open_url(path) as file:
             data = file.read(MAX_JSON_BYTES + 1)
@@ -71,8 +71,8 @@ class Placement:
             return cls._parse(json.loads(data))
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise UserError(
-                f"Cannot read the placement of a crop from {path}: expected the placement.json that projector.py "
-                "writes. Run projector.py again."
+                f"Cannot read the placement of a crop from {path}. Expected the placement.json of projector.py. "
+                "Run projector.py again."
             ) from error
 
     @classmethod
@@ -91,9 +91,9 @@ class Placement:
         )
 
     def crop(self, photo: torch.Tensor) -> torch.Tensor:
-        """The crop, [C, R, R] float32; beyond the photo's edges it continues as a mirror image.
+        """Returns the crop, [C, R, R] float32. Beyond the photo's edges the photo is mirrored.
 
-        The photo is averaged down first where it has more pixels than the crop, so that nothing flickers.
+        A photo with more pixels than the crop is averaged down first, to avoid aliasing.
 
         Args:
             photo: [C, H, W], of `photo_size`, in any range.
@@ -107,15 +107,15 @@ class Placement:
         return _sample(photo.float(), points, 1 / self.scale, "reflection")
 
     def to_photo(self, planes: torch.Tensor, size: tuple[int, int] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Planes over the crop, drawn in the photo's frame.
+        """Returns planes of the crop, resampled to the photo's frame.
 
         Args:
             planes: [C, R, R], in any range.
-            size: (width, height) of the frame; `photo_size` by default.
+            size: (width, height) of the frame. `photo_size` by default.
 
         Returns:
-            Planes [C, H, W] float32, 0 where the crop does not reach, and the share [1, H, W] of each pixel that the
-            crop covers, in [0, 1].
+            Planes [C, H, W] float32, 0 outside of the crop, and the share [1, H, W] of each pixel that the crop covers,
+            in [0, 1].
         """
         width, height = size or self.photo_size
         found = planes.new_zeros([planes.shape[0], height, width], dtype=torch.float32)
@@ -130,7 +130,7 @@ class Placement:
         x, y = _centers(right - left, bottom - top, planes.device)
         points = self._map(self._inverse(), x + left, y + top)
         edge = torch.minimum(points, self.resolution - points).amin(dim=-1) * self.scale
-        inside = (edge + 0.5).clamp(0, 1).float()  # a pixel that an edge cuts in half counts half
+        inside = (edge + 0.5).clamp(0, 1).float()  # a pixel that an edge divides counts partly
         box = (slice(None), slice(top, bottom), slice(left, right))
         found[box] = _sample(planes.float(), points, self.scale, "border") * (inside > 0)
         cover[box] = inside
@@ -148,18 +148,18 @@ class Placement:
     def _check(self, width: int, height: int) -> None:
         if (width, height) != tuple(self.photo_size):
             raise UserError(
-                f"The photo has {width} x {height} pixels, but the crop was found in {self.photo} of "
-                f"{self.photo_size[0]} x {self.photo_size[1]}: name the same photo."
+                f"The photo has {width} x {height} pixels, but the crop belongs to {self.photo} of "
+                f"{self.photo_size[0]} x {self.photo_size[1]}. Name that photo."
             )
 
     @staticmethod
     def _map(matrix: tuple, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Points [H, W, 2], float64."""
+        """Returns points [H, W, 2], float64."""
         return torch.stack([row[0] * x + row[1] * y + row[2] for row in matrix], dim=-1)
 
 
 def _centers(width: int, height: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """x and y of the centres of pixels, each float64 [height, width]."""
+    """Returns x and y of the centres of pixels, each float64 [height, width]."""
     dtype = torch.float32 if device.type == "mps" else torch.float64
     x = torch.arange(width, dtype=dtype, device=device) + 0.5
     y = torch.arange(height, dtype=dtype, device=device) + 0.5
@@ -167,7 +167,7 @@ def _centers(width: int, height: int, device: torch.device) -> tuple[torch.Tenso
 
 
 def _sample(planes: torch.Tensor, points: torch.Tensor, density: float, padding: str) -> torch.Tensor:
-    """Values of planes [C, H, W] at points [h, w, 2], of which there are `density` per pixel of the planes' side."""
+    """Returns values of planes [C, H, W] at points [h, w, 2]. `density` is the number of points per pixel side."""
     height, width = planes.shape[1:]
     planes = planes[None]
     if density < 1:
@@ -182,5 +182,5 @@ def _sample(planes: torch.Tensor, points: torch.Tensor, density: float, padding:
 
 def _whole(value: object) -> int:
     if type(value) is not int or not 1 <= value < MAX_SIDE:
-        raise ValueError(f"{value!r} is no number of pixels")
+        raise ValueError(f"{value!r} is not a number of pixels")
     return value

@@ -1,4 +1,4 @@
-"""The configuration `--cfg=semantic`, with a table over resolutions."""
+"""The configuration `--cfg=semantic`, with a table by resolution."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from training.configurations import FROM_DATA, Configuration
 from training.presets import optimizer_options
 
 SMALLEST = 32
-"""The lowest resolution for which there are networks."""
+"""Lowest resolution of semantic networks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,20 +21,20 @@ class Size:
     """Widths and training options for one resolution.
 
     Attributes:
-        w_dim: D, also z_dim.
+        w_dim: D, width of w and z.
         coarse_size, coarse_channels, local_channels: H, F and C of the local generators.
-        min_feat_size: where rendering starts.
+        min_feat_size: side at which rendering starts.
         channel_base, channel_max: widths of render network and discriminator.
-        batch: images a step.
+        batch: images per step.
         gamma, gamma_mask: weights of R1 on image and mask.
         ema: half-life of the weight average in thousands of images.
-        mask_width: width of the discriminator's mask branch as a share of its image branch.
+        mask_width: width of the discriminator's mask branch as a fraction of its image branch.
         locality: weight of the term that keeps edits in their regions, in every step.
-        segmentation: weight of the term by which D finds regions in images.
-        prior: weight of the terms for the mean place and area of regions, and for how these vary.
+        segmentation: weight of the term that lets D segment images.
+        prior: weight of the terms for mean and variance of place and area of regions.
         local_layers, depth_layers: L and p of the local generators.
-        octaves: frequencies that the local generators get; None for all.
-        ada_kimg: thousands of images in which the probability of augmentation can go from 0 to 1.
+        octaves: number of frequencies of the local generators' input. None uses all.
+        ada_kimg: thousands of images in which the probability of augmentation can rise from 0 to 1.
         G_reg_interval: steps between regularizations of the generator.
     """
 
@@ -61,10 +61,10 @@ class Size:
 
 
 PAPER = Size()
-"""The paper's, for 256² and above."""
+"""The paper's values, for 256² and above."""
 
 PAPER_FROM = 256
-"""Resolution from which on the paper's recipe is the default."""
+"""Lowest resolution at which the paper's recipe is the default."""
 
 TUNED = {"mask_width": 0.5, "locality": 8, "segmentation": 1, "prior": 1, "ada_kimg": 100}
 SHALLOW = {**TUNED, "local_layers": 6, "depth_layers": 4, "G_reg_interval": 8}
@@ -73,13 +73,13 @@ SIZES = {
     64: Size(256, 32, 128, 32, 8, 2048, 128, 16, 1, 100, 5, octaves=5, **SHALLOW),
     128: Size(512, 64, 256, 64, 16, 16384, 256, 16, 3, 300, 10, octaves=6, **TUNED),
 }
-"""Smaller pictures need less width, and their R1 is weaker: it sums squared gradients over fewer pixels. What else
-differs from the paper is cheaper, keeps edits local or helps small regions along: see docs/results.md."""
+"""Values for smaller pictures. Widths are smaller, and R1 is weaker, since it sums squared gradients over fewer pixels.
+Other differences from the paper reduce time, keep edits local or help small regions, see docs/results.md."""
 
 TUNED_PAPER = Size(octaves=6, **TUNED)
-"""The tuned recipe for 256² and above, which nobody has measured. It follows the trend of smaller sizes: R1 grows by
-2 and 3 with each doubling, and meets the paper's at 256². There is a frequency for each doubling of the coarse size, as
-one more draws lattices on its grid. What helps small regions, and keeps edits local, has the same weight at all sizes.
+"""The tuned recipe for 256² and above. It has not been measured, and extends the trend of smaller sizes: R1 weights
+grow by factors 2 and 3 with each doubling, and reach the paper's at 256². There is one frequency per doubling of the
+coarse size. One more frequency causes a lattice pattern on its grid. Weights for small regions and local edits stay.
 """
 
 
@@ -133,17 +133,17 @@ class Semantic(Configuration):
 
 
 def size_for(resolution: int, recipe: str | None) -> Size:
-    """Widths and training options for a resolution.
+    """Returns widths and training options for a resolution.
 
     Args:
         resolution: a power of two from 32 up.
-        recipe: 'tuned', or 'paper': small widths for small pictures, but everything that is trained as in the paper.
-            None is 'tuned' below 256² and 'paper' from there on.
+        recipe: 'tuned', or 'paper': small widths for small pictures, but trained as in the paper. None is 'tuned'
+            below 256² and 'paper' from 256² up.
     """
     if recipe is None:
         recipe = "tuned" if resolution < PAPER_FROM else "paper"
     if recipe not in ("tuned", "paper"):
-        raise UserError(f"There is no recipe {recipe!r}: choose tuned or paper.")
+        raise UserError(f"Unknown recipe {recipe!r}. Choose tuned or paper.")
     size = SIZES.get(resolution, TUNED_PAPER)
     if recipe == "paper":
         widths = ("w_dim", "coarse_size", "coarse_channels", "local_channels", "min_feat_size", "channel_base")
@@ -153,11 +153,11 @@ def size_for(resolution: int, recipe: str | None) -> Size:
 
 
 def semantic_options(resolution: int, regions: Regions, precision: str, recipe: str | None = None) -> EasyDict:
-    """Options of `training.training_loop.training_loop` for image and mask pairs.
+    """Returns options of `training.training_loop.training_loop` for image and mask pairs.
 
     Args:
-        resolution: of the data, a power of two from 32 up.
-        regions: of the data.
+        resolution: resolution of the data, a power of two from 32 up.
+        regions: regions of the data.
         precision: 'fp32', 'fp16' or 'bf16'.
         recipe: see `size_for`.
     """
@@ -211,15 +211,15 @@ def semantic_options(resolution: int, regions: Regions, precision: str, recipe: 
 
 
 def override_regions(path: str, text: str | None, transparent: str | None) -> dict[str, Any]:
-    """The regions of an archive with what the user wants to be different, as `Regions.to_dict` gives them.
+    """Returns the regions of an archive with the user's changes, in the form of `Regions.to_dict`.
 
     Args:
         path: the archive.
-        text: regions as JSON, or the path of a file with it; None keeps the archive's names and colours.
-        transparent: names of the regions that others show through; None keeps those.
+        text: regions as JSON, or the path of a JSON file. None keeps the archive's names and colours.
+        transparent: names of the transparent regions. None keeps the archive's transparent regions.
 
     Raises:
-        UserError: it cannot be read, or does not describe regions.
+        UserError: the text cannot be read, or does not describe regions.
     """
     if text is None:
         regions = MaskedImageDataset(path).regions
@@ -242,17 +242,17 @@ def override_regions(path: str, text: str | None, transparent: str | None) -> di
 
 
 def limit_octaves(kwargs: dict[str, Any], octaves: int, resolution: int, source: Mapping[str, Any] | None) -> None:
-    """Let local generators have so many frequencies.
+    """Limit the number of frequencies of the local generators.
 
     Args:
-        kwargs: of the synthesis network, changed in place.
-        octaves: what the user asks for.
-        resolution: of the data.
-        source: networks to start from, as `legacy.load_network` gives them, or None.
+        kwargs: options of the synthesis network, changed in place.
+        octaves: number of frequencies that the user set.
+        resolution: resolution of the data.
+        source: networks to start from, as `legacy.load_network` returns them, or None.
 
     Raises:
-        UserError: more than there are at the resolution, or than the network to start from has learned; when it grows,
-            each doubling of the resolution may add one.
+        UserError: the resolution or the network to start from has fewer frequencies. A network that grows may add one
+            frequency per doubling of the resolution.
     """
     most, where = resolution.bit_length() - 1, f"at {resolution}²"
     if source is not None and hasattr(source["G_ema"], "regions"):
@@ -260,5 +260,5 @@ def limit_octaves(kwargs: dict[str, Any], octaves: int, resolution: int, source:
         most, where = G.synthesis.local.position.octaves, "in the network of --resume"
         most += max(resolution.bit_length() - G.img_resolution.bit_length(), 0)
     if octaves > most:
-        raise UserError(f"--octaves={octaves}: there are {most} frequencies {where}, choose at most as many.")
+        raise UserError(f"--octaves={octaves} is too large: there are {most} frequencies {where}.")
     kwargs["octaves"] = octaves

@@ -1,4 +1,4 @@
-"""Reading published SemanticStyleGAN checkpoints: our networks from their arguments and state."""
+"""Reads published SemanticStyleGAN checkpoints: builds networks from their arguments, and copies their tensors."""
 
 import argparse
 import copy
@@ -22,17 +22,17 @@ _IGNORED = re.compile(r"(\.kernel|\.noises\.noise_\d+)$")
 
 
 def load(file: BinaryIO, name: str = "the checkpoint") -> EasyDict:
-    """Read a published `.pt`. Nothing in it is run.
+    """Read a published `.pt`. Executes nothing from the file.
 
     Args:
-        file: opened for binary reading.
-        name: of the file, for messages.
+        file: file object, open for binary reading.
+        name: name of the file in messages.
 
     Returns:
-        G, D (or None), G_ema, augment_pipe and training_set_kwargs (both None: such files have neither).
+        G, D (or None), G_ema, augment_pipe and training_set_kwargs. The last two are None: such files lack them.
 
     Raises:
-        UserError: the file is no such checkpoint, or its state does not fit its arguments.
+        UserError: the file is not such a checkpoint, or its tensors do not fit its arguments.
     """
     data = machine.load_torch(file, name)
     known = isinstance(data, Mapping) and isinstance(data.get("args"), (argparse.Namespace, Mapping))
@@ -46,9 +46,9 @@ def load(file: BinaryIO, name: str = "the checkpoint") -> EasyDict:
 
 
 def estimate_w_avg(mapping: torch.nn.Module, num_samples: int = W_AVG_SAMPLES, seed: int = W_AVG_SEED) -> torch.Tensor:
-    """The mean of w over `num_samples` random z, [D]: the centre of truncation for files that have none."""
+    """Returns the mean of w over `num_samples` random z, [D], the centre of truncation for files without one."""
     mapping = copy.copy(mapping)
-    mapping.num_ws = None  # one w for each z; w repeated for every slot would take much memory
+    mapping.num_ws = None  # one w per z: repeating w for every slot would take much memory
     latents = torch.randn(num_samples, mapping.z_dim, generator=torch.Generator().manual_seed(seed))
     total = torch.zeros(mapping.w_dim, dtype=torch.float64)
     with torch.no_grad():
@@ -62,7 +62,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _regions(args: Mapping[str, Any]) -> Regions:
-    """CelebAMask-HQ's regions where there are 13, else numbered ones. Published files have no names."""
+    """Returns CelebAMask-HQ's regions if there are 13, else numbered regions. Published files have no names."""
     count, transparent = int(args["seg_dim"]), [int(k) for k in args.get("transparent_dims") or ()]
     if count == len(CELEBAMASK):
         return Regions(CELEBAMASK.names, CELEBAMASK.colors, transparent)
@@ -70,13 +70,13 @@ def _regions(args: Mapping[str, Any]) -> Regions:
 
 
 def _channels(args: Mapping[str, Any]) -> dict[int, int]:
-    """The published widths: 512 channels up to 32², then 16384 · channel_multiplier / resolution."""
+    """Returns the published widths: 512 channels up to 32², then 16384 · channel_multiplier / resolution."""
     octaves = range(2, int(args["size"]).bit_length())
     return {2**i: 512 if i <= 5 else int(args["channel_multiplier"]) * 16384 >> i for i in octaves}
 
 
 def _generator(args: Mapping[str, Any], state: Mapping[str, torch.Tensor], name: str) -> Generator:
-    """Build a generator from published arguments and fill it from a published state."""
+    """Build a generator from published arguments, and copy its published tensors."""
     try:
         options = dict(
             z_dim=int(args["latent"]),
@@ -113,16 +113,16 @@ def _filled(
     state: Mapping[str, torch.Tensor],
     name: str,
 ) -> torch.nn.Module:
-    """A network of the class `cls`, whose tensors are those of a published state.
+    """Returns a network of the class `cls` with the tensors of a published state.
 
-    All shapes are compared before any memory is allocated, so that arguments cannot ask for more than the file has.
+    All shapes are compared before memory is allocated, so that arguments cannot request more memory than the file has.
     """
     options = rebuild.plain_arguments(options, name)
     take = _Taker(state, name)
     try:
         with rebuild.Blueprint(len(take.state)):
             blueprint = cls(**options)
-    except RuntimeError as error:  # PyTorch's, on impossible sizes
+    except RuntimeError as error:  # PyTorch raises this error for impossible sizes
         raise UserError(f"{name} has arguments that do not fit together: {_first_line(error)}.") from error
     fill(blueprint, take)
     take.finish(blueprint)
@@ -176,7 +176,7 @@ def _fill_render(render: torch.nn.Module, take: "_Taker") -> None:
 
 
 def _discriminator(args: Mapping[str, Any], state: Mapping[str, torch.Tensor], name: str) -> DualBranchDiscriminator:
-    """Build a discriminator from published arguments and fill it from a published state."""
+    """Build a discriminator from published arguments, and copy its published tensors."""
     options = dict(
         c_dim=0,
         img_resolution=int(args["size"]),
@@ -205,23 +205,23 @@ def _fill_discriminator(D: torch.nn.Module, take: "_Taker") -> None:
 
 
 class _Taker:
-    """Copies tensors out of a published state by name, and keeps account of the tensors that it took."""
+    """Copies tensors out of a published state by name, and records the copied names."""
 
     def __init__(self, state: Mapping[str, torch.Tensor], name: str):
         if not isinstance(state, Mapping):
-            raise UserError(f"{name} holds no state dictionary where one was expected.")
+            raise UserError(f"{name} does not hold a state dictionary of its networks.")
         self.state, self.name = state, name
         self.taken: set[str] = set()
         self.numbers = 0
 
     def __call__(self, target: torch.Tensor, key: str) -> None:
-        """Copy entry `key` into `target`; axes of length 1 may differ. On the meta device, only compare the shapes."""
+        """Copy entry `key` into `target`. Axes of length 1 may differ. On the meta device, only compare the shapes."""
         value = self.state.get(key)
         if not isinstance(value, torch.Tensor):
-            raise UserError(f"{self.name} has no tensor {key!r}: it does not fit its own arguments.")
+            raise UserError(f"{self.name} has no tensor {key!r}. It does not fit its own arguments.")
         if [n for n in value.shape if n != 1] != [n for n in target.shape if n != 1]:
             raise UserError(
-                f"{self.name}: {key!r} has shape {list(value.shape)} where its arguments ask for {list(target.shape)}."
+                f"{self.name}: {key!r} has shape {list(value.shape)}, but its arguments require {list(target.shape)}."
             )
         if not target.is_meta:
             with torch.no_grad():
@@ -230,16 +230,16 @@ class _Taker:
         self.numbers += target.numel()
 
     def finish(self, network: torch.nn.Module) -> None:
-        """Check that `network` got everything that it learned, and that the state has nothing else.
+        """Check that `network` got all its learned tensors, and that no tensors of the state are left.
 
-        Low-pass filters may be left over, since they are not learned, and so may noise that no layer uses.
+        Low-pass filters, which are not learned, and unused noise may be left.
         """
         extra = sorted(key for key in self.state if key not in self.taken and not _IGNORED.search(key))
         if extra:
             raise UserError(
-                f"{self.name} holds {len(extra)} tensors that its arguments have no place for, such as {extra[0]!r}."
+                f"{self.name} holds {len(extra)} tensors that do not belong to its arguments, such as {extra[0]!r}."
             )
         tensors = rebuild.named_tensors(network)
         learned = dict(network.named_parameters())
         if self.numbers != sum(t.numel() for n, t in tensors.items() if n in learned or n.endswith("noise_const")):
-            raise UserError(f"{self.name} has arguments that ask for more than its state holds.")
+            raise UserError(f"{self.name} has fewer tensors than its arguments require.")

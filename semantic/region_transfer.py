@@ -1,4 +1,4 @@
-"""Starting from a network with other regions: each region starts from the one of the same name."""
+"""Starts a network from a network with other regions: each region starts from the region of the same name."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import torch
 
 
 class RegionTakeover:
-    """What a network with some regions takes from one with others; see `training.warm_start.copy_networks`.
+    """Copies tensors between networks with different regions, see `training.warm_start.copy_networks`.
 
     Args:
         theirs, ours: names of the regions, background first.
@@ -20,7 +20,7 @@ class RegionTakeover:
         self.said = describe_regions(theirs, ours, self.origin)
 
     def part(self, network: torch.nn.Module, key: str, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """The source's tensor for the regions of the target, if the network's `region_axes` name it and it fits."""
+        """Returns the source's tensor for the target's regions if the network's `region_axes` lists the tensor."""
         axis = network.region_axes().get(key) if hasattr(network, "region_axes") else None
         if axis is None or not fits(source, target, axis, self.origin):
             return source
@@ -28,10 +28,10 @@ class RegionTakeover:
 
 
 def region_sources(theirs: Sequence[str], ours: Sequence[str]) -> list[int | None]:
-    """For each of our regions the index of the one that it starts from, by name; None for a region that is new.
+    """Returns for each of our regions the index of the region that it starts from, or None for a new region.
 
-    As many regions that are all called differently were given other names: each starts from the one at its place.
-    The first region is the background, whatever its name.
+    Regions are matched by name. If both networks have equally many regions and no name matches, regions are matched by
+    position. The first region is always the background.
     """
     by_name = {name: index for index, name in enumerate(theirs) if index > 0}
     if len(theirs) == len(ours) and not set(theirs[1:]) & set(ours[1:]):
@@ -40,7 +40,7 @@ def region_sources(theirs: Sequence[str], ours: Sequence[str]) -> list[int | Non
 
 
 def describe_regions(theirs: Sequence[str], ours: Sequence[str], origin: Sequence[int | None]) -> str:
-    """One line on where regions come from."""
+    """Returns one line about the origins of regions."""
     taken = [
         name if theirs[index] == name else f"{name} from {theirs[index]}"
         for name, index in zip(ours, origin, strict=True)
@@ -53,7 +53,7 @@ def describe_regions(theirs: Sequence[str], ours: Sequence[str], origin: Sequenc
 
 
 def fits(source: torch.Tensor, target: torch.Tensor, axis: int, origin: Sequence[int | None]) -> bool:
-    """Whether the tensors differ in the number of regions alone, and the source has all that are wanted of it."""
+    """Whether the tensors differ only in the number of regions, and the source has all required regions."""
     rest = [[n for i, n in enumerate(tensor.shape) if i != axis] for tensor in (source, target)]
     skipped = int(target.shape[axis] == len(origin) - 1)
     per_region = (target.shape[axis] + skipped) // len(origin)
@@ -62,13 +62,13 @@ def fits(source: torch.Tensor, target: torch.Tensor, axis: int, origin: Sequence
 
 
 def rearranged(source: torch.Tensor, target: torch.Tensor, axis: int, origin: Sequence[int | None]) -> torch.Tensor:
-    """`target` with the parts of regions that have an origin taken from `source`.
+    """Returns a copy of `target` with the parts of regions that have an origin copied from `source`.
 
     Args:
-        source, target: along `axis` they have the same number of entries for each region in turn, and none for the
-            background if there is one entry less than regions.
-        axis: which one.
-        origin: for each region of the target the index of its origin in the source.
+        source, target: tensors with equally many entries for each region along `axis`. If the axis has one entry less
+            than regions, the background has no entry.
+        axis: axis of the regions.
+        origin: for each region of the target, the index of its origin in the source, or None.
     """
     made = target.clone().movedim(axis, 0)
     skipped = int(len(made) == len(origin) - 1)

@@ -1,4 +1,4 @@
-"""The regions of a compositional model: names, colours, which are transparent, and where their codes stand in W+."""
+"""The regions of a compositional model: names, colours, transparency, and the slots of their codes in W+."""
 
 import colorsys
 import re
@@ -12,29 +12,29 @@ from dnnlib import UserError
 BASE_LAYERS = 2
 MAX_REGIONS = 255  # masks are stored as 8-bit indices
 _SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
-_SIDE = re.compile(  # a word of its own, or a part of leftEye, EyeLeft
+_SIDE = re.compile(  # a separate word, or a part of leftEye, EyeLeft
     r"(?<![^\W\d_])(left|right|l|r)(?![^\W\d_])|(?<![^\W\d_])(left|right)(?=(?-i:[A-Z]))|(?<=(?-i:[a-z]))(?-i:Left|Right)",
     re.IGNORECASE,
 )
 
 
 class Regions:
-    """K named regions; region 0 is the background.
+    """K named regions. Region 0 is the background.
 
-    W+ layout (Shi et al. 2022, section 3.1): slots 0..b-1 hold the base codes that all regions share, and region
-    k owns slot b+2k (shape) and b+2k+1 (texture), so there are b+2K slots.
+    W+ layout (Shi et al. 2022, section 3.1): slots 0..b-1 hold the base codes that all regions share. Region k has
+    slots b+2k (shape) and b+2k+1 (texture). In total there are b+2K slots.
 
     Args:
-        names: one name a region, background first.
-        colors: one (r, g, b) in 0..255 a region for pictures of masks; None chooses distinct ones.
-        transparent: indices or names of regions through which others show (glasses, earrings).
+        names: one name per region, background first.
+        colors: one (r, g, b) in 0..255 per region for pictures of masks. None chooses distinct colours.
+        transparent: indices or names of regions that show other regions behind them (glasses, earrings).
         base_layers: b, the number of base codes.
-        mirror: pairs of regions, by index or name, that change places in a mirror image. None pairs the regions whose
-            names say left and right, see `mirror_pairs`.
+        mirror: pairs of regions, by index or name, that are exchanged in a mirror image. None pairs regions whose
+            names differ in left and right only, see `mirror_pairs`.
 
     Raises:
-        UserError: fewer than 2 regions; names that repeat, are empty or hold control characters; wrong colours; an
-            unknown transparent or paired region.
+        UserError: there are fewer than 2 regions, names repeat, are empty or hold control characters, colours are
+            wrong, or a transparent or paired region is unknown.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class Regions:
         self.names = [str(name).strip() for name in names]
         self.base_layers = int(base_layers)
         if not 2 <= len(self.names) <= MAX_REGIONS:
-            raise UserError(f"A model needs 2 to {MAX_REGIONS} regions, but {len(self.names)} are named.")
+            raise UserError(f"A model needs 2 to {MAX_REGIONS} regions, but there are {len(self.names)} names.")
         if len(set(self.names)) != len(self.names):
             raise UserError(f"Region names must differ: {', '.join(self.names)}.")
         bad = next((k for k, name in enumerate(self.names) if not name or not name.isprintable()), None)
         if bad is not None:
             raise UserError(
-                f"Region {bad} is called {self.names[bad]!r}: a name needs a character and must stay on one line."
+                f"Region {bad} has the name {self.names[bad]!r}. A name needs a character and must be a single line."
             )
         if self.base_layers < 0:
             raise UserError(f"base_layers must not be negative, but is {self.base_layers}.")
@@ -63,7 +63,7 @@ class Regions:
             len(c) != 3 or not all(0 <= v < 256 for v in c) for c in self.colors
         ):
             raise UserError(
-                f"Regions need one colour [r, g, b] in 0..255 each: {len(self.names)} names, colours {self.colors}."
+                f"Each region needs a colour [r, g, b] in 0..255: {len(self.names)} names, colours {self.colors}."
             )
         self.transparent = sorted({self.index(region) for region in transparent})
         if 0 in self.transparent:
@@ -72,7 +72,9 @@ class Regions:
         self.mirror = [tuple(sorted(self.index(region) for region in pair)) for pair in pairs]
         paired = [k for pair in self.mirror for k in pair]
         if len(set(paired)) != len(paired) or any(len(pair) != 2 for pair in self.mirror):
-            raise UserError(f'"mirror" must hold pairs of two regions, each in one pair at most, not {self.mirror}.')
+            raise UserError(
+                f'"mirror" must hold pairs of two regions, with each region in one pair, not {self.mirror}.'
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -89,10 +91,10 @@ class Regions:
     def from_dict(
         cls, data: Mapping[str, Any], base_layers: int = BASE_LAYERS, where: str = "the regions"
     ) -> "Regions":
-        """Regions from dataset.json: {"names", "colors", "transparent", "mirror"}; the names must be there."""
+        """Returns regions from dataset.json: {"names", "colors", "transparent", "mirror"}. Only names are required."""
         if not isinstance(data, Mapping) or not isinstance(data.get("names"), (list, tuple)):
             raise UserError(
-                f'Cannot read {where}: expected {{"names": [...], "colors": [[r, g, b], ...], "transparent": [...]}}.'
+                f'Cannot read {where}. Expected {{"names": [...], "colors": [[r, g, b], ...], "transparent": [...]}}.'
             )
         try:
             seen_through, mirror = data.get("transparent") or (), data.get("mirror")
@@ -101,7 +103,7 @@ class Regions:
             raise UserError(f"Cannot read {where}: {error}.") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The inverse of `from_dict`, in plain lists."""
+        """Returns the dictionary for `from_dict`, in plain lists."""
         return {
             "names": list(self.names),
             "colors": [list(c) for c in self.colors],
@@ -110,26 +112,26 @@ class Regions:
         }
 
     def index(self, region: int | str) -> int:
-        """Index of a region given by name or number.
+        """Returns the index of a region, given its name or number.
 
         Raises:
-            UserError: there is no such region; the message lists those that exist.
+            UserError: the region does not exist. The message lists all regions.
         """
         if isinstance(region, str):
             if region in self.names:
                 return self.names.index(region)
             if not region.isdigit():
-                raise UserError(f"There is no region {region!r}. The regions are: {', '.join(self.names)}.")
+                raise UserError(f"Unknown region {region!r}. The regions are: {', '.join(self.names)}.")
         if not 0 <= int(region) < len(self.names):
             raise UserError(
-                f"There is no region number {region}: they are 0 ({self.names[0]}) to {len(self.names) - 1}."
+                f"Unknown region number {region}. The numbers are 0 ({self.names[0]}) to {len(self.names) - 1}."
             )
         return int(region)
 
     def select(self, text: str | None) -> list[int]:
-        """Indices named by a comma-separated list such as ``'hair,eye'``; None selects all.
+        """Returns the indices of a comma-separated list such as ``'hair,eye'``. None selects all regions.
 
-        Names may hold commas themselves: the longest name that fits is taken.
+        Names may hold commas. The longest name that fits is used.
         """
         if text is None:
             return list(range(len(self)))
@@ -143,12 +145,12 @@ class Regions:
         return found
 
     def split(self, text: str, separator: str = ":") -> tuple[int, str]:
-        """The region that `text` begins with, and what follows the separator: ``'hair:dx=1'`` -> (k, ``'dx=1'``).
+        """Returns the region that `text` starts with, and the rest: ``'hair:dx=1'`` -> (k, ``'dx=1'``).
 
-        Names may hold separators themselves: the longest name that fits is taken.
+        Names may hold separators. The longest name that fits is used.
 
         Raises:
-            UserError: there is no such region; the message lists those that exist.
+            UserError: the region does not exist. The message lists all regions.
         """
         text = text.strip()
         for name in sorted(self.names, key=len, reverse=True):
@@ -159,16 +161,16 @@ class Regions:
         return self.index(name.strip()), rest.strip()
 
     def mirror_table(self) -> list[int]:
-        """For each index, the index of the same place in a mirror image."""
+        """Returns for each index the index of its counterpart in a mirror image."""
         table = list(range(len(self)))
         for i, j in self.mirror:
             table[i], table[j] = j, i
         return table
 
     def mirror_note(self) -> str | None:
-        """A sentence that says which regions change places in mirror images; None where none do."""
+        """Returns a sentence about the regions that are exchanged in mirror images, or None."""
         pairs = ", ".join(f"{self.names[i]} and {self.names[j]}" for i, j in self.mirror)
-        return f"Regions that change places in mirror images: {pairs}." if pairs else None
+        return f"Regions that are exchanged in mirror images: {pairs}." if pairs else None
 
     @property
     def num_ws(self) -> int:
@@ -181,15 +183,15 @@ class Regions:
         return range(self.base_layers)
 
     def slots(self, region: int | str) -> dict[str, int]:
-        """Slots of one region: ``{'shape': b + 2k, 'texture': b + 2k + 1}``."""
+        """Returns the slots of one region: ``{'shape': b + 2k, 'texture': b + 2k + 1}``."""
         first = self.base_layers + 2 * self.index(region)
         return {"shape": first, "texture": first + 1}
 
     def layer_slots(self, num_layers: int, depth_layers: int) -> torch.Tensor:
-        """Which W+ slot feeds each layer of each local generator (section 3.1).
+        """Returns the W+ slot for each layer of each local generator (section 3.1).
 
-        Layers before `base_layers` run on the base codes, those before `depth_layers` on the region's shape code, the
-        rest on its texture code. The background has no base layers.
+        Layers before `base_layers` use the base codes, layers before `depth_layers` the region's shape code, all other
+        layers its texture code. The background has no base layers.
 
         Returns:
             int64 [K, num_layers].
@@ -204,10 +206,10 @@ class Regions:
         return table
 
     def paint(self, mask: torch.Tensor) -> torch.Tensor:
-        """Draw masks in the colours of the regions.
+        """Returns masks in the colours of the regions.
 
         Args:
-            mask: class indices [N, H, W] (integer), or one plane a region [N, K, H, W], whose largest wins.
+            mask: class indices [N, H, W] (integer), or planes [N, K, H, W], whose largest plane sets the region.
 
         Returns:
             float32 [N, 3, H, W] in [-1, 1].
@@ -218,9 +220,9 @@ class Regions:
 
 
 def mirror_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs of indices of names that differ in left and right alone: left_eye and right_eye, l_brow and r_brow.
+    """Returns pairs of indices of names that differ in left and right only: left_eye and right_eye, l_brow and r_brow.
 
-    A name without its counterpart makes no pair: ``neck_l`` of CelebAMask-HQ is a necklace.
+    A name without a counterpart has no pair: ``neck_l`` of CelebAMask-HQ is a necklace.
     """
     known = {name.lower(): k for k, name in enumerate(names)}
     pairs = set()
@@ -232,7 +234,7 @@ def mirror_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def distinct_colors(count: int) -> list[tuple[int, int, int]]:
-    """`count` colours that are easy to tell apart: black, then hues by golden-ratio steps at changing brightness."""
+    """Returns `count` distinct colours: black, then hues by golden-ratio steps at changing brightness."""
     colors = [(0, 0, 0)]
     for i in range(1, count):
         rgb = colorsys.hsv_to_rgb(i * 0.61803398875 % 1.0, (0.85, 0.55, 0.7)[i % 3], (0.95, 0.9, 0.65)[i % 3])

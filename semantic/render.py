@@ -15,7 +15,7 @@ LOW_PASS = (1, 3, 3, 1)
 
 
 def channel_table(img_resolution: int, channel_base: int = 32768, channel_max: int = 512) -> dict[int, int]:
-    """Number of channels at each resolution from 4 up: channel_base / resolution, at most channel_max.
+    """Returns the number of channels at each resolution from 4 up: channel_base / resolution, at most channel_max.
 
     The defaults are the paper's table (channel multiplier 2): 512 up to 64², 256 at 128², 128 at 256².
     """
@@ -26,14 +26,14 @@ def channel_table(img_resolution: int, channel_base: int = 32768, channel_max: i
 class RenderConv(torch.nn.Module):
     """3×3 convolution with learned input gains and demodulation, then noise, bias and leaky ReLU.
 
-    There is no style: the gain of each input channel is a parameter and demodulation treats it as StyleGAN2 treats a
-    style, so the weight is the same for all samples.
+    There is no style. The gain of each input channel is a parameter, and demodulation treats it like a style of
+    StyleGAN2. The weight is therefore the same for all samples.
 
     Args:
         in_channels, out_channels: widths.
         resolution: side of the output.
         up: 1, or 2 to double the resolution by a transposed convolution followed by a low-pass.
-        later_inputs: how many of the last input channels do not come from the layer before; see `training.widening`.
+        later_inputs: number of last input channels that do not come from the previous layer, see `training.widening`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, resolution: int, up: int = 1, later_inputs: int = 0):
@@ -48,7 +48,7 @@ class RenderConv(torch.nn.Module):
         self.register_buffer("resample_filter", upfirdn2d.setup_filter(LOW_PASS), persistent=False)
 
     def forward(self, x: torch.Tensor, noise_mode: str) -> torch.Tensor:
-        """[N, in, H, W] -> [N, out, up·H, up·W]; `noise_mode` is 'random', 'const' or 'none'."""
+        """Map [N, in, H, W] to [N, out, up·H, up·W]. `noise_mode` is 'random', 'const' or 'none'."""
         weight = self.weight * (self.gain / np.sqrt(self.weight[0].numel())).view(1, -1, 1, 1)
         weight = weight * (weight.square().sum(dim=[1, 2, 3], keepdim=True) + DEMODULATION_EPS).rsqrt()
         if self.up == 2:
@@ -64,7 +64,7 @@ class RenderConv(torch.nn.Module):
 
 
 class RenderHead(torch.nn.Module):
-    """Unmodulated 1×1 map with learned input gains and a bias, to image channels or to mask planes."""
+    """Unmodulated 1×1 convolution to image channels or mask planes, with learned input gains and a bias."""
 
     later_inputs = 0  # see training.widening
 
@@ -75,13 +75,13 @@ class RenderHead(torch.nn.Module):
         self.bias = torch.nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, in, H, W] -> [N, out, H, W]."""
+        """Map [N, in, H, W] to [N, out, H, W]."""
         weight = self.weight * (self.gain / np.sqrt(self.gain.numel()))
         return conv2d_gradfix.conv2d(x, weight[:, :, None, None].to(x.dtype), self.bias.to(x.dtype))
 
 
 class RenderNetwork(torch.nn.Module):
-    """Doubles the resolution stage by stage from `min_feat_size` to R; every stage adds to the image and to the mask.
+    """Doubles the resolution stage by stage from `min_feat_size` to R. Every stage adds to the image and to the mask.
 
     Args:
         num_regions: K.
@@ -91,7 +91,7 @@ class RenderNetwork(torch.nn.Module):
         coarse_size: H, side of the fused features.
         min_feat_size: side to which the features are average-pooled for the first stage.
         channels: width at each resolution, see `channel_table`.
-        residual_refine: the mask starts from the coarse mask and the stages learn what is missing.
+        residual_refine: the mask starts from the coarse mask, and the stages add corrections.
 
     Raises:
         UserError: the sizes do not fit together.
@@ -114,7 +114,7 @@ class RenderNetwork(torch.nn.Module):
             min_feat_size <= coarse_size <= img_resolution and min_feat_size < img_resolution
         ):
             raise UserError(
-                f"min_feat_size <= coarse_size <= resolution must be powers of two and the first below the last, "
+                f"min_feat_size <= coarse_size <= resolution must be powers of two, and the first less than the last, "
                 f"but they are {min_feat_size}, {coarse_size}, {img_resolution}."
             )
         self.coarse_size = coarse_size
@@ -138,16 +138,16 @@ class RenderNetwork(torch.nn.Module):
     def forward(
         self, features: torch.Tensor, coarse_mask: torch.Tensor, noise_mode: str = "random", last: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Render.
+        """Render features to image and mask.
 
         Args:
             features: f, [N, F, H, H].
-            coarse_mask: 2m-1, [N, K, H, H] in [-1, 1].
+            coarse_mask: 2m - 1, [N, K, H, H] in [-1, 1].
             noise_mode: 'random', 'const' or 'none'.
-            last: resolution of the last stage to run, for a preview; R by default.
+            last: resolution of the last stage to run, for a preview. R by default.
 
         Returns:
-            Image [N, channels, R, R] and mask [N, K, R, R], both unbounded; at the size `last` where it is given.
+            Image [N, channels, R, R] and mask [N, K, R, R], both unbounded. With `last`, of this size.
         """
         features = features.to(memory_format=plane_layout(features))
         x = F.avg_pool2d(features, features.shape[-1] // self.min_feat_size)

@@ -1,4 +1,4 @@
-"""What every script needs of a network: its codes, its pictures, its classes."""
+"""Common functions of the scripts for a network: codes of seeds, pictures, region names."""
 
 import contextlib
 import sys
@@ -20,7 +20,7 @@ from semantic.regions import Regions
 
 @dataclass
 class Studio:
-    """A network, and how it is asked for images."""
+    """A network with its rendering options."""
 
     G: torch.nn.Module
     device: torch.device
@@ -30,24 +30,24 @@ class Studio:
     noise_mode: str = "const"
     batch: int = 8
     latents: set[str] = field(default_factory=set)
-    """Names under which codes were saved in this run."""
+    """File names of the codes saved in this run."""
 
     def regions(self, mode: str) -> Regions:
-        """The regions of the network, which `mode` needs."""
+        """Returns the regions of the network. Raises UserError if the network has none, with `mode` in the message."""
         regions = getattr(self.G, "regions", None)
         if regions is None:
             raise UserError(f"{mode}: this network has no regions. Use a network trained with --cfg=semantic.")
         return regions
 
     def codes(self, seeds: Sequence[int]) -> torch.Tensor:
-        """Codes of seeds [N, num_ws, D], with the label of each."""
+        """Returns the codes of seeds [N, num_ws, D], with the label of each seed."""
         z = seed_latents(seeds, self.G.z_dim).to(self.device)
         return self.G.mapping(z, self.labels.rows(seeds, self.device), truncation_psi=self.psi)
 
     def render(
         self, ws: torch.Tensor, keep: torch.Tensor | None = None, coords: torch.Tensor | None = None
     ) -> Iterator[Any]:
-        """Synthesize in batches: objects with `image` and, where the network has regions, mask and depth."""
+        """Synthesize in batches. Yields objects with `image`, and for a network with regions also mask and depth."""
         for start in range(0, len(ws), self.batch):
             part = slice(start, start + self.batch)
             codes = ws[part].to(self.device)

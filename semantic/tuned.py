@@ -1,4 +1,4 @@
-"""What pivotal tuning changed in a network: the checksum it is for, and reading it back."""
+"""Reads the changes of pivotal tuning to a network, and checks that they belong to the network."""
 
 import hashlib
 import os
@@ -11,11 +11,11 @@ import torch
 from dnnlib import UserError, open_url
 
 TUNED_DIGEST = "network"
-"""Name of the array of a tuned.npz that holds the checksum of the network it belongs to."""
+"""Name of the array in tuned.npz with the checksum of its network."""
 
 
 def network_digest(G: torch.nn.Module) -> str:
-    """Checksum of the weights and buffers of a network, 40 hexadecimal digits."""
+    """Returns a checksum of the weights and buffers of a network, 40 hexadecimal digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(G.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -24,17 +24,17 @@ def network_digest(G: torch.nn.Module) -> str:
 
 
 def apply_tuned(G: torch.nn.Module, path: str | os.PathLike) -> None:
-    """Change a network by what pivotal tuning saved: differences of its parameters, by name.
+    """Apply the changes of pivotal tuning to a network: differences of its parameters, by name.
 
     Args:
-        G: the network that was tuned, as its file has it; it is changed in place.
-        path: tuned.npz of projector.py, or its address.
+        G: the network before tuning, changed in place.
+        path: path or address of the tuned.npz of projector.py.
 
     Raises:
         UserError: the file is missing or damaged, or belongs to another network.
     """
     parameters = dict(G.named_parameters())
-    other = f"{path} was tuned for another network: name the one that projector.py was given."
+    other = f"{path} was tuned for another network. Name the network that projector.py used."
     with open_url(path) as file:
         try:
             with np.load(file, allow_pickle=False) as arrays:
@@ -42,7 +42,7 @@ def apply_tuned(G: torch.nn.Module, path: str | os.PathLike) -> None:
                     raise UserError(other)
                 changes = {name: torch.from_numpy(arrays[name]) for name in arrays.files if name != TUNED_DIGEST}
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"Cannot read {path}: expected the tuned.npz that projector.py writes.") from error
+            raise UserError(f"Cannot read {path}. Expected the tuned.npz of projector.py.") from error
     for name, change in changes.items():
         if name not in parameters or parameters[name].shape != change.shape or not change.is_floating_point():
             raise UserError(other)

@@ -218,7 +218,7 @@ def test_without_a_detector_one_line_says_where_it_goes_and_the_others_run(netwo
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--metrics=fid"], "no metric 'fid'"),
+        (["--metrics=fid"], "Unknown metric 'fid'"),
         (["--metrics=swd"], "--data"),
         (["--metrics=swd", "--data=nothing.zip"], "nothing.zip"),
         (["--metrics=fid1k", "--detector=nothing.pt"], "nothing.pt"),

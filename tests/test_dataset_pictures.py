@@ -301,7 +301,7 @@ def test_celebamask_is_known_in_other_folders(tmp_path, layout):
         ({"labels": [["0.png", -1], ["1.png", 1], ["2.png", 1]]}, "class numbers from 0"),
         ({"labels": [["0.png", float("nan")], ["1.png", 1], ["2.png", 1]]}, "class numbers from 0"),
         ({"labels": [["0.png", 1], ["0.png", 2], ["1.png", 1], ["2.png", 1]]}, "two labels"),
-        ({"Labels": []}, "labels must stand under 'labels'"),
+        ({"Labels": []}, "labels must be under 'labels'"),
         ([["0.png", 1]], "must be an object"),
     ],
 )
@@ -317,6 +317,6 @@ def test_the_closing_lines_name_regions_that_change_places(tmp_path):
     pairs(tmp_path)
     (tmp_path / "classes.json").write_text(json.dumps(["background", "l_eye", "r_eye"]))
     output = make(tmp_path / "a.zip", source=tmp_path / "images", masks=tmp_path / "masks")
-    assert "change places in mirror images: l_eye and r_eye" in output
+    assert "are exchanged in mirror images: l_eye and r_eye" in output
     metadata = json.loads(zipfile.ZipFile(tmp_path / "a.zip").read("dataset.json"))
     assert metadata["regions"]["mirror"] == [[1, 2]]

@@ -207,7 +207,7 @@ def test_a_photo_that_moved_is_looked_for_beside_its_placement(run, tmp_path, G)
     (tmp_path / "found" / "placement.json").write_text(json.dumps(placement))
     assert run("--photo=found", "--drop=hair").exit_code == 0
     (tmp_path / "found" / "me.png").unlink()
-    assert "elsewhere/me.png of found is not there" in run("--photo=found", "--drop=hair").output
+    assert "elsewhere/me.png of found does not exist" in run("--photo=found", "--drop=hair").output
 
 
 def test_a_photo_in_a_zip_is_found(run, tmp_path, G):
@@ -278,7 +278,7 @@ def test_directions_beside_the_network_need_no_option(tmp_path, monkeypatch, G, 
         ([], "name images with --seeds, --latents or --photo", 2),
         (["--seeds=1", "--latents=x.npz"], "choose one", 2),
         (["--seeds=1", "--apply=hair/volume:1"], "no direction 'hair/volume'", 1),
-        (["--seeds=1", "--swap=tail:3"], "no region 'tail'", 1),
+        (["--seeds=1", "--swap=tail:3"], "Unknown region 'tail'", 1),
         (["--seeds=1", "--transform=hair"], "changes nothing", 1),
         (["--seeds=1", "--psi=hair:x"], "PSI must be a finite number", 1),
         (["--seeds=1", "--sheet"], "show edits", 2),

@@ -290,7 +290,7 @@ def test_classes_that_no_image_has_are_not_drawn(run, tmp_path):
     data = {"path": write_labels(tmp_path / "old.zip", labels)}  # of a network that does not know its classes
     assert set(drawn_labels(run("--dataset=12", network=Network(c_dim=3), data=data))) == {1, 2}
     told = run("--seeds=1", "--class=0", network=Network(c_dim=3), data={"classes": [1, 2]})
-    assert "has seen no image of class 0, only 1, 2" in told.output
+    assert "the training data had no image of class 0, only 1, 2" in told.output
     assert "classes: 1, 2" in run("--seeds=1", network=Network(c_dim=3), data={"classes": [1, 2]}).output
 
 
@@ -309,11 +309,11 @@ def test_vectors_are_given_and_drawn(run, tmp_path):
     assert np.allclose(np.load(done.out / "seed0001.npz")["w"], ws_of(done.G, [1], 1) + 1 - 4)
     for options, message in (
         (("--class=1",), "3 numbers"),
-        (("--class=1,2",), "2 numbers, but a label of this network has 3"),
+        (("--class=1,2",), "2 numbers, but labels of this network have 3"),
         (("--class=nan,1,2",), "finite"),
         (("--class=a",), "neither a class nor a vector"),
         ((), "give --class 3 numbers"),
-        (("--dataset=2",), "not here to draw labels from"),
+        (("--dataset=2",), "to draw labels from"),
     ):
         done = run(*options, network=Network(c_dim=3), data=vectors)
         assert done.code in (1, 2)
@@ -346,7 +346,7 @@ def test_filter_keeps_the_better_pairs_and_says_what_was_dropped(run, monkeypatc
     dropped = {found["seed"] for found in report["dropped"]}
     assert dropped | set(report["kept_seeds"]) == set(range(10, 18))
     assert report["regions"]["disc"]["shown_made"] == 1
-    assert "Kept 4 of 8 pairs. Of the others" in done.output
+    assert "Kept 4 of 8 pairs. Of the dropped pairs" in done.output
     data = MaskedImageDataset(done.out / "dataset.zip")
     assert len(data) == 4
     out = done.G.synthesis(ws_of(done.G, [report["kept_seeds"][1]], 1), return_mask=True)
@@ -354,7 +354,7 @@ def test_filter_keeps_the_better_pairs_and_says_what_was_dropped(run, monkeypatc
 
 
 def test_class_is_needed_checked_and_used(run):
-    assert "--class one of its classes: 0, 1, 2" in run(network=Network(c_dim=3)).output
+    assert "Set --class to one of its classes: 0, 1, 2" in run(network=Network(c_dim=3)).output
     assert "no class 3" in run("--class=3", network=Network(c_dim=3)).output
     done = run("--class=2", "--seeds=1", "--save-latents", network=Network(c_dim=3))
     assert np.allclose(np.load(done.out / "seed0001.npz")["w"], ws_of(done.G, [1], 1) + 2)
@@ -381,11 +381,11 @@ def test_interrupting_leaves_no_half_files(run):
     ("options", "message", "code"),
     [
         (["--seeds=5-3"], "smaller to a larger", 2),
-        (["--seeds=a"], "write 0-7 or 1,3,5", 2),
-        (["--filter=0.5"], "choose from the pairs of --dataset", 2),
+        (["--seeds=a"], "Write 0-7 or 1,3,5", 2),
+        (["--filter=0.5"], "need --dataset=N", 2),
         (["--dataset=2", "--filter=0"], "0 is not in the range", 2),
-        (["--seeds=,"], "no seed", 2),
-        (["--mix-regions", "--regions=tail"], "no region 'tail'", 1),
+        (["--seeds=,"], "the list of seeds is empty", 2),
+        (["--mix-regions", "--regions=tail"], "Unknown region 'tail'", 1),
         (["--components", "--regions=,"], "names no region", 1),
         (["--transform=disc"], "changes nothing", 1),
         (["--projected-w=missing.npz"], "Cannot open missing.npz", 1),

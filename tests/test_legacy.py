@@ -254,7 +254,7 @@ def test_forcing_half_precision_leaves_semantic_networks_as_they_are(tmp_path):
         assert legacy.load_network_pkl(file, force_fp16=True).G_ema.img_resolution == 64
     result = CliRunner().invoke(legacy.main, ["--source=faces64", f"--dest={tmp_path / 'a.pkl'}", "--force-fp16"])
     assert result.exit_code == 1
-    assert "--force-fp16 is for plain StyleGAN2 networks" in result.output
+    assert "--force-fp16 works for plain StyleGAN2 networks only" in result.output
 
 
 def test_a_generator_alone_stands_for_both():
@@ -263,7 +263,7 @@ def test_a_generator_alone_stands_for_both():
     assert found.G is found.G_ema
     assert found.D is None
     assert bits(found.G) == bits(G)
-    with pytest.raises(UserError, match="where its generator G should be"):
+    with pytest.raises(UserError, match="instead of a generator as its G"):
         legacy.load_network_pkl(io.BytesIO(pickle.dumps(networks()["D"])))
 
 

@@ -51,7 +51,7 @@ def test_every_option_of_train_is_tried():
 @pytest.mark.parametrize(
     ("code", "exception", "errors", "fault"),
     [
-        (1, None, "Error: There is no file x: check the path.\n", None),
+        (1, None, "Error: File or folder x does not exist. Check the path.\n", None),
         (2, None, "Usage: train.py [OPTIONS]\nTry 'train.py --help' for help.\n\nError: No such option: --x\n", None),
         (0, None, " 50%|#####     | 1/2 [00:00<00:00]\r", None),
         (1, None, "", "0 error lines"),

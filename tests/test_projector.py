@@ -122,7 +122,7 @@ def test_mistakes_end_in_one_line(network, tmp_path):
         ((f"--target={tmp_path / 'empty'}",), "There is no photo"),
         ((f"--target={photo}", f"--target-mask={wrong}"), "holds the region 77"),
         ((f"--target={photo}", f"--perceptual={tmp_path / 'no.pt'}"), "Cannot read the feature network"),
-        ((f"--target={photo}", f"--tuned={photo}", "--mask=none"), "tuned.npz that projector.py writes"),
+        ((f"--target={photo}", f"--tuned={photo}", "--mask=none"), "Expected the tuned.npz of projector.py"),
     ]:
         result = run(f"--network={network}", f"--outdir={tmp_path / 'out'}", *arguments, *QUICK)
         assert result.exit_code == 1, result.output

@@ -84,7 +84,7 @@ def test_the_log_has_a_line_a_tick_and_one_of_the_bar(semantic_run):
     assert b"\r" not in log
     lines = log.decode().splitlines()
     assert lines[0].startswith("Run directory: ")
-    assert "holds labels, which are not used: add --cond=1" in lines[1]
+    assert "holds labels, which are not used. Add --cond=1" in lines[1]
     assert [line.split()[1] for line in lines if line.startswith("tick")] == ["0", "1", "2"]
     assert len([line for line in lines if line.startswith("Training:")]) <= 1
 
@@ -128,7 +128,7 @@ def test_interrupted_and_continued_is_the_same_run(semantic_run, tmp_path, archi
     assert result.exit_code == launch.EXIT_INTERRUPTED == 75
     assert len(steps) == 4
     assert "SIGINT: finishing this step and saving" in result.stdout
-    assert "go on with --resume=latest" in result.stdout
+    assert "Resume with --resume=latest" in result.stdout
     run_dir = only_run(tmp_path)
     assert state(run_dir)["run"]["images_seen"] == 3 * STEP
     assert len(statistics(run_dir)) == 1
@@ -155,7 +155,7 @@ def test_interrupted_and_continued_is_the_same_run(semantic_run, tmp_path, archi
 
     result = run(tmp_path, "--resume=latest")
     assert result.exit_code == 1
-    assert "has reached its 0.024 kimg: give a larger --kimg" in result.stderr
+    assert "has reached its 0.024 kimg. To train longer, give a larger --kimg" in result.stderr
     assert run(tmp_path, "--resume=latest", "--workers=0", "--device=cpu", steps=7).exit_code == 0
     assert state(run_dir)["run"]["images_seen"] == 7 * STEP
     assert json.loads((run_dir / "training_options.json").read_text())["total_kimg"] == 0.028
@@ -320,7 +320,7 @@ def test_ctrl_c_from_outside_saves_and_the_run_goes_on(archive, tmp_path):
         process.kill()
     assert process.returncode == 75, err
     assert "Traceback" not in err
-    assert "go on with --resume=latest" in out
+    assert "Resume with --resume=latest" in out
     seen = state(only_run(tmp_path))["run"]["images_seen"]
     assert run(tmp_path, "--resume=latest", "--workers=0", steps=seen // STEP + 1).exit_code == 0
     assert state(only_run(tmp_path))["run"]["images_seen"] == seen + STEP

@@ -69,7 +69,7 @@ def test_a_killed_process_ends_the_other_with_one_line(archive, tmp_path):
     assert process.returncode == 1
     assert not any(member.is_running() for member in both)
     said = [line for line in err.replace("\r", "\n").splitlines() if line.strip() and "img" not in line]
-    assert said == ["Error: SIGKILL ended one of the 2 processes, and with it the others: is there enough memory?"]
+    assert said == ["Error: SIGKILL ended one of the 2 processes, so all processes ended. Check that memory suffices."]
 
     steps = state(only_run(tmp_path))["run"]["images_seen"] // STEP + 2
     assert run(tmp_path, "--resume=latest", "--workers=0", "--device=cpu", steps=steps).exit_code == 0
@@ -87,5 +87,5 @@ def test_torchrun_starts_all_again_and_the_run_goes_on(archive, tmp_path):
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert out.count("Run directory: ") == 2
-    assert out.count("Going on at ") == 1
+    assert out.count("Resuming at ") == 1
     assert [line["Progress/tick"]["mean"] for line in statistics(only_run(outdir))] == list(range(8))

@@ -68,7 +68,7 @@ def test_a_state_that_does_not_read_back_is_skipped(whole_run, short_run):
     assert result.exit_code == 0
     for number in (1, 2):
         assert f"Skipped: Cannot read the training state {run_dir}/training-state-00000{number}.pt" in result.stdout
-    assert "Going on at 0.008 kimg from training-state-000000.pt" in result.stdout
+    assert "Resuming at 0.008 kimg from training-state-000000.pt" in result.stdout
     assert_same(run_dir, whole_run)
     assert [path.name for path in run_dir.glob("*.pt")] == ["training-state-000000.pt"]
     assert not list(run_dir.glob(".*"))
@@ -90,7 +90,7 @@ def test_a_run_killed_before_its_first_state_starts_anew_in_its_folder(whole_run
     (run_dir / "stats.jsonl").write_text('{"half')
     result = run(tmp_path, *CONTINUE)
     assert result.exit_code == 0
-    assert f"{run_dir} has no state yet: starting it anew." in result.stdout
+    assert f"{run_dir} has no state yet. Starting it again." in result.stdout
     assert only_run(tmp_path) == run_dir
     assert_same(run_dir, whole_run)
 
@@ -100,12 +100,12 @@ def test_one_command_starts_a_run_and_goes_on_with_it(archive, whole_run, tmp_pa
     command = (*PLAIN, "--resume=latest", f"--data={archive}")
     result = run(tmp_path / "runs", *command, steps=4)
     assert result.exit_code == 0
-    assert "There is no run to go on with" in result.stdout
+    assert "Found no run to resume" in result.stdout
     assert run(tmp_path / "runs", *command, steps=6).exit_code == 0
     assert_same(only_run(tmp_path / "runs"), whole_run)
     result = run(only_run(tmp_path / "runs"), *command, "--gamma=3", steps=6)  # the run itself as --outdir
     assert "keeps the options of" in result.stderr
-    assert "leave --gamma away" in result.stderr
+    assert "Remove --gamma" in result.stderr
 
 
 def test_as_many_states_are_kept_as_asked_for(short_run):
@@ -173,9 +173,9 @@ def test_a_breakdown_goes_back_to_the_last_good_state_and_learns_more_slowly(arc
     result = run(tmp_path / "a", *options, steps=6)
     assert result.exit_code == 0
     run_dir = only_run(tmp_path / "a")
-    line = "Going back to training-state-000000.pt (0.008 kimg): phase Gmain: the gradient of "
+    line = "Rolling back to training-state-000000.pt (0.008 kimg): phase Gmain: the gradient of "
     assert line in (run_dir / "log.txt").read_text()
-    assert "Learning 0.5 times as fast until " in result.stdout
+    assert "The learning rate is multiplied by 0.5 until " in result.stdout
     lines = statistics(run_dir)
     assert [line["Progress/tick"]["mean"] for line in lines] == [0, 1, 2]
     assert [line["Progress/learning_rate"]["mean"] for line in lines] == [1, 0.5, 0.5]
@@ -192,11 +192,11 @@ def test_a_breakdown_that_comes_again_ends_in_a_diagnosis(archive, tmp_path, mon
     poison(monkeypatch, lambda loss: calls.append(None) or len(calls) > 2)
     result = run(tmp_path, *PLAIN, "--max-bad-steps=3", f"--data={archive}", steps=20)
     assert result.exit_code == 1
-    assert result.stdout.count("Going back to ") == 3
-    assert "Learning 0.125 times as fast" in result.stdout
+    assert result.stdout.count("Rolling back to ") == 3
+    assert "The learning rate is multiplied by 0.125 until" in result.stdout
     error = result.stderr.splitlines()[-1]
-    assert error.startswith("Error: Training broke down at 0.02 kimg: phase Gmain: the gradient of ")
-    assert "was not finite 3 times in a row, again after 3 returns" in error
+    assert error.startswith("Error: Training failed at 0.02 kimg: phase Gmain: the gradient of ")
+    assert "was not finite 3 times in a row, again after 3 roll backs" in error
     assert all(finite(state(only_run(tmp_path))[name]) for name in ("G", "D", "G_ema"))
 
 
@@ -234,7 +234,7 @@ def test_too_little_memory_leads_to_a_share_that_fits(archive, tmp_path, monkeyp
     result = run(outdir, *options, steps=2)
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith(
-        "Error: 4 images at a time do not fit into the memory: --batch-gpu=2 "
+        "Error: 4 images at a time do not fit into memory. Use --batch-gpu=2 "
     )
     assert not list(outdir.iterdir())
     result = run(outdir, *options, "--batch-gpu=auto", steps=2)
@@ -243,9 +243,9 @@ def test_too_little_memory_leads_to_a_share_that_fits(archive, tmp_path, monkeyp
     assert_same(only_run(outdir), only_run(tmp_path / "explicit"))
     out_of_memory_above(0, monkeypatch)
     result = run(tmp_path / "none", *options, "--batch-gpu=auto", steps=2)
-    assert "Not even one image at a time fits" in result.stderr
+    assert "A single image does not fit" in result.stderr
     result = run(outdir, *CONTINUE, steps=3)
-    assert "Not even one image" in result.stderr
+    assert "A single image does not fit" in result.stderr
     assert len(statistics(only_run(outdir))) == 1
 
 
@@ -259,7 +259,7 @@ def test_memory_that_runs_out_later_keeps_the_state(archive, tmp_path, monkeypat
     monkeypatch.setattr(StyleGAN2Loss, "accumulate_gradients", accumulate)
     result = run(tmp_path, *PLAIN, f"--data={archive}", steps=9)
     assert result.exit_code == 1
-    assert "go on with --resume=latest, perhaps with --batch-gpu=2" in result.stderr
+    assert "resume with --resume=latest, or also reduce --batch-gpu to 2" in result.stderr
     assert state(only_run(tmp_path))["run"]["images_seen"] > 0
 
 
@@ -274,7 +274,7 @@ def test_data_that_vanish_are_told_and_everything_is_saved(whole_run, short_run,
     result = run(short_run.parent, *CONTINUE, steps=6)
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith("Error: Cannot read 00000/img00000003.png in faces")
-    assert "Stopped at 0.012 kimg, all saved: go on with --resume=latest" in result.stdout
+    assert "Stopped at 0.012 kimg, all saved. Resume with --resume=latest" in result.stdout
     assert run(short_run.parent, *CONTINUE).exit_code == 0
     assert_same(short_run, whole_run)
 
@@ -317,7 +317,7 @@ def test_replicas_that_drift_stop_the_run(monkeypatch):
     network = torch.nn.BatchNorm1d(2)
     check_replicas({"G": network}, 4000)
     monkeypatch.setattr(distributed, "find_difference", lambda tensors: (list(tensors)[1], 3))
-    with pytest.raises(UserError, match=r"At 4 kimg G\.bias of process 3 differs from that of process 0"):
+    with pytest.raises(UserError, match=r"At 4 kimg, G\.bias of process 3 differs from process 0"):
         check_replicas({"G": network}, 4000)
 
 

@@ -1,7 +1,7 @@
-"""PyTorch helpers that know no GAN."""
+"""PyTorch helpers that are independent of GANs."""
 
 import os
 
-# On a CPU large tensors come in huge pages where the kernel offers them, so that a step meets hundreds of page faults
-# instead of tens of thousands. PyTorch looks for this at its first allocation.
+# On a CPU, store large tensors in huge pages if the kernel offers them: a step then has hundreds of page faults instead
+# of tens of thousands. PyTorch reads this variable at its first allocation.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

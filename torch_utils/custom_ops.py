@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 from dnnlib import UserError
 
 verbosity = "brief"
-"""Scripts set 'none', 'brief' or 'full'; no code here reads it."""
+"""Scripts set 'none', 'brief' or 'full'. It has no effect here."""
 
 
 def get_plugin(module_name: str, sources: Sequence[str] = (), **build_options: Any) -> NoReturn:
@@ -16,5 +16,5 @@ def get_plugin(module_name: str, sources: Sequence[str] = (), **build_options: A
         UserError: always.
     """
     raise UserError(
-        f"Nothing is compiled here, so there is no plugin {module_name}: call the operators of torch_utils.ops instead."
+        f"This project compiles no plugins such as {module_name}. Call the operators of torch_utils.ops instead."
     )

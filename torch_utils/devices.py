@@ -1,4 +1,4 @@
-"""Which device to compute on."""
+"""Selects the device for computations."""
 
 import torch
 
@@ -6,21 +6,21 @@ from dnnlib import UserError
 
 
 def select_device(name: str) -> torch.device:
-    """The device behind 'auto', 'cpu', 'cuda' or 'mps'; auto takes a GPU where there is one.
+    """Returns the device for 'auto', 'cpu', 'cuda' or 'mps'. 'auto' selects a GPU if there is one.
 
     Raises:
-        UserError: the device that is asked for is not there.
+        UserError: the requested device does not exist.
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(device for device, there in present.items() if there)
     if not present[name]:
-        raise UserError(f"This PyTorch finds no {name} device: use --device=cpu or --device=auto.")
+        raise UserError(f"PyTorch finds no {name} device. Use --device=cpu or --device=auto.")
     return torch.device(name)
 
 
 def resolve_device(name: str, gpus: int) -> str:
-    """The device to train on, checked to be there."""
+    """Returns the device for training, after a check that it exists."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
@@ -34,5 +34,5 @@ def resolve_device(name: str, gpus: int) -> str:
     if name == "mps" and not torch.backends.mps.is_available():
         raise UserError("--device=mps asks for an Apple GPU, but PyTorch sees none. Train with --device=cpu.")
     if name == "mps" and gpus > 1:
-        raise UserError("--device=mps trains in one process: leave --gpus away.")
+        raise UserError("--device=mps trains in one process. Remove --gpus.")
     return name

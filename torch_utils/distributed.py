@@ -1,4 +1,4 @@
-"""One process or many: the same calls either way."""
+"""Communication between processes. All functions also work with a single process."""
 
 import contextlib
 import importlib
@@ -16,52 +16,52 @@ import torch
 from dnnlib import UserError
 from dnnlib.streams import protected
 
-PATIENCE = 10.0  # seconds that processes have to end after one of them failed
+PATIENCE = 10.0  # seconds that other processes have to end after one process has failed
 STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
 )
-"""Signals that ask to stop. Windows has no SIGHUP, and only Windows has SIGBREAK."""
+"""Signals that request a stop. Windows has no SIGHUP, and only Windows has SIGBREAK."""
 
 _alone = False
 
 
 class LostPeer(UserError):
-    """Another process ended, or cannot be reached any more."""
+    """Another process has ended or cannot be reached."""
 
 
 def init(rank: int | None = None, world_size: int | None = None, port: int | None = None, device: str = "cpu") -> None:
-    """Join the process group described by torchrun's environment, or by the arguments; alone otherwise.
+    """Join the process group of torchrun's environment, or of the arguments. Without both, this process is alone.
 
     Args:
         rank, world_size, port: for processes started on this machine by `spawn`, which keeps their store at `port`.
-        device: 'cuda' gives every process on a machine a GPU of its own; others talk through the CPU.
+        device: 'cuda' gives every process on a machine its own GPU. Other devices communicate through the CPU.
 
     Raises:
         UserError: the other processes cannot be reached.
     """
     if rank is None and "RANK" not in os.environ:
         return
-    # Its functions have the group of their import as a default: imported later (PyTorch does so by itself), they would
-    # keep the group's threads alive when it is left, and those abort a process that ends around them.
+    # Functions of this module have the group at import time as a default. If PyTorch imported it later, the functions
+    # would keep threads of a closed group alive, and these threads abort a process that ends.
     importlib.import_module("torch.distributed.nn.functional")
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     try:
         if rank is not None:
             store = torch.distributed.TCPStore("127.0.0.1", port)
         else:
-            # After a restart torchrun hands out the store of before, where the addresses of dead processes still stand.
+            # After a restart torchrun reuses the previous store, which still holds addresses of dead processes.
             store, rank, world_size = next(torch.distributed.rendezvous("env://"))
             restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
             store = torch.distributed.PrefixStore(f"restart{restart}", store)
         torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"Cannot join the other processes: {str(error).splitlines()[0]}") from error
+        raise UserError(f"Cannot connect to the other processes: {str(error).splitlines()[0]}") from error
     if device == "cuda":
         torch.cuda.set_device(get_local_rank())
 
 
 def shutdown() -> None:
-    """Leave the process group, if there is one; nobody leaves before all are done."""
+    """Leave the process group, if there is one. Waits until all processes are done."""
     if is_distributed():
         barrier()
         torch.distributed.destroy_process_group()
@@ -71,12 +71,12 @@ def shutdown() -> None:
 def first_failure_alone_reports() -> Iterator[None]:
     """Of a group started by torchrun, let only the process that failed first speak of it.
 
-    Those that lost a partner end without a word, unless it could not speak: then process 0 does.
+    Processes that lost a partner end silently. If the failed process could not report, process 0 reports the error.
     """
     try:
         yield
     except LostPeer:
-        time.sleep(0.5)  # who failed may still be about to say so
+        time.sleep(0.5)  # the failed process may still be about to report
         if get_rank() == 0 and _count_failures(0) == 0:
             raise
         sys.exit(1)
@@ -87,7 +87,7 @@ def first_failure_alone_reports() -> Iterator[None]:
 
 
 def _count_failures(more: int) -> int:
-    """How many processes of the group have failed by themselves, with `more` that fail now."""
+    """Returns how many processes of the group have failed by themselves, including `more` new failures."""
     if not is_distributed():
         return more
     with contextlib.suppress(RuntimeError, AttributeError):
@@ -99,23 +99,23 @@ def _count_failures(more: int) -> int:
 def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str = "cpu") -> Any:
     """Call `function(*args)` in a group of `world_size` new processes on this machine.
 
-    `STOP_SIGNALS` are passed on to the processes as SIGTERM; what they do then is theirs to decide.
+    Passes `STOP_SIGNALS` on to the processes as SIGTERM. The processes decide how to react.
 
     Args:
-        function: importable by name.
+        function: function that can be imported by name.
         device: see `init`.
 
     Returns:
-        What the function returned in process 0.
+        The return value of the function in process 0.
 
     Raises:
-        UserError: of the process that failed first, or one was killed from outside; the others are ended.
+        UserError: the error of the process that failed first, or a process was killed. The other processes are ended.
         KeyboardInterrupt: a signal ended the processes.
     """
     context = torch.multiprocessing.get_context("spawn")
     answers = context.SimpleQueue()
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: a Ctrl-C while they start is ours alone
-    # Kept here, at a port that the system chooses: a port looked up beforehand may be taken when it is to be used.
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: only this process handles Ctrl-C
+    # Keep the store here, at a port that the system chooses. A port chosen in advance may be in use later.
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     started = torch.multiprocessing.start_processes(
         _member, (function, args, world_size, store.port, device, answers), nprocs=world_size, join=False
@@ -140,10 +140,10 @@ def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str
             if any(process.exitcode for process in started):
                 break
             multiprocessing.connection.wait([process.sentinel for process in alive], timeout=0.2)
-            listen()  # who tells more than fits into the pipe waits for that
+            listen()  # a process that sends more than fits into the pipe waits for the reader
         deadline = time.monotonic() + PATIENCE
         while any(process.is_alive() for process in started) and time.monotonic() < deadline:
-            time.sleep(0.05)  # who lost a partner ends soon by itself
+            time.sleep(0.05)  # a process that lost a partner soon ends by itself
             listen()
         killed = [-process.exitcode for process in started if (process.exitcode or 0) < 0]
     finally:
@@ -153,19 +153,19 @@ def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str
         for number, handler in before.items():
             signal.signal(number, handler)
     listen()
-    if "result" in found:  # told when all were done: whatever ended a process after that, nothing is missing
+    if "result" in found:  # process 0 reports when all are done, so later failures lose nothing
         return found["result"]
     if "mistake" in found:
         raise UserError(found["mistake"])
     if received:
         raise KeyboardInterrupt
-    # An abort may follow from a bug elsewhere; what the system kills, for want of memory say, is a cause.
+    # An abort may follow from an error elsewhere. A kill by the system, for example for lack of memory, is a cause.
     if "crash" in found and getattr(signal, "SIGKILL", None) not in killed:
         raise RuntimeError(found["crash"])
     if killed:
         name = next((known.name for known in signal.Signals if known == killed[0]), f"Signal {killed[0]}")
         raise UserError(
-            f"{name} ended one of the {world_size} processes, and with it the others: is there enough memory?"
+            f"{name} ended one of the {world_size} processes, so all processes ended. Check that memory suffices."
         )
     if "lost" in found:
         raise UserError(found["lost"])
@@ -175,7 +175,7 @@ def spawn(function: Callable[..., Any], world_size: int, *args: Any, device: str
 def _member(
     rank: int, function: Callable[..., Any], args: tuple, world_size: int, port: int, device: str, answers: Any
 ) -> None:
-    """One of the processes that `spawn` starts."""
+    """Run one of the processes that `spawn` starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if device == "cpu":
         torch.set_num_threads(max((os.cpu_count() or 1) // world_size, 1))
@@ -199,18 +199,18 @@ def _member(
 
 
 def stays_ignored(number: int) -> bool:
-    """True for a signal that nobody sends by hand and that is ignored already, such as SIGHUP under nohup."""
+    """Whether a signal that users do not send by hand is already ignored, such as SIGHUP under nohup."""
     return number not in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number) == signal.SIG_IGN
 
 
 def is_distributed() -> bool:
-    """True when several processes work together."""
+    """Whether several processes work together."""
     return not _alone and torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Within it this process acts as if there were no others."""
+    """Makes this process act as a single process, until the end of `with`."""
     global _alone
     before, _alone = _alone, True
     try:
@@ -220,49 +220,49 @@ def alone() -> Iterator[None]:
 
 
 def get_rank() -> int:
-    """Number of this process among all, from 0."""
+    """Returns the number of this process in the group, from 0."""
     return torch.distributed.get_rank() if is_distributed() else 0
 
 
 def get_local_rank() -> int:
-    """Number of this process on its machine, from 0."""
+    """Returns the number of this process on its machine, from 0."""
     devices = max(torch.cuda.device_count(), 1)
     return int(os.environ.get("LOCAL_RANK", get_rank() % devices))
 
 
 def get_world_size() -> int:
-    """Number of processes."""
+    """Returns the number of processes."""
     return torch.distributed.get_world_size() if is_distributed() else 1
 
 
 def _together(collective: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-    """Do what all processes do together.
+    """Run a collective operation of all processes.
 
     Raises:
-        LostPeer: one of them is gone.
+        LostPeer: another process has ended.
     """
     try:
         collective(*args, **kwargs)
-    except RuntimeError as error:  # backends have no class of their own for a lost connection
+    except RuntimeError as error:  # backends have no error class for a lost connection
         reason = str(error).splitlines()[0].rpartition("] ")[2][:100]
-        raise LostPeer(f"Another process has ended ({reason}), so this one ends too.") from error
+        raise LostPeer(f"Another process has ended ({reason}), so this process ends too.") from error
 
 
 def barrier() -> None:
-    """Wait until all processes are here."""
+    """Wait until all processes have called this function."""
     if is_distributed():
         _together(torch.distributed.barrier)
 
 
 def all_reduce(tensor: torch.Tensor) -> torch.Tensor:
-    """Sum `tensor` over all processes, in place; gloo sums on the CPU."""
+    """Sum `tensor` over all processes, in place. With gloo, the sum is computed on the CPU."""
     if is_distributed():
         _together(torch.distributed.all_reduce, tensor)
     return tensor
 
 
 def gather(value: Any) -> list[Any]:
-    """The values of all processes, in their order; each must be able to be pickled."""
+    """Returns the values of all processes, in order. Values must be picklable."""
     if not is_distributed():
         return [value]
     values = [None] * get_world_size()
@@ -271,7 +271,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def gather_to_first(value: Any) -> list[Any]:
-    """The values of all processes in process 0, in their order, and none elsewhere; each must be able to be pickled."""
+    """Returns the values of all processes on process 0, in order, and an empty list elsewhere. Values are pickled."""
     if not is_distributed():
         return [value]
     values = [None] * get_world_size() if get_rank() == 0 else None
@@ -280,7 +280,7 @@ def gather_to_first(value: Any) -> list[Any]:
 
 
 def broadcast(value: Any) -> Any:
-    """The value that process 0 has, in all; it must be able to be pickled."""
+    """Returns the value of process 0 on all processes. It must be picklable."""
     if not is_distributed():
         return value
     shared = [value]
@@ -289,7 +289,7 @@ def broadcast(value: Any) -> Any:
 
 
 def from_first(function: Callable[..., Any], *args: Any) -> Any:
-    """What `function(*args)` returns in process 0, in all; when it fails there, the others exit without a word."""
+    """Returns the result of `function(*args)` in process 0 on all processes. If it fails, others exit silently."""
     if not is_distributed():
         return function(*args)
     if get_rank() == 0:
@@ -303,20 +303,20 @@ def from_first(function: Callable[..., Any], *args: Any) -> Any:
     answer, succeeded = broadcast(None)
     if not succeeded:
         with contextlib.suppress(LostPeer):
-            barrier()  # a launcher ends all as soon as one has ended: let process 0 speak first
+            barrier()  # a launcher ends all processes when one has ended: let process 0 report first
         sys.exit(1)
     return answer
 
 
 def broadcast_module(module: torch.nn.Module) -> None:
-    """Give every process the parameters and buffers of process 0."""
+    """Copy the parameters and buffers of process 0 to every process."""
     if is_distributed():
         for tensor in [*module.parameters(), *module.buffers()]:
             _together(torch.distributed.broadcast, tensor.detach(), src=0)
 
 
 def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Average gradients over all processes, in place and in one transfer; parameters without one are left alone."""
+    """Average gradients over all processes, in place and in one transfer. Parameters without gradients are skipped."""
     grads = [p.grad for p in parameters if p.grad is not None]
     if not is_distributed() or not grads:
         return
@@ -326,9 +326,9 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
 
 
 def find_difference(tensors: Mapping[str, torch.Tensor]) -> tuple[str, int] | None:
-    """The first tensor whose bits differ from those of process 0, and on which process; None when all agree.
+    """Returns the first tensor that differs from process 0 in any bit, and the number of that process, or None.
 
-    Checksums are compared, one sum of integers a tensor. All processes must call this together.
+    Compares checksums, one integer sum per tensor. All processes must call this together.
     """
     if not is_distributed() or not tensors:
         return None

@@ -1,4 +1,4 @@
-"""Ctrl-C, a scheduler's SIGTERM and a terminal that closes become a request to stop that all processes hear."""
+"""Turns Ctrl-C, a scheduler's SIGTERM and a closed terminal into a request to stop that all processes agree on."""
 
 import contextlib
 import signal
@@ -15,19 +15,19 @@ from torch_utils import distributed
 
 
 class StopRequest:
-    """While it is entered, the first of `SIGNALS` only asks to stop; the second one stops at once.
+    """Inside `with`, the first of `SIGNALS` requests a stop, and the second one stops at once.
 
-    A closing terminal sends SIGHUP. The signal stays ignored where it is ignored already, as under nohup.
+    A closed terminal sends SIGHUP. A signal that is already ignored, as under nohup, stays ignored.
 
-    A launcher may pass on a signal that the terminal or scheduler has sent to the whole group of processes already:
-    what arrives within `ECHO` seconds of the first signal is the same request.
+    A launcher may repeat a signal that the terminal or scheduler has sent to all processes. Signals within `ECHO`
+    seconds of the first signal count as the same request.
 
     Args:
         say: prints a line to the user.
 
     Attributes:
-        agreed: what the last `requested_anywhere` said, the same in all processes.
-        failure: a mistake because of which this process asked to stop, see `attempt`.
+        agreed: last result of `requested_anywhere`, the same in all processes.
+        failure: error that made this process request a stop, see `attempt`.
     """
 
     SIGNALS = distributed.STOP_SIGNALS
@@ -57,18 +57,18 @@ class StopRequest:
                 raise KeyboardInterrupt
             return
         self._requested, self._since = True, time.monotonic()
-        with contextlib.suppress(RuntimeError):  # the signal came in the middle of another line
-            self._say(f"{signal.Signals(number).name}: finishing this step and saving. Once more stops at once.")
+        with contextlib.suppress(RuntimeError):  # the signal may arrive while another line is printed
+            self._say(f"{signal.Signals(number).name}: finishing this step and saving. A second signal stops at once.")
 
     def requested_anywhere(self) -> bool:
-        """True once any process was asked to stop; in a group all must call this together."""
+        """Returns whether a stop was requested in any process. In a group, all processes must call this together."""
         self.agreed = self._requested
         if distributed.is_distributed():
             self.agreed = bool(distributed.all_reduce(torch.tensor([float(self._requested)])).item())
         return self.agreed
 
     def attempt(self, function: Callable[[], Any]) -> Any:
-        """What `function` returns; a mistake that it finds is a request to stop, and is kept as `failure`."""
+        """Returns the result of `function`. An error of the user requests a stop and is stored as `failure`."""
         try:
             return function()
         except UserError as error:

@@ -1,4 +1,4 @@
-"""Small helpers that scripts for StyleGAN2-ADA expect here: constants, checks, parameters, a table of layers."""
+"""Helpers that scripts for StyleGAN2-ADA import: constants, checks, parameters, a table of layers."""
 
 import contextlib
 import functools
@@ -27,14 +27,14 @@ def constant(
     device: torch.device | str | None = None,
     memory_format: torch.memory_format | None = None,
 ) -> torch.Tensor:
-    """A tensor with fixed content, the same object at each call with these arguments: do not change it.
+    """Returns a tensor with fixed content. Equal arguments return the same object, so do not change it.
 
     Args:
         value: number or array.
         shape: repeat the value to this shape.
-        dtype: PyTorch's default where None.
-        device: the CPU where None.
-        memory_format: contiguous where None.
+        dtype: data type. None uses PyTorch's default.
+        device: device. None uses the CPU.
+        memory_format: memory format. None uses contiguous.
     """
     array = np.asarray(value)
     shape = None if shape is None else tuple(shape)
@@ -60,7 +60,7 @@ def _constant(
 
 @contextlib.contextmanager
 def suppress_tracer_warnings() -> Iterator[None]:
-    """Within it `torch.jit.trace` does not warn."""
+    """Silences warnings of `torch.jit.trace`, until the end of `with`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         yield
@@ -70,7 +70,7 @@ def assert_shape(tensor: torch.Tensor, ref_shape: Sequence[int | None]) -> None:
     """Check the shape of a tensor.
 
     Args:
-        ref_shape: the size of each axis; None takes any.
+        ref_shape: the size of each axis. None accepts any size.
 
     Raises:
         AssertionError: the tensor has another shape.
@@ -80,11 +80,11 @@ def assert_shape(tensor: torch.Tensor, ref_shape: Sequence[int | None]) -> None:
         expected = [None if size is None else int(size) for size in ref_shape]
     fits = len(sizes) == len(expected) and all(e in (None, s) for s, e in zip(sizes, expected, strict=True))
     if not fits:
-        raise AssertionError(f"A tensor has the shape {sizes} instead of {expected}.")
+        raise AssertionError(f"A tensor has shape {sizes}, expected {expected}.")
 
 
 def profiled_function(function: F) -> F:
-    """The function under its name in PyTorch's profiler; a decorator."""
+    """Decorates a function so that PyTorch's profiler shows its name."""
 
     @functools.wraps(function)
     def profiled(*args: Any, **kwargs: Any) -> Any:
@@ -95,17 +95,17 @@ def profiled_function(function: F) -> F:
 
 
 class InfiniteSampler(RunSampler):
-    """Endless passes over a data set, each in a new order; see `RunSampler`.
+    """Endless passes over a data set, each in a new order. See `RunSampler`.
 
     Args:
-        dataset: anything with a length.
-        rank, num_replicas: this process among all. Together they see each item once a pass.
-        shuffle: False keeps the data's own order.
-        seed: of the order.
-        window_size: accepted for scripts that pass it. Each pass is a permutation of all items here.
+        dataset: any object with a length.
+        rank, num_replicas: number of this process, and number of processes. Together they see each item once per pass.
+        shuffle: False keeps the order of the data.
+        seed: seed of the order.
+        window_size: ignored. Each pass is a permutation of all items.
 
     Raises:
-        UserError: the data set is empty, or there is no process of that number.
+        UserError: the data set is empty, or `rank` is out of range.
     """
 
     def __init__(
@@ -118,40 +118,40 @@ class InfiniteSampler(RunSampler):
         window_size: float = 0.5,
     ):
         if not len(dataset):
-            raise UserError("There is nothing to sample: the data set is empty.")
+            raise UserError("The data set is empty, so there is nothing to sample.")
         if not 0 <= rank < num_replicas:
-            raise UserError(f"There is no process {rank} among {num_replicas}: count them from 0.")
+            raise UserError(f"rank={rank} is out of range: with {num_replicas} processes, ranks start at 0.")
         super().__init__(len(dataset), seed, rank, num_replicas, shuffle=shuffle)
 
 
 def params_and_buffers(module: torch.nn.Module) -> list[torch.Tensor]:
-    """All parameters of a module, then all its buffers."""
+    """Returns all parameters of a module, then all its buffers."""
     return [*module.parameters(), *module.buffers()]
 
 
 def named_params_and_buffers(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """Names and tensors of all parameters of a module, then of all its buffers."""
+    """Returns names and tensors of all parameters of a module, then of all its buffers."""
     return [*module.named_parameters(), *module.named_buffers()]
 
 
 def copy_params_and_buffers(
     src_module: torch.nn.Module, dst_module: torch.nn.Module, require_all: bool = False
 ) -> None:
-    """Copy parameters and buffers from one module into another, by name.
+    """Copy parameters and buffers from one module to another, by name.
 
     Args:
-        src_module: tensors that only this module has are left out.
-        dst_module: tensors that only this module has stay as they are.
+        src_module: source. Tensors that only the source has are ignored.
+        dst_module: target. Tensors that only the target has do not change.
         require_all: the source must have all tensors of `dst_module`.
 
     Raises:
-        UserError: a tensor is missing, or has another shape. Nothing has been copied then.
+        UserError: a tensor is missing, or has another shape. In this case nothing is copied.
     """
     source = dict(named_params_and_buffers(src_module))
     pairs = [(name, source.get(name), tensor) for name, tensor in named_params_and_buffers(dst_module)]
     for name, theirs, ours in pairs:
         if theirs is None and require_all:
-            raise UserError(f"There is no {name} to copy: the networks are built in different ways.")
+            raise UserError(f"The source has no tensor {name}: the networks have different architectures.")
         if theirs is not None and theirs.shape != ours.shape:
             raise UserError(f"Cannot copy {name}: its shape is {list(theirs.shape)} instead of {list(ours.shape)}.")
     with torch.no_grad():
@@ -162,17 +162,18 @@ def copy_params_and_buffers(
 
 @contextlib.contextmanager
 def ddp_sync(module: torch.nn.Module, sync: bool) -> Iterator[None]:
-    """Within it `DistributedDataParallel` adds gradients up over processes if `sync`; other modules do not change."""
+    """Inside `with`, `DistributedDataParallel` sums gradients over processes if `sync`. Ignores other modules."""
     waits = isinstance(module, torch.nn.parallel.DistributedDataParallel) and not sync
     with module.no_sync() if waits else contextlib.nullcontext():
         yield
 
 
 def check_ddp_consistency(module: torch.nn.Module, ignore_regex: str | None = None) -> None:
-    """Check that a module is the same in all processes, bit by bit; all must call this together.
+    """Check that a module is equal in all processes, bit by bit. All processes must call this together.
 
     Args:
-        ignore_regex: leave out tensors whose name ``Class.tensor`` it matches.
+        module: module to check.
+        ignore_regex: pattern of tensor names ``Class.tensor`` to ignore.
 
     Raises:
         UserError: a tensor differs.
@@ -181,7 +182,7 @@ def check_ddp_consistency(module: torch.nn.Module, ignore_regex: str | None = No
     kept = {n: t for n, t in named.items() if ignore_regex is None or not re.fullmatch(ignore_regex, n)}
     found = distributed.find_difference(kept)
     if found is not None:
-        raise UserError(f"{found[0]} of process {found[1]} differs from that of process 0.")
+        raise UserError(f"{found[0]} of process {found[1]} differs from process 0.")
 
 
 class _Layer(NamedTuple):
@@ -193,15 +194,16 @@ class _Layer(NamedTuple):
 def print_module_summary(
     module: torch.nn.Module, inputs: Sequence[Any], max_nesting: int = 3, skip_redundant: bool = True
 ) -> Any:
-    """Call a module, and print a table of its layers: parameters, buffers, shapes and types of what they give.
+    """Call a module, and print a table of its layers: parameters, buffers, shapes and types of outputs.
 
     Args:
+        module: module to call.
         inputs: positional arguments of the module.
-        max_nesting: leave out layers that lie deeper.
-        skip_redundant: leave out layers without tensors of their own whose output another layer gives as well.
+        max_nesting: largest nesting depth of the listed layers.
+        skip_redundant: omit layers without own tensors whose output is also another layer's output.
 
     Returns:
-        What the module returns.
+        The output of the module.
     """
     layers: list[_Layer] = []
     names = {part: name for name, part in module.named_modules()}
@@ -222,7 +224,7 @@ def print_module_summary(
 
 
 def _rows(module: torch.nn.Module, layers: Sequence[_Layer], skip_redundant: bool) -> list[list[str]]:
-    """Texts of the table: a row for each tensor of each layer, and the sums."""
+    """Returns the texts of the table: one row per tensor of each layer, and the sums."""
     counted: set[int] = set()
     given: set[int] = set()
     rows = [[type(module).__name__, "Parameters", "Buffers", "Output shape", "Datatype"]]

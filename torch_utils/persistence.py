@@ -1,7 +1,7 @@
 """Objects that record their constructor arguments, and that StyleGAN2-ADA's tools can unpickle.
 
 A pickle of a persistent object holds the source text of its module, its class name, its constructor arguments and its
-`__dict__`. Foreign tools run this text. Nothing here does: the class is looked up by name.
+`__dict__`. Other tools run this text. This project does not run it: it looks the class up by name.
 """
 
 import copy
@@ -29,17 +29,17 @@ _import_hooks: list[Hook] = []
 
 
 def persistent_class(cls: T) -> T:
-    """Class decorator: instances record their constructor arguments and pickle in the StyleGAN2-ADA layout.
+    """Decorates a class: instances record their constructor arguments and pickle in the StyleGAN2-ADA layout.
 
-    Adds the properties `init_args` (list) and `init_kwargs` (EasyDict): copies of what the constructor was given.
-    Subclasses that should be pickled the same way are decorated themselves.
+    Adds the properties `init_args` (list) and `init_kwargs` (EasyDict): copies of the constructor arguments. A subclass
+    that should be pickled in this way needs its own decorator.
     """
     construct = cls.__init__
 
     @functools.wraps(construct)
     def recording_init(self: Any, *args: Any, **kwargs: Any) -> None:
-        # The constructor of the outermost class records; those of base classes find the record in place. It goes
-        # straight into __dict__, because torch.nn.Module accepts no attributes before its own __init__.
+        # The constructor of the outermost class records. Constructors of base classes find the record in place. The
+        # record is written to __dict__, since torch.nn.Module accepts no attributes before its own __init__.
         if "_init_args" not in self.__dict__:
             self.__dict__["_init_args"] = copy.deepcopy(args)
             self.__dict__["_init_kwargs"] = copy.deepcopy(kwargs)
@@ -63,15 +63,15 @@ def is_persistent(obj: Any) -> bool:
 
 
 def named_arguments(obj: Any) -> dict[str, Any]:
-    """The constructor arguments of a persistent object, each under its name, without the defaults."""
+    """Returns the constructor arguments of a persistent object by name, without defaults."""
     return dict(inspect.signature(type(obj)).bind(*obj.init_args, **obj.init_kwargs).arguments)
 
 
 def import_hook(hook: Hook) -> Hook:
-    """Register a function that may change the description of an object before Python's own unpickler makes it.
+    """Register a function that can change the description of an object before Python's own unpickler builds it.
 
-    `hook` is given an EasyDict of type, version, module_src, class_name and state, and returns the one to use.
-    `legacy.load_network` calls no hooks.
+    `hook` gets an EasyDict of type, version, module_src, class_name and state, and returns the description to use.
+    `legacy.load_network` does not call hooks.
     """
     _import_hooks.append(hook)
     return hook
@@ -79,7 +79,7 @@ def import_hook(hook: Hook) -> Hook:
 
 @functools.cache
 def _source_text(module_name: str) -> str:
-    # Cached so that all objects of one module share a single string, which pickle then writes only once.
+    # Cached so that all objects of one module share one string, which pickle then writes only once.
     try:
         return inspect.getsource(sys.modules[module_name])
     except (OSError, TypeError, KeyError):
@@ -87,9 +87,9 @@ def _source_text(module_name: str) -> str:
 
 
 def as_record(obj: Any) -> tuple:
-    """The function and arguments by which a network file describes `obj`, which is no more than its `__dict__`.
+    """Returns function and arguments by which a network file describes `obj`, an object with nothing but a `__dict__`.
 
-    `__reduce__` of a persistent object returns them. `machine.dump` writes the parts of an object in the same way.
+    `__reduce__` of a persistent object returns them. `machine.dump` writes parts of an object in the same way.
     """
     cls = type(obj)
     meta = EasyDict(
@@ -120,7 +120,7 @@ def _deep_copy(self: Any, memo: dict[int, Any]) -> Any:
 
 
 def _restored(obj: Any, state: dict[str, Any]) -> Any:
-    """The empty object `obj` with this `__dict__`."""
+    """Returns the empty object `obj` with this `__dict__`."""
     if hasattr(obj, "__setstate__"):
         obj.__setstate__(state)
     else:
@@ -129,11 +129,11 @@ def _restored(obj: Any, state: dict[str, Any]) -> Any:
 
 
 def _reconstruct_persistent_obj(meta: dict[str, Any]) -> Any:
-    """What Python's own unpickler calls for every persistent object. The name is part of the file format.
+    """Build a persistent object for Python's own unpickler. The name of this function is part of the file format.
 
-    Objects of ours get their state back. A network with parts that are not ours is built from its recorded constructor
-    arguments, and its tensors are copied; until then, its parts stay `Record`s. Such are the networks of NVIDIA's
-    files, and those of our files with parts whose class has moved since. Networks get single precision.
+    Objects of this project get their state back. A network with foreign parts is built from its recorded constructor
+    arguments, and its tensors are copied. Until then, its parts stay `Record`s. This concerns networks of NVIDIA's
+    files, and own files with parts whose class has moved since. Networks get single precision.
     """
     for hook in _import_hooks:
         meta = hook(EasyDict(meta))
@@ -148,7 +148,7 @@ def _reconstruct_persistent_obj(meta: dict[str, Any]) -> Any:
     obj = _restored(cls.__new__(cls), record.state)
     if isinstance(obj, torch.nn.Module):
         for tensor in [*obj.parameters(recurse=False), *obj.buffers(recurse=False)]:
-            if tensor.dtype == torch.float16:  # stored so for the size of the file alone
+            if tensor.dtype == torch.float16:  # stored in half precision only to save space
                 tensor.data = tensor.data.float()
     return obj
 

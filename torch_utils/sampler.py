@@ -1,4 +1,4 @@
-"""Order and seeds of a run, pure functions of the run's seed and of the images seen."""
+"""The order of the data and the seeds of a run, pure functions of the run's seed and of the images seen."""
 
 from collections.abc import Iterator
 
@@ -7,17 +7,17 @@ import torch
 
 
 class RunSampler(torch.utils.data.Sampler):
-    """Endless passes over the data, each in a new order, from any point of a run.
+    """Endless passes over the data, each in a new order, from any position of a run.
 
-    Position p of a run shows item `permutation(seed, p // size)[p % size]`. Processes take every `world_size`-th
-    position, so one global batch holds the same items however many processes share it.
+    Position p of a run is item `permutation(seed, p // size)[p % size]`. Each process reads every `world_size`-th
+    position, so a global batch holds the same items for any number of processes.
 
     Args:
         size: number of items.
         seed: seed of the run.
-        rank, world_size: this process among all.
-        start: images that the run has seen already.
-        shuffle: False keeps the data's own order.
+        rank, world_size: number of this process, and number of processes.
+        start: images that the run has already seen.
+        shuffle: False keeps the order of the data.
     """
 
     def __init__(
@@ -40,8 +40,8 @@ class RunSampler(torch.utils.data.Sampler):
 
 
 def derive_seed(seed: int, *keys: int) -> int:
-    """Seed of random draws that follows from `seed` and `keys`, all whole numbers from 0 up: 63 bits.
+    """Returns a seed of 63 bits that follows from `seed` and `keys`, all integers from 0 up.
 
-    A training step draws by (seed, process, images seen). A resumed run draws as the uninterrupted one would have.
+    A training step uses the keys (process, images seen). A resumed run therefore repeats the same draws.
     """
     return int(np.random.SeedSequence([seed, *keys]).generate_state(1, np.uint64)[0] >> np.uint64(1))

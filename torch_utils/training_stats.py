@@ -1,8 +1,8 @@
-"""Statistics are reported where they arise and collected elsewhere, once a tick.
+"""Reports statistics where they arise, and collects them once per tick.
 
-`report` only adds up three numbers on the device of the value, so it costs no synchronisation; a `Collector` fetches
-the sums, adds them over all processes and turns them into counts, means and standard deviations. Values that are not
-finite are left out.
+`report` only adds three numbers on the device of the value, without synchronization. A `Collector` fetches the sums,
+adds them over all processes and computes counts, means and standard deviations. Values that are not finite are
+ignored.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ _sync_device: torch.device | None = None
 
 
 def init_multiprocessing(rank: int, sync_device: torch.device | str | None) -> None:
-    """Choose the device on which collectors add up over processes, where `Collector.update` names none.
+    """Set the device for sums over processes, as default of `Collector.update`.
 
     Args:
-        rank: number of this process. It is known from the process group already.
-        sync_device: such as this process's GPU for NCCL; None leaves sums where they are.
+        rank: ignored. The process group provides the number of this process.
+        sync_device: device, such as this process's GPU for NCCL. None keeps sums on their device.
     """
     global _sync_device
     _sync_device = None if sync_device is None else torch.device(sync_device)
@@ -47,14 +47,14 @@ def report(name: str, value: Any) -> Any:
 
 
 def report0(name: str, value: Any) -> Any:
-    """`report` on process 0 alone; the others note the name, so that all know of it."""
+    """Same as `report`, on process 0 only. Other processes register the name, so that all processes have it."""
     report(name, value if distributed.get_rank() == 0 else [])
     return value
 
 
 @contextlib.contextmanager
 def muted() -> Iterator[None]:
-    """Within it nothing is reported."""
+    """Inside `with`, no values are reported."""
     global _muted
     before, _muted = _muted, True
     try:
@@ -64,11 +64,11 @@ def muted() -> Iterator[None]:
 
 
 class Collector:
-    """Collects what was reported since its previous update.
+    """Collects the values reported since its previous update.
 
     Args:
         regex: names to collect.
-        keep_previous: a statistic that was not reported since keeps its last figures instead of vanishing.
+        keep_previous: a statistic without new values keeps its last figures instead of disappearing.
     """
 
     def __init__(self, regex: str = ".*", keep_previous: bool = True):
@@ -90,12 +90,12 @@ class Collector:
             per_device[kind] = moments
 
     def state_dict(self) -> dict[str, Any]:
-        """The figures, and the sums of every process that wait for the next update; in a group all must call this."""
+        """Returns the figures, and the sums that wait for the next update. In a group, all processes must call this."""
         sums = {name: {kind: t.cpu() for kind, t in per.items()} for name, per in self._sums.items()}
         return {"figures": dict(self._figures), "sums": distributed.gather(sums)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`; where another number of processes goes on, the first one takes all sums."""
+        """Restore the figures and sums. With another number of processes, the first process takes all sums."""
         self._figures = dict(state["figures"])
         shares = state.get("sums", [])
         rank = distributed.get_rank()
@@ -110,10 +110,10 @@ class Collector:
                     self._add(name, moments)
 
     def update(self, device: torch.device | None = None) -> None:
-        """Fetch the sums; in a group of processes all must call this together, having reported the same names.
+        """Fetch the sums. In a group, all processes must call this together, and must have reported the same names.
 
         Args:
-            device: where sums over processes are taken (a GPU for NCCL); None: see `init_multiprocessing`.
+            device: device for sums over processes (a GPU for NCCL). For None see `init_multiprocessing`.
         """
         device = _sync_device if device is None else device
         names = sorted(self._sums)
@@ -128,9 +128,9 @@ class Collector:
         self._figures.update((name, sums) for name, sums in zip(names, totals, strict=True) if sums[0] > 0)
 
     def take(self, name: str, device: torch.device) -> torch.Tensor:
-        """Count, sum and sum of squares of all that was reported of one statistic since the last `take`.
+        """Returns count, sum and sum of squares of a statistic since the last `take`.
 
-        They cover all processes and stay on the device, so nobody waits for it. In a group of processes all must call
+        They cover all processes and stay on the device, without waiting for it. In a group, all processes must call
         this together.
         """
         sums = [moments.to(device) for moments in self._sums.pop(name, {}).values()]
@@ -138,30 +138,30 @@ class Collector:
         return distributed.all_reduce(total.clone())
 
     def names(self) -> list[str]:
-        """All names collected so far."""
+        """Returns all names collected so far."""
         return list(self._figures)
 
     def num(self, name: str) -> int:
-        """How many values the statistic holds."""
+        """Returns the number of values of a statistic."""
         return int(self._figures[name][0]) if name in self._figures else 0
 
     def sum(self, name: str) -> float:
-        """Sum of the values; 0 when there are none."""
+        """Returns the sum of the values, or 0 without values."""
         return float(self._figures[name][1]) if name in self._figures else 0.0
 
     def mean(self, name: str) -> float:
-        """Mean of the values; NaN when there are none."""
+        """Returns the mean of the values, or NaN without values."""
         return float(self._figures[name][1] / self._figures[name][0]) if name in self._figures else float("nan")
 
     def std(self, name: str) -> float:
-        """Standard deviation of the values; NaN when there are none."""
+        """Returns the standard deviation of the values, or NaN without values."""
         if name not in self._figures:
             return float("nan")
         count, total, squares = self._figures[name].tolist()
         return max(squares / count - (total / count) ** 2, 0.0) ** 0.5
 
     def as_dict(self) -> EasyDict:
-        """{name: {"num", "mean", "std"}} of everything collected."""
+        """Returns {name: {"num", "mean", "std"}} of all statistics."""
         return EasyDict(
             (n, EasyDict(num=self.num(n), mean=self.mean(n), std=self.std(n))) for n in sorted(self.names())
         )
@@ -171,12 +171,12 @@ class Collector:
 
 
 def _precision(device: torch.device) -> torch.dtype:
-    """The most precise type that the device knows."""
+    """Returns the most precise floating-point type of the device."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _total(per_device: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Count, sum and sum of squares over all devices, float64 on the CPU."""
+    """Returns count, sum and sum of squares over all devices, float64 on the CPU."""
     total = torch.zeros(3, dtype=torch.float64)
     for kind in sorted(per_device):
         total += per_device[kind].cpu().double()

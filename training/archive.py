@@ -1,4 +1,4 @@
-"""Archives of images: zip files or folders, read by many processes at once and never left half-written."""
+"""Archives of images: zip files or folders, read by many processes at once and written completely or not at all."""
 
 import contextlib
 import functools
@@ -23,21 +23,21 @@ from dnnlib import UserError, atomic_path, open_url
 from training.layout import usual_names
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-MAX_IMAGE_PIXELS = 1 << 26  # 8192 x 8192; what declares more is refused before any memory is taken
+MAX_IMAGE_PIXELS = 1 << 26  # 8192 x 8192; larger images are refused before memory is allocated
 MAX_MEMBER_BYTES = 1 << 28
 PACKED_AT_ONCE = 16 << 20
 PNG_END = b"IEND\xaeB`\x82"
 PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
 
 
-warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # what is too large is refused here
+warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # this module refuses images that are too large
 
 
 class DataError(UserError):
-    """A `UserError` about data that stays one line when a loader process hands it to its parent.
+    """A `UserError` about data. It stays one line when a loader process hands it to its parent.
 
-    PyTorch rebuilds the exception of a worker with the worker's traceback as its text; only the line after the
-    last mention of this class is of use.
+    PyTorch rebuilds the exception of a worker with the worker's traceback as its text. This class keeps only the line
+    after the last mention of its name.
     """
 
     def __init__(self, message: str):
@@ -45,16 +45,16 @@ class DataError(UserError):
 
 
 class Archive:
-    """The files of a zip or a folder, by the relative names that dataset_tool.py gives them.
+    """The files of a zip or a folder, by the relative names that dataset_tool.py writes.
 
-    Archives that were packed again are read as if they had not been, see `training.layout.usual_names`. An archive can
-    be pickled, forked and used from threads: each process opens the zip once, when it first reads from it.
+    An archive that was packed again in another layout is read as well, see `training.layout.usual_names`. An archive
+    can be pickled, forked and used from threads. Each process opens the zip once, at its first read.
 
     Args:
-        path: a zip file or a folder; an ``http(s)://`` address of a zip is downloaded into the cache.
+        path: a zip file or a folder. A zip at an ``http(s)://`` address is downloaded into the cache.
 
     Raises:
-        DataError: nothing is there, it is not a zip, it is damaged, or it holds names that lead outside of it.
+        DataError: the path does not exist, or is not a zip, or the zip is damaged, or a name leads outside of it.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -66,7 +66,7 @@ class Archive:
         elif os.path.isdir(self.path):
             stored = sorted(_walk(self.path))
         else:
-            raise DataError(f"There is no file or folder {self.path}: check the path.")
+            raise DataError(f"File or folder {self.path} does not exist. Check the path.")
         self._stored = usual_names(stored)
         self.names = sorted(self._stored)
 
@@ -77,51 +77,51 @@ class Archive:
         return {**self.__dict__, "_handle": None}
 
     def images(self, skip: tuple[str, ...] = ()) -> list[str]:
-        """Names of the image files, sorted, without those in the top folders named by `skip`."""
+        """Returns the sorted names of the image files, except files in the top folders named by `skip`."""
         found = [name for name in self.names if name.lower().endswith(IMAGE_SUFFIXES)]
         return [name for name in found if name.split("/", 1)[0] not in skip] if skip else found
 
     def where(self, name: str) -> str:
-        """How messages call one file."""
+        """Returns the name of a file for messages."""
         return f"{name} in {self.path}"
 
     def read(self, name: str) -> bytes:
-        """The content of one file.
+        """Returns the content of one file.
 
         Raises:
-            DataError: there is no such file, it is damaged, encrypted or far too large.
+            DataError: the file is missing, damaged, encrypted or far too large.
         """
         stored = self._stored.get(name)
         if stored is None:
-            raise DataError(f"There is no {self.where(name)}: make the archive again with dataset_tool.py.")
+            raise DataError(f"The archive has no {self.where(name)}. Make the archive again with dataset_tool.py.")
         try:
             if self.is_zip:
                 return _read_member(self._zip(), stored)
             path = os.path.join(self.path, stored)
             status = os.stat(path)
-            if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever, a device never end
-                raise ValueError("it is no regular file")
+            if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
+                raise ValueError("it is not a regular file")
             _check_bytes(status.st_size)
             with open(path, "rb") as file:
                 return file.read(status.st_size)
         except (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as e:
             reason = getattr(e, "strerror", None) or e
-            raise DataError(f"Cannot read {self.where(name)}: {reason}. Copy or make the archive again.") from e
+            raise DataError(f"Cannot read {self.where(name)}: {reason}. Copy the archive or make it again.") from e
 
     def read_json(self, name: str) -> Any:
         """The content of one JSON file."""
         return parse_json(self.read(name), self.where(name))
 
     def close(self) -> None:
-        """Close the zip; it opens again at the next read."""
+        """Close the zip. The next read opens it again."""
         if self._handle is not None:
             self._handle[1].close()
             self._handle = None
 
     def _zip(self) -> zipfile.ZipFile:
-        """This process's own handle: a forked one would share its file position with the parent's.
+        """Returns this process's own handle. A forked handle would share its file position with the parent process.
 
-        Two threads that arrive together may both open the file; one handle is kept and both work.
+        Two threads may both open the file at the same time. Both work, and one handle is kept.
         """
         handle = self._handle
         if handle is None or handle[0] != os.getpid():
@@ -133,24 +133,24 @@ class Archive:
             names = self._zip().namelist()
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
             raise DataError(
-                f"{self.path} is not a zip archive, or it is broken off ({error}): copy or make it again."
+                f"{self.path} is not a zip archive, or it is incomplete ({error}). Copy it or make it again."
             ) from error
         for name in names:
             if name.startswith(("/", "\\")) or ":" in name.split("/")[0] or ".." in name.replace("\\", "/").split("/"):
-                raise DataError(f"{self.path} holds {name!r}, a name that leads outside the archive: do not use it.")
+                raise DataError(f"{self.path} holds {name!r}, a name that leads outside the archive. Do not use it.")
         return sorted({name for name in names if not name.endswith("/") and not _is_hidden(name)})
 
 
 @contextlib.contextmanager
 def create_archive(dest: str | os.PathLike) -> Iterator[Callable[[str, bytes], None]]:
-    """Write a new archive, whole or not at all: ``with create_archive(dest) as add: add(name, data)``.
+    """Write a new archive, completely or not at all: ``with create_archive(dest) as add: add(name, data)``.
 
-    `dest` ending in ``.zip`` makes a zip of stored (uncompressed) members with fixed dates, so equal content
-    gives equal bytes, and replaces an older zip. Any other `dest` makes a folder, which must be new or empty.
-    Everything is written under a temporary name beside `dest` and renamed at the end.
+    If `dest` ends in ``.zip``, writes a zip of uncompressed members with fixed dates: equal content gives equal
+    bytes. An older zip is replaced. Any other `dest` becomes a folder, which must be new or empty. All files are
+    written under a temporary name beside `dest`, which is renamed at the end.
 
     Raises:
-        UserError: `dest` is taken or cannot be written, or the disk is full.
+        UserError: `dest` exists already or cannot be written, or the disk is full.
     """
     dest = Path(dest)
     check_dest(dest)
@@ -171,7 +171,7 @@ def create_archive(dest: str | os.PathLike) -> Iterator[Callable[[str, bytes], N
 
     try:
         yield add
-        (temporary / ".mode").mkdir()  # made with the user's usual permissions, which mkdtemp does not give
+        (temporary / ".mode").mkdir()  # has the user's usual permissions, unlike a folder from mkdtemp
         temporary.chmod((temporary / ".mode").stat().st_mode)
         (temporary / ".mode").rmdir()
         if dest.exists():
@@ -186,33 +186,33 @@ def create_archive(dest: str | os.PathLike) -> Iterator[Callable[[str, bytes], N
 
 
 def check_dest(dest: str | os.PathLike) -> None:
-    """Refuse a destination that `create_archive` would refuse, before any work is done.
+    """Refuse every destination that `create_archive` would refuse, before any work is done.
 
     Raises:
-        UserError: a folder with files in it, a file where a folder should be, or another archive format.
+        UserError: `dest` is a folder with files, or a file instead of a folder, or has another archive format.
     """
     dest = Path(dest)
     if dest.suffix.lower() in (".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".tfrecords"):
-        raise UserError(f"Cannot write {dest}: --dest is a folder or a file that ends in .zip.")
+        raise UserError(f"Cannot write {dest}. --dest must be a folder or a file that ends in .zip.")
     if dest.suffix.lower() == ".zip":
         if dest.is_dir():
-            raise UserError(f"{dest} is a folder: name a zip file that can be written, or a folder without .zip.")
+            raise UserError(f"{dest} is a folder. Name a zip file, or a folder without .zip in its name.")
     elif dest.is_dir() and any(dest.iterdir()):
-        raise UserError(f"The folder {dest} is not empty: name a new one, or a file that ends in .zip.")
+        raise UserError(f"The folder {dest} is not empty. Name a new folder, or a file that ends in .zip.")
     elif dest.exists() and not dest.is_dir():
-        raise UserError(f"{dest} is a file: name a folder, or a file that ends in .zip.")
+        raise UserError(f"{dest} is a file. Name a folder, or a file that ends in .zip.")
 
 
 def image_name(index: int, suffix: str = ".png") -> str:
-    """Where image number `index` stands in an archive: ``00000/img00000000.png``, a thousand to a folder."""
+    """Returns the name of image `index` in an archive, ``00000/img00000000.png``. A folder holds a thousand images."""
     return f"{index // 1000:05d}/img{index:08d}{suffix}"
 
 
 def encode_png(pixels: np.ndarray, compress_level: int = 0) -> bytes:
-    """PNG of uint8 [H, W] (grey or class indices) or [H, W, 3].
+    """Returns the PNG file of uint8 [H, W] (grey or class indices) or [H, W, 3].
 
-    Rows are stored without PNG's row filters. At level 0 writing and reading are then plain copies, several
-    times faster than the filtered rows that image libraries write even when they do not compress.
+    Rows are stored without PNG's row filters. At level 0, writing and reading are then plain copies. This is several
+    times faster than filtered rows, which image libraries write even without compression.
     """
     height, width = pixels.shape[:2]
     rows = np.zeros([height, 1 + width * (3 if pixels.ndim == 3 else 1)], np.uint8)
@@ -220,7 +220,7 @@ def encode_png(pixels: np.ndarray, compress_level: int = 0) -> bytes:
     step = max(PACKED_AT_ONCE // rows.shape[1], 1)
     if height <= step:
         body = [zlib.compress(rows, compress_level)]
-    else:  # a huge picture is not held more often than needed
+    else:  # avoid further copies of a huge picture
         packer = zlib.compressobj(compress_level)
         body = [*(packer.compress(rows[start : start + step]) for start in range(0, height, step)), packer.flush()]
     del rows
@@ -229,16 +229,16 @@ def encode_png(pixels: np.ndarray, compress_level: int = 0) -> bytes:
 
 
 def _chunk(kind: bytes, body: list[bytes]) -> list[bytes]:
-    """The parts of one chunk of a PNG file."""
+    """Returns the parts of one chunk of a PNG file."""
     checksum = functools.reduce(lambda crc, part: zlib.crc32(part, crc), body, zlib.crc32(kind))
     return [struct.pack(">I", sum(map(len, body))), kind, *body, struct.pack(">I", checksum)]
 
 
 def decode_image(data: bytes, where: str, header: bool = False) -> PIL.Image.Image:
-    """Decode one image file, or its header alone; `where` names it in messages.
+    """Decode one image file, or its header alone. Messages call the file `where`.
 
     Raises:
-        DataError: it is no image, it is damaged or broken off, or it declares more than MAX_IMAGE_PIXELS.
+        DataError: the file is not an image, is damaged or incomplete, or has more than MAX_IMAGE_PIXELS pixels.
     """
     try:
         image = PIL.Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "BMP"))
@@ -246,20 +246,20 @@ def decode_image(data: bytes, where: str, header: bool = False) -> PIL.Image.Ima
             if not header:
                 image.load()
             return image
-    except Exception as error:  # decoders raise almost anything on damaged files
+    except Exception as error:  # decoders can raise almost any error on damaged files
         reason = str(error).rstrip(".")
         if isinstance(error, PIL.UnidentifiedImageError):
             reason = "it is not a PNG, JPEG, WebP or BMP image"
         if isinstance(error, PIL.Image.DecompressionBombError):
-            reason = f"it declares more than the {MAX_IMAGE_PIXELS} pixels allowed"
+            reason = f"it has more than the {MAX_IMAGE_PIXELS} pixels allowed"
         raise DataError(f"Cannot read {where}: {reason}. Remove or replace the file.") from error
     raise DataError(
-        f"{where} declares {image.width}x{image.height} pixels, more than the {MAX_IMAGE_PIXELS} allowed: shrink it."
+        f"{where} has {image.width}x{image.height} pixels, more than the {MAX_IMAGE_PIXELS} allowed. Shrink the image."
     )
 
 
 def decode_pixels(data: bytes, where: str) -> np.ndarray:
-    """Decode one image file to uint8 [H, W] (grey) or [H, W, 3]; see `decode_image`."""
+    """Decode one image file to uint8 [H, W] (grey) or [H, W, 3]. See `decode_image`."""
     pixels = decode_plain_png(data)
     if pixels is None:
         image = decode_image(data, where)
@@ -268,7 +268,7 @@ def decode_pixels(data: bytes, where: str) -> np.ndarray:
 
 
 def decode_plain_png(data: bytes) -> np.ndarray | None:
-    """Decode what `encode_png` writes, with little more than a copy; None for any other file, whole or damaged."""
+    """Decode a file of `encode_png` with little more than a copy. Returns None for any other or damaged file."""
     if data[:16] != PNG_START or data[37:41] != b"IDAT":
         return None
     width, height, *kind = struct.unpack_from(">IIBBBBB", data, 16)
@@ -279,7 +279,7 @@ def decode_plain_png(data: bytes) -> np.ndarray | None:
     size = height * (1 + width * channels)
     decoder = zlib.decompressobj()
     try:
-        rows = decoder.decompress(memoryview(data)[41:end], size + 1)  # one more, to reach the checksum at the end
+        rows = decoder.decompress(memoryview(data)[41:end], size + 1)  # one more byte, to check the checksum at the end
     except zlib.error:
         return None
     if len(rows) != size or not decoder.eof:
@@ -304,12 +304,12 @@ def parse_json(data: bytes, where: str) -> Any:
 
 
 def local_path(path: str | os.PathLike) -> str:
-    """A local path for a path or an address; the file behind an address is downloaded into the cache."""
+    """Returns a local path for a path or an address. A file behind an address is downloaded into the cache."""
     return os.path.expanduser(open_url(path, return_filename=True))
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Names of all files below `folder`; links to folders are followed, but none is entered twice."""
+    """Returns the names of all files below `folder`. Follows links to folders, but enters each folder only once."""
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -328,13 +328,13 @@ def _is_hidden(name: str) -> bool:
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """The content of one member, which may not unpack to more than the zip's directory tells."""
+    """Returns the content of one member. Refuses a member that unpacks to more than its size in the zip's directory."""
     info = archive.getinfo(name)
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without any bound
-        raise ValueError("it is compressed in a way that zips of images never are")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # other methods unpack without a bound
+        raise ValueError("it has a compression method that image archives do not use")
     _check_bytes(info.file_size)
     with archive.open(info) as member:
-        return member.read(info.file_size + 1)  # one more, to reach the checksum
+        return member.read(info.file_size + 1)  # one more byte, to check the checksum
 
 
 def _check_bytes(size: int) -> None:

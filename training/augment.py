@@ -1,4 +1,4 @@
-"""Adaptive discriminator augmentation: random transforms of images, and of region masks along with them.
+"""Adaptive discriminator augmentation: random transforms of images and their region masks.
 
 Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data", appendix B.
 """
@@ -20,7 +20,7 @@ _BLIT = ("xflip", "rotate90", "xint")
 _GEOM = ("scale", "rotate", "aniso", "xfrac")
 _COLOR = tuple(transform.option for transform in COLOR)
 
-# What `--augpipe` offers: name -> options of `AugmentPipe`.
+# Values of `--augpipe`: name -> options of `AugmentPipe`.
 augpipe_specs: dict[str, dict[str, float]] = {
     name: dict.fromkeys(options, 1)
     for name, options in {
@@ -39,30 +39,29 @@ augpipe_specs: dict[str, dict[str, float]] = {
 }
 
 _BAND_POWER = np.array([10, 1, 1, 1]) / 13  # expected share of each octave in a natural image's power (1/f)
-_SNAP = 1024  # mask positions are rounded to 1/1024 pixel, so that whole-pixel moves copy planes exactly
+_SNAP = 1024  # mask positions are rounded to 1/1024 pixel, so that shifts by whole pixels copy planes exactly
 
 
 @persistence.persistent_class
 class AugmentPipe(torch.nn.Module):
-    """Augments images, and masks jointly. Each transform happens to a sample with probability `p * <its option>`.
+    """Augments images together with their masks. Applies each transform with probability `p * <its option>`.
 
-    Options named after a transform multiply its probability (0 leaves it out altogether); `*_std` and `*_max` set
-    how strong it gets.
-
+    Options named after a transform multiply its probability: 0 turns the transform off. `*_std` and `*_max` set its
+    strength.
     Args:
-        xflip, rotate90, xint: pixel blitting: mirroring, quarter turns, whole-pixel shifts up to `xint_max` of the
+        xflip, rotate90, xint: pixel blitting: mirroring, quarter turns, whole-pixel shifts of up to `xint_max` of the
             image size.
         scale, rotate, aniso, xfrac: isotropic scaling and anisotropic scaling (std in octaves), rotation (up to
             `rotate_max` half turns), sub-pixel shifts (std in image sizes).
-        brightness, contrast, lumaflip, hue, saturation: colour; the std of contrast and saturation counts octaves,
-            `hue_max` half turns.
-        imgfilter: random gain (std in octaves) of each of four frequency bands; `imgfilter_bands` multiplies the
-            probability of each, lowest band first.
-        noise: white noise whose strength is half-normal with `noise_std`.
+        brightness, contrast, lumaflip, hue, saturation: colour. The std of contrast and saturation is in octaves,
+            `hue_max` in half turns.
+        imgfilter: random gain (std in octaves) of each of four frequency bands. `imgfilter_bands` multiplies the
+            probability of each band, lowest band first.
+        noise: white noise with a half-normal strength of `noise_std`.
         cutout: a rectangle of `cutout_size` times the image size becomes 0.
 
-    Buffers: `p`, the overall probability that adaptive augmentation steers (1 at first); `Hz_geom` and `Hz_fbank`,
-    the resampling low-pass and the four band filters.
+    Buffers: `p` is the overall probability, initially 1, set by adaptive augmentation. `Hz_geom` and `Hz_fbank` are the
+    low-pass filter for resampling and the four band filters.
     """
 
     def __init__(
@@ -116,26 +115,26 @@ class AugmentPipe(torch.nn.Module):
         mask: torch.Tensor | None = None,
         mirrored_planes: Sequence[int] | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Transform a batch; differentiable twice with respect to images and mask.
+        """Transform a batch. Twice differentiable with respect to images and mask.
 
-        Geometric transforms and cutout act on both alike; colour, filter and noise on the images alone. The mask
-        takes no random numbers of its own, so the images come out the same with or without it.
+        Geometric transforms and cutout act on images and mask alike. Colour, filter and noise act on images only. The
+        mask uses no random numbers of its own, so a mask does not change the resulting images.
 
         Args:
-            images: float [N, C, H, W], dynamic range [-1, 1]; colour transforms need C = 1 or 3.
-            debug_percentile: replaces every random draw by this percentile of its distribution (in (0, 1)) and
-                applies everything regardless of p; the noise itself stays random. Off when None.
-            mask: float [N, K, H, W] in [-1, 1], one plane a region; None if there is none.
-            mirrored_planes: for each plane of the mask, which plane stands in its place where a sample is mirrored:
-                left and right change places. None keeps them all.
+            images: float [N, C, H, W] with dynamic range [-1, 1]. Colour transforms need C = 1 or 3.
+            debug_percentile: a number in (0, 1) that replaces every random draw by this percentile of its distribution,
+                and applies every transform regardless of p. The noise itself stays random. None draws at random.
+            mask: float [N, K, H, W] in [-1, 1], one plane per region, or None.
+            mirrored_planes: for each plane of the mask, the plane that replaces it in mirrored samples: left and right
+                are exchanged. None keeps all planes.
 
         Returns:
-            The images, or (images, mask) if a mask is given. Warped planes keep the range and, where they add up
-            to 2 - K, that sum; inside a cutout they are 0, as the image is.
+            The images, or (images, mask) if a mask is given. Warped planes keep their range. If planes add up to
+            2 - K, warped planes do so too. Inside a cutout, images and planes are 0.
 
         Raises:
-            UserError: colour transforms are on and the images have other than 1 or 3 channels.
-            ValueError: the mask's batch or size differs from the images'.
+            UserError: colour transforms are on, and the images have neither 1 nor 3 channels.
+            ValueError: batch or size of mask and images differ.
         """
         if mask is not None and (mask.shape[:1], mask.shape[2:]) != (images.shape[:1], images.shape[2:]):
             raise ValueError(f"The mask {list(mask.shape)} does not fit the images {list(images.shape)}.")
@@ -150,14 +149,14 @@ class AugmentPipe(torch.nn.Module):
         return images if mask is None else (images, mask)
 
     def _draw_matrices(self, table: Sequence[Transform], sampler: Sampler, images: torch.Tensor) -> list[torch.Tensor]:
-        """Matrices [N, D+1, D+1] of the configured transforms, the identity where one does not happen to a sample."""
+        """Returns matrices [N, D+1, D+1] of the transforms. A transform that is not applied is the identity."""
         frame = constant((images.shape[3], images.shape[2]), images.device)
         options = [option for option, _ in table]
         matrices = []
         for option, draw in table:
             strength = getattr(self, option)
             if strength > 0:
-                # Where an option has several rows, at least one of them happens with the option's probability.
+                # If an option has several rows, the option's probability is that of at least one of them.
                 probability = 1 - (1 - strength * self.p).clamp(min=0) ** (1 / options.count(option))
                 matrix = draw(self, sampler, frame)
                 still = torch.eye(matrix.shape[-1], device=matrix.device)
@@ -165,7 +164,7 @@ class AugmentPipe(torch.nn.Module):
         return matrices
 
     def _sample_geometry(self, sampler: Sampler, images: torch.Tensor) -> torch.Tensor | None:
-        """Inverse maps [N, 3, 3] from output to input pixels, origin at the image centre; None if nothing moves."""
+        """Returns inverse maps [N, 3, 3] from output to input pixels, origin at the image centre, or None."""
         matrices = self._draw_matrices(GEOMETRY, sampler, images)
         if not matrices:
             return None
@@ -174,10 +173,10 @@ class AugmentPipe(torch.nn.Module):
         return None if _on_host(inverse) and torch.equal(inverse, still) else inverse
 
     def _apply_geometry(self, images: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
-        """Resample between two-fold oversampling with a wavelet's low-pass and the matching decimation."""
+        """Resample at double resolution: upsample with a wavelet's low-pass, interpolate, and decimate."""
         taps = self.Hz_geom.numel()
         halo = taps // 2 - 1  # oversampled pixels that decimation needs beyond the frame
-        support = taps // 4 + 1  # input pixels that one oversampled position depends on, to either side
+        support = taps // 4 + 1  # input pixels on either side that affect one oversampled position
         height, width = images.shape[2:]
         fine_x, fine_y = (
             torch.arange(-halo, 2 * size + halo, device=images.device) / 2 - (size - 1) / 2 for size in (width, height)
@@ -188,7 +187,7 @@ class AugmentPipe(torch.nn.Module):
         source_y, top, bottom = _frame_for(source_y, *_limits(source_y), height, support)
 
         images = mirror_pad(images, left, right, top, bottom)
-        images = upfirdn2d.upsample2d(images, self.Hz_geom, up=2)  # tap 5 is the centre: output 2i stands at pixel i
+        images = upfirdn2d.upsample2d(images, self.Hz_geom, up=2)  # tap 5 is the centre: output 2i is at pixel i
         grid = torch.stack(
             [_normalised(2 * source_x, images.shape[3]), _normalised(2 * source_y, images.shape[2])], dim=-1
         )
@@ -198,7 +197,7 @@ class AugmentPipe(torch.nn.Module):
     def _warp_mask(
         self, mask: torch.Tensor, inverse: torch.Tensor, mirrored_planes: Sequence[int] | None
     ) -> torch.Tensor:
-        """Move the planes by plain bilinear interpolation, which keeps their range and their sum, mirrored outside."""
+        """Move the planes by bilinear interpolation, mirrored outside. This keeps their range and their sum."""
         if mirrored_planes is not None:
             turned = inverse[:, 0, 0] * inverse[:, 1, 1] < inverse[:, 0, 1] * inverse[:, 1, 0]  # the determinant's sign
             order = constant(tuple(mirrored_planes), mask.device).long()
@@ -212,7 +211,7 @@ class AugmentPipe(torch.nn.Module):
         return grid_sample_gradfix.grid_sample(mask, torch.stack(positions, dim=-1).to(mask.dtype))
 
     def _apply_color(self, images: torch.Tensor, sampler: Sampler) -> torch.Tensor:
-        """Map RGB by one affine matrix a sample; grey images by the average of what it makes of R, G and B."""
+        """Map RGB by one affine matrix per sample. Grey images use the average of the results for R, G and B."""
         matrices = self._draw_matrices(COLOR, sampler, images)
         if not matrices:
             return images
@@ -223,13 +222,13 @@ class AugmentPipe(torch.nn.Module):
             linear, offset = linear.sum(dim=2, keepdim=True).mean(dim=1, keepdim=True), offset.mean(dim=1, keepdim=True)
         elif channels != 3:
             raise UserError(
-                f"Colour augmentation needs images of 1 or 3 channels, but these have {channels}: "
-                "choose augmentations without colour, such as bg."
+                f"Colour augmentation needs images of 1 or 3 channels, but these have {channels}. "
+                "Choose augmentations without colour, such as bg."
             )
         return (linear @ images.flatten(2) + offset).reshape(images.shape)
 
     def _apply_filter(self, images: torch.Tensor, sampler: Sampler) -> torch.Tensor:
-        """Amplify or weaken octaves; afterwards an image with natural statistics has the power it had before."""
+        """Scale octaves at random. The power of an image with natural statistics stays the same."""
         if self.imgfilter <= 0:
             return images
         batch, channels, height, width = images.shape
@@ -251,7 +250,7 @@ class AugmentPipe(torch.nn.Module):
     def _apply_corruption(
         self, images: torch.Tensor, mask: torch.Tensor | None, sampler: Sampler
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Add noise to the images; cut the same rectangle out of images and mask."""
+        """Add noise to the images. Cut the same rectangle out of images and mask."""
         if self.noise > 0:
             strength = sampler.half_normal(self.noise_std) * sampler.happens(self.noise * self.p)
             images = images + torch.randn_like(images) * strength[..., None, None].to(images.dtype)
@@ -269,21 +268,21 @@ class AugmentPipe(torch.nn.Module):
 
 
 def _source_positions(inverse: torch.Tensor, xs: torch.Tensor, ys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where the grid of xs [W] and ys [H] comes from: two tensors [N, H, W], origin at the image centre as given."""
+    """Returns the input positions of the grid of xs [W] and ys [H]: two tensors [N, H, W], with the given origin."""
     to_x, to_y = inverse[:, 0, :, None, None], inverse[:, 1, :, None, None]
     x, y = (row[:, 0] * xs + (row[:, 1] * ys[:, None] + row[:, 2]) for row in (to_x, to_y))
     return x, y
 
 
 def _on_host(x: torch.Tensor) -> bool:
-    """Whether Python can look at values without waiting for a device."""
+    """Whether Python can read the values without waiting for a device."""
     return x.device.type == "cpu"
 
 
 def _limits(source: torch.Tensor) -> tuple[float, float]:
-    """The lowest and the highest of positions [N, H, W] that an affine map gives: its corners reach furthest.
+    """Returns the lowest and highest of positions [N, H, W] of an affine map. They occur at the corners.
 
-    On a device nobody waits for them: there they count as unlimited, and the frame gets its largest margins.
+    On a device, reading them would wait for the device. There they count as unlimited, and the margins are largest.
     """
     if not _on_host(source):
         return -inf, inf
@@ -294,10 +293,10 @@ def _limits(source: torch.Tensor) -> tuple[float, float]:
 def _frame_for(
     position: torch.Tensor, low: float, high: float, size: int, support: int
 ) -> tuple[torch.Tensor, int, int]:
-    """Margins that hold every position from low to high and its support, and the positions in the padded axis.
+    """Returns margins that contain all positions from low to high with support, and the positions in the padded axis.
 
-    A mirrored image repeats every 2 (size - 1) pixels, so positions further out than half an image are moved by
-    whole periods: the margins stay bounded however far a transform reaches.
+    A mirrored image repeats every 2 (size - 1) pixels. Positions further out than half an image are moved by whole
+    periods, so the margins stay bounded for every transform.
     """
     centre, period = (size - 1) / 2, max(2 * (size - 1), 1)
     limit = size // 2 + support
@@ -310,5 +309,5 @@ def _frame_for(
 
 
 def _normalised(position: torch.Tensor, size: int) -> torch.Tensor:
-    """Pixel positions as `grid_sample` takes them, -1 and 1 being the outer edges of the first and last pixel."""
+    """Returns pixel positions in the units of `grid_sample`: -1 and 1 are the outer edges of first and last pixel."""
     return (2 * position + 1) / size - 1

@@ -11,15 +11,15 @@ SIGNS = "Loss/signs/real"
 
 
 class AugmentController:
-    """Raises the augmentation probability while D is too sure of real samples, and lowers it otherwise.
+    """Raises the augmentation probability while D is too confident on real samples, and lowers it otherwise.
 
     Args:
-        augment_pipe: the pipe whose `p` is steered.
-        target: desired mean of the signs of real logits; None leaves p alone.
+        augment_pipe: the pipe whose `p` is controlled.
+        target: desired mean of the signs of real logits. None keeps p constant.
         interval: steps between adjustments.
-        batch_size: images a step.
-        speed_kimg: thousands of images in which p can go from 0 to 1.
-        device: where sums over processes are taken.
+        batch_size: images per step.
+        speed_kimg: thousands of images in which p can rise from 0 to 1.
+        device: device for sums over processes.
     """
 
     def __init__(
@@ -40,23 +40,23 @@ class AugmentController:
 
     @property
     def p(self) -> float:
-        """Current augmentation probability."""
+        """The current augmentation probability."""
         return float(self.augment_pipe.p)
 
     def step(self, step: int) -> None:
-        """Adjust p after training step number `step`, when it is time."""
+        """Adjust p after training step number `step` if an adjustment is due."""
         if self.target is None or step % self.interval:
             return
         count, total, _ = self._signs.take(SIGNS, self.device)
-        # On the device, which nobody waits for: up where the mean sign exceeds the target, down where it does not.
+        # Computed on the device, without waiting: p rises if the mean sign exceeds the target, and falls otherwise.
         direction = torch.where(total > self.target * count, 1.0, -1.0) * (count > 0)
         p = self.augment_pipe.p
         p.copy_((p + direction.to(p) * self.increment).clamp(min=0))
 
     def state_dict(self) -> dict[str, Any]:
-        """Signs gathered since the last adjustment; in a group of processes all must call this together."""
+        """Returns the signs since the last adjustment. In a group of processes, all must call this together."""
         return self._signs.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore the signs of `state_dict`."""
         self._signs.load_state_dict(state)

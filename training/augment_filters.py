@@ -1,4 +1,4 @@
-"""Wavelets and mirrored borders for the augmentation pipe: what it filters with, and what lies outside the frame."""
+"""Filters of the augmentation pipe: wavelets, octave bands and mirrored borders."""
 
 from collections.abc import Sequence
 from itertools import chain, product
@@ -9,17 +9,17 @@ import torch
 
 
 def symlet(moments: int) -> np.ndarray:
-    """Low-pass filter of the least asymmetric orthogonal Daubechies wavelet (sym2, sym6, ...).
+    """Returns the low-pass filter of the least asymmetric orthogonal Daubechies wavelet (sym2, sym6, ...).
 
-    Daubechies, "Ten Lectures on Wavelets", sections 6.1 and 8.1: the squared response is a power of (1 + z) times a
-    polynomial whose roots come in pairs z, 1/z. Every choice of one root a pair (conjugates together) is orthogonal
-    to its even shifts; the choice whose taps are closest to their own reverse is the symlet.
+    Daubechies, "Ten Lectures on Wavelets", sections 6.1 and 8.1. The squared response is a power of (1 + z) times a
+    polynomial with roots in pairs z, 1/z. Each choice of one root per pair (conjugates together) gives a filter that is
+    orthogonal to its even shifts. The symlet is the choice whose taps are closest to their own reverse.
 
     Args:
         moments: number of vanishing moments, at least 1.
 
     Returns:
-        2 * moments taps, float64, with sum 1; the end with the larger tap first.
+        2 * moments taps, float64, with sum 1. The end with the larger tap comes first.
     """
     squared = [comb(moments - 1 + k, k) for k in reversed(range(moments))]
     pairs = []
@@ -36,10 +36,12 @@ def symlet(moments: int) -> np.ndarray:
 
 
 def octave_bands(lowpass: Sequence[float], bands: int = 4) -> np.ndarray:
-    """Symmetric filters that split a signal into octaves and add up to the unit impulse (Karras et al. 2020, app. B).
+    """Returns symmetric filters that split a signal into octaves and add up to the unit impulse.
 
-    With H the low-pass, H(z) H(1/z) and H(-z) H(-1/z) are zero-phase and sum to one. Splitting the low half
-    again and again, each time with filters stretched by two, gives the octaves.
+    Karras et al. 2020, appendix B.
+
+    With H the low-pass, H(z) H(1/z) and H(-z) H(-1/z) are zero-phase and sum to one. The octaves result from
+    splitting the low half repeatedly, each time with filters stretched by two.
 
     Args:
         lowpass: taps of an orthogonal wavelet's low-pass with sum 1.
@@ -66,14 +68,14 @@ def _stretched(taps: np.ndarray, factor: int) -> np.ndarray:
 
 
 def mirrored(position: torch.Tensor, size: int) -> torch.Tensor:
-    """Fold positions (integer or not) on an axis into 0..size-1, mirroring at the first and last pixel centre."""
+    """Fold positions (integer or not) on an axis into 0..size-1. Mirrors at the centres of first and last pixel."""
     if size == 1:
         return torch.zeros_like(position)
     return (size - 1) - (position % (2 * (size - 1)) - (size - 1)).abs()
 
 
 def mirror_pad(images: torch.Tensor, left: int, right: int, top: int, bottom: int) -> torch.Tensor:
-    """Reflect-pad [N, C, H, W] by any amounts, also by more than the image is wide."""
+    """Reflect-pad [N, C, H, W] by any number of pixels, even more than the width of the image."""
     height, width = images.shape[2:]
     if max(left, right) < width and max(top, bottom) < height:
         return torch.nn.functional.pad(images, [left, right, top, bottom], mode="reflect")

@@ -1,8 +1,8 @@
-"""The random transforms of the augmentation pipe that are matrices: geometric ones on pixels, colour ones on RGB.
+"""The random transforms of the augmentation pipe that are matrices: geometry on pixels, colour on RGB.
 
 `GEOMETRY` and `COLOR` list them in the order of Karras et al. 2020, "Training GANs with Limited Data", appendix B.
 A transform reads its strength from the pipe's options, draws its parameters from a `Sampler` and returns one
-homogeneous matrix a sample.
+homogeneous matrix per sample.
 """
 
 import functools
@@ -16,13 +16,13 @@ from torch.nn import Module
 
 
 class Sampler:
-    """Random numbers for a batch, or, for debugging, one percentile of every distribution.
+    """Draws random numbers for a batch, or, for debugging, one percentile of every distribution.
 
     Args:
-        batch: number of samples N; everything drawn has shape [N, dims].
-        device: where to draw.
-        percentile: None to draw at random; a number in (0, 1) to replace each draw by that percentile (a normal
-            draw by erfinv(2 percentile - 1)) and to let everything with any probability happen.
+        batch: number of samples N. Each draw has shape [N, dims].
+        device: device of the results.
+        percentile: None draws at random. A number in (0, 1) replaces each draw by that percentile, for a normal draw
+            by erfinv(2 percentile - 1), and lets every event with nonzero probability happen.
     """
 
     def __init__(self, batch: int, device: torch.device, percentile: float | None = None):
@@ -35,30 +35,30 @@ class Sampler:
         return self.percentile is not None
 
     def uniform(self, dims: int = 1, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """Uniform in [low, high)."""
+        """Returns uniform numbers in [low, high)."""
         unit = self.percentile.expand(self.batch, dims) if self.fixed else self._rand(dims)
         return low + (high - low) * unit
 
     def integer(self, count: int) -> Tensor:
-        """Uniform among 0..count-1, as floats [N, 1]."""
+        """Returns uniform integers in 0..count-1, as floats [N, 1]."""
         return (self.uniform(1) * count).floor().clamp(max=count - 1)
 
     def normal(self, dims: int = 1, std: float = 1.0) -> Tensor:
-        """Normal with mean 0."""
+        """Returns normal numbers with mean 0."""
         if self.fixed:
             return torch.erfinv(2 * self.percentile - 1).expand(self.batch, dims) * std
         return torch.randn([self.batch, dims], device=self.device) * std
 
     def half_normal(self, std: float = 1.0) -> Tensor:
-        """Magnitude of a normal, [N, 1]."""
+        """Returns magnitudes of normal numbers, [N, 1]."""
         return torch.erfinv(self.percentile).expand(self.batch, 1) * std if self.fixed else self.normal(1, std).abs()
 
     def log_normal(self, dims: int = 1, std: float = 1.0) -> Tensor:
-        """Two to the power of a normal: positive, with median 1; `std` counts octaves."""
+        """Returns two to the power of normal numbers: positive, with median 1. `std` is in octaves."""
         return torch.exp2(self.normal(dims, std))
 
     def happens(self, probability: Tensor, dims: int = 1) -> Tensor:
-        """Bool [N, dims], each true with `probability` (a tensor that broadcasts to that shape)."""
+        """Returns bool [N, dims], each true with `probability`, a tensor that broadcasts to that shape."""
         if self.fixed:
             return torch.ones([self.batch, dims], dtype=torch.bool, device=self.device)
         return self._rand(dims) < probability
@@ -69,30 +69,30 @@ class Sampler:
 
 @functools.cache
 def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Numbers as a float tensor on a device, made there: a copy from the host would wait for all work before it."""
+    """Returns numbers as a float tensor, created on the device. A copy from the host would wait for the device."""
     with torch.inference_mode(False):
         return torch.stack([torch.full([], float(value), device=device) for value in values])
 
 
 def identity(batch: int, dims: int, device: torch.device) -> Tensor:
-    """Homogeneous identity [N, dims + 1, dims + 1]."""
+    """Returns the homogeneous identity [N, dims + 1, dims + 1]."""
     return torch.eye(dims + 1, device=device).repeat(batch, 1, 1)
 
 
 def translate(offset: Tensor) -> Tensor:
-    """Homogeneous translation [N, D+1, D+1] by offset [N, D]."""
+    """Returns the homogeneous translation [N, D+1, D+1] by offset [N, D]."""
     matrix = identity(*offset.shape, offset.device)
     matrix[:, :-1, -1] = offset
     return matrix
 
 
 def stretch(factors: Tensor) -> Tensor:
-    """Homogeneous scaling [N, D+1, D+1] of each axis by factors [N, D]."""
+    """Returns the homogeneous scaling [N, D+1, D+1] of each axis by factors [N, D]."""
     return torch.nn.functional.pad(factors, [0, 1], value=1.0).diag_embed()
 
 
 def rotate2d(angle: Tensor) -> Tensor:
-    """Homogeneous rotation [N, 3, 3] from the first axis towards the second, by angle [N, 1] in radians."""
+    """Returns the homogeneous rotation [N, 3, 3] from the first axis towards the second, by angle [N, 1] in radians."""
     matrix = identity(len(angle), 2, angle.device)
     cos, sin = angle.squeeze(1).cos(), angle.squeeze(1).sin()
     matrix[:, 0, 0], matrix[:, 0, 1] = cos, -sin
@@ -101,13 +101,13 @@ def rotate2d(angle: Tensor) -> Tensor:
 
 
 def along_and_across(axis: Sequence[float], along: Tensor, across: Tensor) -> Tensor:
-    """Homogeneous [N, 4, 4] that scales 3D vectors by `along` [N, 1] in the direction of axis, else by `across`."""
+    """Returns [N, 4, 4] that scales 3D vectors by `along` [N, 1] in direction `axis` and by `across` perpendicular."""
     onto = _projection(axis, along.device)
     return _linear(across[..., None] * (torch.eye(3, device=along.device) - onto) + along[..., None] * onto)
 
 
 def rotate_about(axis: Sequence[float], angle: Tensor) -> Tensor:
-    """Homogeneous right-handed rotation [N, 4, 4] about an axis through the origin, by angle [N, 1] (Rodrigues)."""
+    """Returns the right-handed rotation [N, 4, 4] about an axis through the origin by angle [N, 1] (Rodrigues)."""
     x, y, z = (value / math.hypot(*axis) for value in axis)
     cross = constant((0, -z, y, z, 0, -x, -y, x, 0), angle.device).view(3, 3)
     onto = _projection(axis, angle.device)
@@ -127,7 +127,7 @@ def _linear(block: Tensor) -> Tensor:
 
 
 class Transform(NamedTuple):
-    """One row of a table: the option that sets its probability, and what draws its matrices.
+    """One row of a table: the option that sets its probability, and the function that draws its matrices.
 
     `draw(pipe, sampler, frame)` returns [N, D+1, D+1]; frame is the image's (width, height) as a float tensor [2].
     """
@@ -158,7 +158,7 @@ def _rotation(pipe: Module, sampler: Sampler, frame: Tensor) -> Tensor:
 
 
 def _second_rotation(pipe: Module, sampler: Sampler, frame: Tensor) -> Tensor:
-    # One rotation is enough to look at: a percentile picks the same angle twice.
+    # For a percentile, the second rotation would repeat the angle of the first, so it is omitted.
     return identity(sampler.batch, 2, sampler.device) if sampler.fixed else _rotation(pipe, sampler, frame)
 
 
@@ -171,8 +171,8 @@ def _fractional_shift(pipe: Module, sampler: Sampler, frame: Tensor) -> Tensor:
     return translate(-sampler.normal(2, pipe.xfrac_std) * frame)
 
 
-# Each row gives the inverse of its transform (output pixel -> input pixel, origin at the centre). A rotation before
-# and one after the stretch along the axes make the stretch's direction random too.
+# Each row draws the inverse of its transform (output pixel -> input pixel, origin at the centre). One rotation before
+# and one after the anisotropic stretch randomize its direction.
 GEOMETRY = (
     Transform("xflip", _x_flip),
     Transform("rotate90", _quarter_turn),

@@ -1,4 +1,4 @@
-"""Batches of the data set on the training device, in the order that the run's seed decides."""
+"""Batches of the data set on the training device, in the order that follows from the run's seed."""
 
 import contextlib
 import os
@@ -20,14 +20,14 @@ SHARED_MEMORY = "/dev/shm"
 
 
 class Batches:
-    """Endless batches, split into the parts that a process handles at a time.
+    """An endless sequence of batches, split into the parts that a process handles at a time.
 
     Args:
-        training_set: gives items with `_asdict`, see `training.dataset.Item`.
-        device: where the batches go.
-        batch_size: images a step, over all processes.
+        training_set: yields items with `_asdict`, see `training.dataset.Item`.
+        device: device of the batches.
+        batch_size: images per step, over all processes.
         batch_gpu: images that one process handles at a time.
-        seed, images_seen: decide the order and where it starts.
+        seed, images_seen: determine the order of the items and the position in it.
         loader_kwargs: options of `torch.utils.data.DataLoader`.
     """
 
@@ -59,7 +59,7 @@ class Batches:
         self._labels = torch.from_numpy(labels).to(device)
 
     def next(self) -> list[dict[str, torch.Tensor]]:
-        """The next batch as a list of parts of `batch_gpu` items; each part maps names to tensors.
+        """Returns the next batch as a list of parts of `batch_gpu` items. Each part maps names to tensors.
 
         Raises:
             UserError: an item cannot be read, or a process of the loader ended.
@@ -71,29 +71,29 @@ class Batches:
         return [dict(zip(parts, part, strict=True)) for part in zip(*parts.values(), strict=True)]
 
     def close(self) -> None:
-        """End the loader's processes, which ignore the signals that would end them otherwise."""
+        """End the loader's processes. They ignore the signals that would otherwise end them."""
         end_workers = getattr(self._iterator, "_shutdown_workers", None)
         if end_workers is not None:
             end_workers()
 
     def random_labels(self, count: int) -> torch.Tensor:
-        """Labels of random items of the data set: [count, label_dim]."""
+        """Returns labels of random items of the data set: [count, label_dim]."""
         return self._labels[torch.randint(len(self._labels), [count], device=self.device)]
 
 
 def batch_bytes(training_set: Any, count: int) -> int:
-    """Bytes of a batch of `count` items."""
+    """Returns the size in bytes of a batch of `count` items."""
     return count * sum(np.asarray(array).nbytes for array in training_set[0])
 
 
 def with_room_for_workers(loader_kwargs: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """Options of the loader, without its processes where shared memory cannot hold their batches.
+    """Returns options of the loader, without worker processes if shared memory is too small for their batches.
 
-    Containers often have 64 MB of shared memory. One line says what to do about it.
+    Containers often have 64 MB of shared memory. In this case a line for the user names the remedy.
 
     Args:
         loader_kwargs: options of `torch.utils.data.DataLoader`.
-        size: bytes of a batch.
+        size: size of a batch in bytes.
     """
     workers = loader_kwargs.get("num_workers", 0)
     needed = size * (workers * (loader_kwargs.get("prefetch_factor") or 2) + 1)
@@ -101,15 +101,15 @@ def with_room_for_workers(loader_kwargs: Mapping[str, Any], size: int) -> dict[s
     if workers == 0 or free is None or free >= needed:
         return dict(loader_kwargs)
     tqdm.write(
-        f"Shared memory has {free / 2**20:.0f} MB and {workers} loader processes need {needed / 2**20:.0f} MB: loading "
-        f"in the training process, as with --workers=0. A container gets more with --shm-size=1g."
+        f"Shared memory: {free / 2**20:.0f} MB, but {workers} loader processes need {needed / 2**20:.0f} MB. Loading "
+        f"in the training process, as with --workers=0. For a container, set more with --shm-size=1g."
     )
     of_processes = ("num_workers", "prefetch_factor", "persistent_workers")
     return {name: value for name, value in loader_kwargs.items() if name not in of_processes}
 
 
 def _free_shared_memory() -> int | None:
-    """Free bytes of the memory through which loader processes give batches; None where the system does not tell."""
+    """Returns the free bytes of the memory that loader processes share, or None if the system does not report it."""
     try:
         return shutil.disk_usage(SHARED_MEMORY).free if os.path.isdir(SHARED_MEMORY) else None
     except OSError:
@@ -118,10 +118,10 @@ def _free_shared_memory() -> int | None:
 
 @contextlib.contextmanager
 def _told_of_workers() -> Iterator[None]:
-    """Tell in one line what ended a process of the loader.
+    """Report in one line why a process of the loader ended.
 
     Raises:
-        UserError: it lacked memory, or was killed.
+        UserError: the process ran out of memory, or was killed.
     """
     try:
         yield
@@ -129,18 +129,18 @@ def _told_of_workers() -> Iterator[None]:
         text = str(error)
         if re.search(r"shared memory|\(shm\)|/torch_|Bus error", text):
             raise UserError(
-                "Shared memory does not hold the batches of the loader's processes: use --workers=0, or give the "
+                "Shared memory is too small for the batches of the loader's processes. Use --workers=0, or give the "
                 "container more with --shm-size=1g."
             ) from error
         if "DataLoader worker" in text and re.search(r"killed|exited unexpectedly", text):
             raise UserError(
-                "A process of the loader was killed: is there enough memory? --workers=0 needs the least."
+                "A process of the loader was killed, perhaps for lack of memory. --workers=0 needs the least memory."
             ) from error
         raise
 
 
 def _init_worker(_: int) -> None:
-    """Leave signals that reach the whole group, such as Ctrl-C, to the main process; decoding needs no threads."""
+    """Leave signals to the whole group, such as Ctrl-C, to the main process. Limit decoding to one thread."""
     for number in distributed.STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What the blocks of generator and discriminator share: resolutions, architectures, number formats."""
+"""Shared parts of the blocks of generator and discriminator: resolutions, architectures, number formats."""
 
 import torch
 from torch import nn
@@ -11,15 +11,15 @@ HALF_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 def known_architecture(name: str) -> str:
     if name not in ARCHITECTURES:
-        raise UserError(f"There is no architecture {name!r}: choose one of {', '.join(ARCHITECTURES)}.")
+        raise UserError(f"Unknown architecture {name!r}. Choose one of {', '.join(ARCHITECTURES)}.")
     return name
 
 
 def plane_layout(x: torch.Tensor) -> torch.memory_format:
-    """The memory format in which convolutions of `x` are fastest.
+    """Returns the memory format in which convolutions of `x` are fastest.
 
-    That is channels-last under autocast, as the matrix units of a GPU read their operands without a transposition, and
-    on a CPU, whose library would otherwise transpose before and after each convolution.
+    The format is channels-last under autocast: the matrix units of a GPU then read operands without a transposition.
+    It is channels-last on a CPU too, whose library would otherwise transpose before and after each convolution.
     """
     if x.device.type == "cpu" or torch.is_autocast_enabled(x.device.type):
         return torch.channels_last
@@ -27,9 +27,9 @@ def plane_layout(x: torch.Tensor) -> torch.memory_format:
 
 
 def working_format(block: nn.Module, x: torch.Tensor, force_fp32: bool) -> torch.Tensor:
-    """`x` in the number type and memory format in which `block` computes.
+    """Returns `x` in the number type and memory format in which `block` computes.
 
-    A block's own half precision is for GPUs alone. Under autocast all blocks take autocast's type.
+    A block's own half precision applies on GPUs only. Under autocast all blocks use autocast's type.
     """
     layout = plane_layout(x)
     if torch.is_autocast_enabled(x.device.type) and not force_fp32:
@@ -40,12 +40,12 @@ def working_format(block: nn.Module, x: torch.Tensor, force_fp32: bool) -> torch
 
 
 def resolutions_to(img_resolution: int, smallest: int) -> list[int]:
-    """Sides from 4 to `img_resolution`, doubling."""
+    """Returns the resolutions from 4 to `img_resolution`, each twice the previous one."""
     if img_resolution < smallest or img_resolution & (img_resolution - 1):
         raise UserError(f"img_resolution must be a power of two from {smallest} up, but is {img_resolution}.")
     return [2**i for i in range(2, img_resolution.bit_length())]
 
 
 def in_half(resolution: int, img_resolution: int, num_fp16_res: int) -> bool:
-    """Whether `resolution` is one of the `num_fp16_res` largest; 4x4 never is."""
+    """Whether `resolution` is one of the `num_fp16_res` largest. Always False for 4x4."""
     return resolution > 4 and resolution << num_fp16_res > img_resolution

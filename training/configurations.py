@@ -1,4 +1,4 @@
-"""What a value of --cfg stands for: the base class of all configurations, and plain StyleGAN2-ADA."""
+"""The configurations of --cfg: the base class of all configurations, and plain StyleGAN2-ADA."""
 
 import os
 import re
@@ -25,29 +25,29 @@ FIXED = (
     "cfg", "seed", "batch", "tick", "metrics", "cond", "subset", "mirror", "gamma", "cbase", "aug", "p", "target",
     "augpipe", "freezed", "precision", "fp32", "nhwc", "nobench", "allow_tf32",
 )  # fmt: skip
-"""Options of train.py that all configurations take and that stay as they are."""
+"""Options of train.py that all configurations accept and that a resume keeps."""
 
 FROM_DATA = ("c_dim", "img_resolution", "img_channels")
 
 LoadNetwork = Callable[[str], Mapping[str, Any]]
-"""Path, address or name -> networks G, D, G_ema, as `load_network` of legacy.py."""
+"""Maps a path, address or name to networks G, D, G_ema. `load_network` of legacy.py is of this type."""
 
 
 class Configuration:
-    """What train.py needs to know about a value of --cfg, together with what the user asked for.
+    """Translates the options of train.py into the options of a run, for one value of --cfg.
 
-    A subclass gives the networks and the loss in `training_options`, and overrides what else differs.
+    A subclass sets the networks and the loss in `training_options`, and overrides other methods where it differs.
 
     Args:
         args: options of train.py by name.
         device: 'cuda', 'cpu' or 'mps'.
 
     Attributes:
-        options: options of train.py that this configuration takes beyond `CHANGEABLE` and `FIXED`, and their defaults.
+        options: defaults of the options of train.py that this configuration accepts beyond `CHANGEABLE` and `FIXED`.
         dataset_class: class name of the data set.
-        gpu_precision: number format on a GPU, where the user chose none.
-        loss_weights: options of train.py that are weights of the loss, and the names that the loss has for them.
-        from_data: arguments of networks that follow from the data, also where a trained network brings the others.
+        gpu_precision: default number format on a GPU.
+        loss_weights: maps options of train.py to names of weights in the loss.
+        from_data: arguments of networks that follow from the data, even if a trained network sets the other arguments.
         metric_plugins: modules that register further metrics.
     """
 
@@ -69,18 +69,18 @@ class Configuration:
 
     @classmethod
     def accepted(cls) -> set[str]:
-        """Names of all options of train.py that this configuration takes."""
+        """Returns the names of all options of train.py that this configuration accepts."""
         return {*CHANGEABLE, *FIXED, *cls.options}
 
     def check(self) -> None:
         """Refuse options that contradict each other.
 
         Raises:
-            click.UsageError: they do.
+            click.UsageError: options contradict each other.
         """
         args = self.args
         if args.data is None:
-            raise click.UsageError("--data is missing: name an archive made by dataset_tool.py.")
+            raise click.UsageError("--data is missing. Name an archive made by dataset_tool.py.")
         if args.p is not None and args.aug != "fixed":
             raise click.UsageError("--p needs --aug=fixed.")
         if args.aug == "fixed" and args.p is None:
@@ -89,14 +89,14 @@ class Configuration:
             raise click.UsageError("--target needs --aug=ada.")
 
     def data_options(self) -> dict[str, Any]:
-        """Options of the data set that only this configuration gives."""
+        """Returns the options of the data set that only this configuration sets."""
         return {}
 
     def open_data(self) -> tuple[EasyDict, Any]:
-        """Class name and options of the data set, and the data set itself.
+        """Returns class name and options of the data set, and the data set itself.
 
         Raises:
-            UserError: it cannot be opened, or does not hold what the options ask for.
+            UserError: the data set cannot be opened, or has too few images or no labels.
         """
         args = self.args
         kwargs = EasyDict(
@@ -120,7 +120,7 @@ class Configuration:
         return kwargs, training_set
 
     def training_options(self, training_set: Any, source: Mapping[str, Any] | None) -> EasyDict:
-        """Options of `training.training_loop.training_loop`: networks, loss, optimizers and what else is peculiar.
+        """Returns the options of the training loop: networks, loss, optimizers and other options of this configuration.
 
         Args:
             training_set: the opened data set.
@@ -129,14 +129,14 @@ class Configuration:
         raise NotImplementedError
 
     def adjust(self, options: EasyDict, training_set: Any, source: Mapping[str, Any] | None) -> None:
-        """Change options of networks and loss as the user asked, after a trained network has brought its own."""
+        """Apply the user's options to networks and loss, after a trained network has set its own options."""
         for option, name in self.loss_weights.items():
             if self.args[option] is not None:
                 options.loss_kwargs[name] = self.args[option]
         if self.args.cbase is not None:
             for widths in (options.G_kwargs.synthesis_kwargs, options.D_kwargs):
                 widths["channel_base"] = self.args.cbase
-                widths.pop("channels", None)  # of a network to resume: explicit widths go before
+                widths.pop("channels", None)  # a list of widths from a trained network would override channel_base
             if source is not None and getattr(source["D"], "c_dim", 0) > 0:  # or it would follow the width at 4²
                 options.D_kwargs["cmap_dim"] = source["D"].b4.cmap_dim
         if self.args.freezed:
@@ -144,11 +144,11 @@ class Configuration:
             options.D_kwargs.block_kwargs = {**options.D_kwargs.get("block_kwargs", {}), **layers}
 
     def name_parts(self) -> list[str]:
-        """Parts of a run's name that only this configuration gives."""
+        """Returns the parts of a run's name that only this configuration adds."""
         return []
 
     def new_run(self, load_network: LoadNetwork) -> EasyDict:
-        """All options of a new run, checked.
+        """Returns all options of a new run, checked.
 
         Raises:
             click.UsageError, UserError: options, data and networks do not fit together.
@@ -163,7 +163,7 @@ class Configuration:
         options.update(device=self.device, training_set_kwargs=training_set_kwargs)
         if source is not None:
             inherit_architecture(options, source, training_set.resolution, self.from_data)
-            # The average of the weights follows this run, not the source's length.
+            # The average of the weights starts from the source's weights and follows the length of this run.
             options.update(resume=self.resume, ada_kimg=100, ema_rampup=0.05)
         self.adjust(options, training_set, source)
         apply_augmentation(self.args, options)
@@ -191,12 +191,12 @@ class StyleGAN2(Configuration):
 def inherit_architecture(
     options: EasyDict, source: Mapping[str, Any], resolution: int, from_data: Container[str] = FROM_DATA
 ) -> None:
-    """Build networks with the widths and depths of those to resume; what follows from the data stays the data's.
+    """Set widths and depths of the networks to resume as options of the new networks.
 
     Args:
-        options: of the run, changed in place.
+        options: options of the run, changed in place.
         source: networks to resume.
-        resolution: of the data; networks for a lower one grow.
+        resolution: resolution of the data. Networks of a lower resolution grow.
         from_data: names of arguments that follow from the data.
     """
     for key, network in (("G_kwargs", source["G_ema"]), ("D_kwargs", source["D"])):
@@ -207,7 +207,7 @@ def inherit_architecture(
 
 
 def apply_augmentation(args: EasyDict, options: EasyDict) -> None:
-    """Set augmentation pipe and its control."""
+    """Set the augmentation pipe and its controller."""
     if args.aug == "noaug":
         return
     options.augment_kwargs = EasyDict(class_name="training.augment.AugmentPipe", **augpipe_specs[args.augpipe])
@@ -218,12 +218,12 @@ def apply_augmentation(args: EasyDict, options: EasyDict) -> None:
 
 
 def apply_schedule(args: EasyDict, options: EasyDict, processes: int) -> None:
-    """Set length, batch, ticks and snapshots."""
+    """Set length, batch size, ticks and snapshots."""
     options.seed = args.seed
     options.total_kimg = options.total_kimg if args.kimg is None else args.kimg
     options.batch_size = options.batch_size if args.batch is None else args.batch
     if options.batch_size % processes:
-        raise UserError(f"--batch={options.batch_size} cannot be shared by {processes} processes: make it a multiple.")
+        raise UserError(f"{processes} processes cannot share --batch={options.batch_size}. Make it a multiple of them.")
     share = options.batch_size // processes
     if args.batch_gpu == 0:
         options.batch_gpu = None
@@ -242,10 +242,10 @@ def apply_schedule(args: EasyDict, options: EasyDict, processes: int) -> None:
 
 
 def check_metrics(text: str, plugins: Sequence[str]) -> list[str]:
-    """Names of metrics, each known to the framework or to a plugin.
+    """Returns the names of metrics. The framework or a plugin must have registered each name.
 
     Raises:
-        UserError: there is no metric of that name.
+        UserError: a metric does not exist.
     """
     names = [name for name in registry.split_names(text) if name != "none"]
     registry.load_plugins(plugins if names else ())
@@ -259,7 +259,7 @@ def apply_performance(args: EasyDict, options: EasyDict, processes: int) -> None
     workers = min(3, max((os.cpu_count() or 1) // 2, 1)) if args.workers is None else args.workers
     options.data_loader_kwargs = loader_options(workers)
     if options.device == "cpu":
-        # The loaders keep their cores: two threads that share one core spend their time waiting for each other.
+        # The loaders keep their own cores. Two threads on one core would wait for each other.
         share = (os.cpu_count() or 1) // processes - workers
         options.cpu_threads = torch.get_num_threads() if os.environ.get("OMP_NUM_THREADS") else max(share, 1)
     options.cudnn_benchmark = not args.nobench
@@ -267,12 +267,12 @@ def apply_performance(args: EasyDict, options: EasyDict, processes: int) -> None
 
 
 def loader_options(workers: int) -> EasyDict:
-    """Options of `torch.utils.data.DataLoader` for so many processes."""
+    """Returns options of `torch.utils.data.DataLoader` for `workers` processes."""
     return EasyDict(num_workers=workers, **({"prefetch_factor": 2} if workers else {}))
 
 
 def describe(configuration: Configuration, data_name: str) -> str:
-    """The run's name: data, configuration and what differs from its defaults."""
+    """Returns the run's name: data, configuration and options that differ from their defaults."""
     args, processes, resume = configuration.args, configuration.processes, configuration.resume
     parts = [re.sub(r"[^0-9A-Za-z_.-]", "_", data_name)]
     parts += ["cond"] * bool(args.cond) + ["mirror"] * bool(args.mirror)
@@ -289,5 +289,5 @@ def describe(configuration: Configuration, data_name: str) -> str:
 
 
 def num_processes(args: Mapping[str, Any]) -> int:
-    """How many processes share a batch: torchrun's word, else --gpus."""
+    """Returns the number of processes that share a batch: as torchrun sets it, else --gpus."""
     return int(os.environ.get("WORLD_SIZE", args["gpus"])) if "RANK" in os.environ else args["gpus"]

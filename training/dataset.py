@@ -12,31 +12,31 @@ from training.archive import Archive, DataError, decode_pixels
 from training.labels import label_array, read_labels, read_metadata
 from training.layout import MASKS, METADATA, folder_of_masks
 
-COMPANIONS = (MASKS,)  # top folders of an archive that hold something about the images instead of images
+COMPANIONS = (MASKS,)  # top folders of an archive that do not hold images but data about the images
 
 
 class Item(NamedTuple):
-    """One image, uint8 [C, H, W], with its label, float32 [label_dim]; loaders stack items to batches of tensors."""
+    """One image, uint8 [C, H, W], with its label, float32 [label_dim]. Loaders stack items to batches of tensors."""
 
     image: Any
     label: Any
 
 
 class Dataset(torch.utils.data.Dataset):
-    """Images with optional labels: a subset, mirrored or not, of what a subclass can read.
+    """Images with optional labels: all images of a subclass or a subset, optionally mirrored.
 
-    ``image, label = dataset[i]`` works with every data set, `dataset[i].image` too. A subclass supplies
-    `_load_raw_image` and `_load_raw_labels`. It may name its own `item_type`, with further arrays that `_load_item`
-    reads, `_mirror` turns and `_draw` draws.
+    ``image, label = dataset[i]`` works with every data set, as does `dataset[i].image`. A subclass supplies
+    `_load_raw_image` and `_load_raw_labels`. It may set its own `item_type` with further arrays. `_load_item` reads
+    these arrays, `_mirror` mirrors them and `_draw` draws them.
 
     Attributes:
-        notes: sentences that the user should read before training.
+        notes: sentences for the user to read before training.
 
     Args:
         name: name of the dataset.
-        raw_shape: [count, channels, height, width] of everything there is.
-        max_size: use this many, chosen at random by `random_seed`; None uses all.
-        use_labels: give labels; without, they are empty.
+        raw_shape: [count, channels, height, width] of all images.
+        max_size: number of images to use, chosen at random by `random_seed`. None uses all images.
+        use_labels: return labels. Otherwise labels are empty.
         xflip: add the mirror image of every image, after all the images.
         random_seed: seed of the choice.
 
@@ -63,13 +63,13 @@ class Dataset(torch.utils.data.Dataset):
         count, _, height, width = self._raw_shape
         if height != width or height & (height - 1):
             raise DataError(
-                f"The images of {name} are {width}x{height}, but must be square with a power-of-two side: convert "
+                f"The images of {name} are {width}x{height}, but must be square with a power-of-two side. Convert "
                 f"them with dataset_tool.py --transform=center-crop --width=256 --height=256."
             )
         chosen = np.arange(count)
         if max_size is not None:
             if max_size < 1:
-                raise UserError(f"A dataset needs at least 1 image, but {max_size} are asked for.")
+                raise UserError(f"A dataset needs at least 1 image, but max_size is {max_size}.")
             if max_size < count:
                 chosen = np.sort(np.random.default_rng(random_seed).choice(count, max_size, replace=False))
         self._raw_index = np.tile(chosen, 2 if xflip else 1)
@@ -85,22 +85,22 @@ class Dataset(torch.utils.data.Dataset):
         return self.item_type(label=self.get_label(index), **arrays)
 
     def preview(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
-        """Pictures of some items for a contact sheet.
+        """Returns pictures of some items for a contact sheet.
 
         Returns:
-            uint8 [N, 3, H, W] under the suffix that the sheet's file name gets: '' is the image.
+            uint8 [N, 3, H, W] by the suffix of the sheet's file name. The suffix '' is the image.
         """
         return self._draw([self[i] for i in indices])
 
     def get_label(self, index: int) -> np.ndarray:
-        """Label of one item: float32 [label_dim], one-hot for classes."""
+        """Returns the label of one item: float32 [label_dim], one-hot for classes."""
         label = self._raw_labels[self._raw_index[index]]
         if self.has_onehot_labels:
             return np.eye(1, self.label_dim, int(label), dtype=np.float32)[0]
         return label.copy()
 
     def get_details(self, index: int) -> EasyDict:
-        """Where an item comes from: `raw_idx`, `xflip` and `raw_label`."""
+        """Returns the origin of an item: `raw_idx`, `xflip` and `raw_label`."""
         raw = int(self._raw_index[index])
         return EasyDict(raw_idx=raw, xflip=bool(self._flipped[index]), raw_label=self._raw_labels[raw].copy())
 
@@ -119,7 +119,7 @@ class Dataset(torch.utils.data.Dataset):
 
     @property
     def label_shape(self) -> list[int]:
-        """[number of classes], or the shape of one label vector; [0] without labels."""
+        """[number of classes], or the shape of one label vector. [0] without labels."""
         if self.has_onehot_labels:
             return [self._num_classes()]
         return list(self._raw_labels.shape[1:])
@@ -139,16 +139,16 @@ class Dataset(torch.utils.data.Dataset):
 
     @property
     def classes(self) -> list[int]:
-        """The classes that images have, in order; empty without classes."""
+        """The classes of the images, in order. Empty if the labels are not classes."""
         return np.unique(self._raw_labels).tolist() if self.has_onehot_labels else []
 
     def summary(self) -> dict[str, Any]:
-        """What a run notes about its data, to compare other data with: see `compare_data`."""
+        """Returns facts about the data that a run records, for `compare_data`."""
         return {"images": self._raw_shape[0], "label_dim": self.label_dim}
 
     @property
     def _raw_labels(self) -> np.ndarray:
-        """Labels of everything there is: int64 [count] or float32 [count, label_dim]; read once, when asked for."""
+        """Labels of all images: int64 [count] or float32 [count, label_dim]. Read once, at first use."""
         if self._labels is None:
             labels = self._load_raw_labels() if self._use_labels else None
             self._labels = np.zeros([self._raw_shape[0], 0], np.float32) if labels is None else labels
@@ -158,43 +158,43 @@ class Dataset(torch.utils.data.Dataset):
         return int(self._raw_labels.max()) + 1
 
     def _load_item(self, raw_index: int) -> dict[str, np.ndarray]:
-        """Everything of one item but the label."""
+        """Returns all arrays of one item except the label."""
         return {"image": self._load_raw_image(raw_index)}
 
     def _mirror(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The arrays of a mirrored item: the last axis of each is reversed."""
+        """Returns the arrays of a mirrored item: the last axis of each is reversed."""
         return {name: np.ascontiguousarray(array[..., ::-1]) for name, array in arrays.items()}
 
     def _draw(self, items: Sequence[Any]) -> dict[str, np.ndarray]:
-        """The pictures of `preview`."""
+        """Returns the pictures of `preview`."""
         images = np.stack([item.image for item in items])
         return {"": np.repeat(images, 3, axis=1) if self.num_channels == 1 else images}
 
     def _load_raw_image(self, raw_index: int) -> np.ndarray:
-        """uint8 [C, H, W]."""
+        """Returns uint8 [C, H, W]."""
         raise NotImplementedError
 
     def _load_raw_labels(self) -> np.ndarray | None:
-        """int64 [count] or float32 [count, label_dim], None if there are none."""
+        """Returns int64 [count] or float32 [count, label_dim], or None without labels."""
         raise NotImplementedError
 
 
 def compare_data(then: Mapping[str, Any], now: Mapping[str, Any], path: str) -> str | None:
-    """A sentence on data of which a run has seen others so far; None where nothing tells them apart.
+    """Compare the data of a run with the data for its resume. Returns a sentence if the number of images differs.
 
     Args:
-        then, now: `Dataset.summary` of the data that the run began with and of those that it is to go on with.
-        path: of the latter.
+        then, now: `Dataset.summary` of the data at the start of the run, and of the data for the resume.
+        path: path of the data for the resume.
 
     Raises:
-        UserError: the run cannot go on with them.
+        UserError: the run cannot resume with these data.
     """
     for name, what in (("regions", "regions"), ("label_dim", "labels")):
         if name in then and then[name] != now.get(name):
             before, after = _shown(then[name]), _shown(now.get(name))
-            raise UserError(f"{path} has other {what} ({after}) than the data that the run began with ({before}).")
+            raise UserError(f"{path} has other {what} ({after}) than the data at the start of the run ({before}).")
     if then.get("images", now["images"]) != now["images"]:
-        return f"{path} holds {now['images']} images, but the run began with {then['images']}: their order is another."
+        return f"{path} holds {now['images']} images, but the run began with {then['images']}. The order differs."
     return None
 
 
@@ -205,19 +205,19 @@ def _shown(value: Any) -> str:
 class ImageFolderDataset(Dataset):
     """The images of a zip or a folder, with the labels of its dataset.json.
 
-    Only the list of files, the first image and dataset.json are read at once; every image is checked when it
-    is read. Instances can be pickled and used in any number of processes.
+    The constructor reads only the list of files, the first image and dataset.json. Every image is checked when it is
+    read. Instances can be pickled and used in any number of processes.
 
     Args:
-        path: zip or folder, as dataset_tool.py makes them, or the address of a zip.
-        resolution: side that the images must have; None takes what is there.
-        num_channels: 3 gives grey images three equal channels; None gives what is there.
-        classes: the classes that the images may be of, in order; empty for vectors; None takes what is there. They are
-            recorded with a network, so that it is known which of its classes it has seen.
+        path: zip or folder of dataset_tool.py, or the address of a zip.
+        resolution: required side of the images. None accepts any side.
+        num_channels: 3 returns grey images as three equal channels. None returns the channels of the files.
+        classes: the allowed classes of the images, in order. Empty for vectors. None uses the classes of the images.
+            They are recorded with a network as the classes of its training data.
         use_labels, max_size, xflip, random_seed: see `Dataset`.
 
     Raises:
-        DataError: there is no such archive or image, or an image is damaged or of another size than the first.
+        DataError: the archive or its images are missing, or an image is damaged, or sizes differ.
     """
 
     def __init__(
@@ -236,12 +236,12 @@ class ImageFolderDataset(Dataset):
         self._allowed_classes = classes
         self._image_names = self._archive.images(skip=COMPANIONS)
         if not self._image_names:
-            raise DataError(f"There is no image in {path}: make an archive with dataset_tool.py.")
+            raise DataError(f"{path} holds no images. Make an archive with dataset_tool.py.")
         self._metadata = read_metadata(self._archive)
         masks = folder_of_masks(self._image_names)
         if masks is not None:
             raise DataError(
-                f"{masks} in {path} seems to hold masks, which would count as images: make the archive with "
+                f"{masks} in {path} seems to hold masks, which would count as images. Make the archive with "
                 f"dataset_tool.py, or rename the folder if it holds images."
             )
         first = self._read_pixels(0)
@@ -256,15 +256,15 @@ class ImageFolderDataset(Dataset):
             random_seed=random_seed,
         )
         if self._metadata.get("labels") is not None and not use_labels:
-            self.notes.append(f"{path} holds labels, which are not used: add --cond=1 to train a conditional network.")
+            self.notes.append(f"{path} holds labels, which are not used. Add --cond=1 to train a conditional network.")
         if resolution is not None and resolution != self.resolution:
             raise DataError(
-                f"The images of {path} are {self.resolution}x{self.resolution}, not {resolution}x{resolution}: "
-                f"resize them with dataset_tool.py --width={resolution} --height={resolution}."
+                f"The images of {path} are {self.resolution}x{self.resolution}, not {resolution}x{resolution}. "
+                f"Resize them with dataset_tool.py --width={resolution} --height={resolution}."
             )
 
     def close(self) -> None:
-        """Close the archive; it opens again at the next read."""
+        """Close the archive. The next read opens it again."""
         self._archive.close()
 
     def _load_raw_image(self, raw_index: int) -> np.ndarray:
@@ -273,19 +273,19 @@ class ImageFolderDataset(Dataset):
         if pixels.shape[:2] != (height, width):
             raise DataError(
                 f"{self._archive.where(self._image_names[raw_index])} is {pixels.shape[1]}x{pixels.shape[0]}, but the "
-                f"first image is {width}x{height}: bring all to one size with dataset_tool.py --width and --height."
+                f"first image is {width}x{height}. Resize all images with dataset_tool.py --width and --height."
             )
         if channels == 1 and pixels.ndim == 3:
             raise DataError(
-                f"{self._archive.where(self._image_names[raw_index])} is a colour image, but the first one is grey: "
-                f"convert all to RGB with dataset_tool.py."
+                f"{self._archive.where(self._image_names[raw_index])} is a colour image, but the first image is grey. "
+                f"Convert all images to RGB with dataset_tool.py."
             )
         if pixels.ndim == 2:
             return np.repeat(pixels[np.newaxis], channels, axis=0)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def _read_pixels(self, raw_index: int) -> np.ndarray:
-        """uint8 [H, W] or [H, W, 3] of any size."""
+        """Returns uint8 [H, W] or [H, W, 3] of any size."""
         name = self._image_names[raw_index]
         return decode_pixels(self._archive.read(name), self._archive.where(name))
 
@@ -301,7 +301,7 @@ class ImageFolderDataset(Dataset):
             foreign = np.setdiff1d(array, self._allowed_classes)
             if len(foreign):
                 raise DataError(
-                    f"{self._path} holds the class {foreign[0]}, which was not among those of the run: use the "
-                    f"data that it was trained on."
+                    f"{self._path} holds the class {foreign[0]}, which is not a class of the run's data. Use the "
+                    f"data of the run."
                 )
         return array

@@ -1,4 +1,4 @@
-"""StyleGAN2's discriminator (Karras et al. 2020); `training.networks` has it under its published name."""
+"""StyleGAN2's discriminator (Karras et al. 2020). `training.networks` exports it under its published name."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ from training.mapping import MappingNetwork
 
 @persistent_class
 class DiscriminatorBlock(nn.Module):
-    """All layers of one resolution, halving it: [N, in, R, R] -> [N, out, R/2, R/2].
+    """All layers of one resolution, which halve it: [N, in, R, R] -> [N, out, R/2, R/2].
 
     Args:
-        in_channels: number of input channels; 0 for the first block, which starts from the image.
+        in_channels: number of input channels. 0 for the first block, which reads the image.
         tmp_channels: number of channels before the reduction.
-        out_channels: number of channels after it.
+        out_channels: number of channels after the reduction.
         resolution: side R of the input.
         img_channels: number of colours.
         first_layer_idx: number of layers in the blocks before this one.
@@ -34,7 +34,7 @@ class DiscriminatorBlock(nn.Module):
         use_fp16: compute in half precision on a GPU.
         fp16_channels_last: use the channels-last memory format with half precision.
         half_dtype: 'float16' or 'bfloat16'.
-        freeze_layers: the first layers of the discriminator, this many, do not learn (Freeze-D).
+        freeze_layers: this many first layers of the discriminator are not trained (Freeze-D).
 
     Attributes:
         num_layers: number of layers in this block.
@@ -86,15 +86,15 @@ class DiscriminatorBlock(nn.Module):
     def forward(
         self, x: torch.Tensor | None, img: torch.Tensor | None, force_fp32: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """One step down.
+        """Reduce features and image to half the resolution.
 
         Args:
             x: features [N, in_channels, R, R], or None for the first block.
-            img: image [N, img_channels, R, R]; read by the first block and, in 'skip', by all.
-            force_fp32: no half precision.
+            img: image [N, img_channels, R, R]. Read by the first block and, with 'skip', by all blocks.
+            force_fp32: compute in float32.
 
         Returns:
-            Features [N, out_channels, R/2, R/2], and the image at half its size in 'skip', else None.
+            Features [N, out_channels, R/2, R/2], and with 'skip' the image at half its size, else None.
         """
         if x is not None:
             x = working_format(self, x, force_fp32)
@@ -113,16 +113,16 @@ class DiscriminatorBlock(nn.Module):
 
 @persistent_class
 class DiscriminatorEpilogue(nn.Module):
-    """From 4x4 features to logits: minibatch deviation, convolution, two fully connected layers.
+    """Maps 4x4 features to logits: minibatch deviation, convolution, two fully connected layers.
 
     Args:
         in_channels: number of input channels.
-        cmap_dim: size of the mapped label that the logits are projected on; 0 without labels.
+        cmap_dim: size of the mapped label onto which the logits are projected. 0 without labels.
         resolution: side of the features, 4.
         img_channels: number of colours.
         architecture: 'orig', 'skip' or 'resnet'.
         mbstd_group_size: see `MinibatchStdLayer`.
-        mbstd_num_channels: see `MinibatchStdLayer`; 0 leaves it out.
+        mbstd_num_channels: see `MinibatchStdLayer`. 0 omits the layer.
         activation: a name from `bias_act.activation_funcs`.
         conv_clamp: bound on magnitudes, or None.
     """
@@ -166,9 +166,9 @@ class DiscriminatorEpilogue(nn.Module):
         cmap: torch.Tensor | None = None,
         force_fp32: bool = False,
     ) -> torch.Tensor:
-        """Features [N, in_channels, 4, 4] (and the 4x4 image in 'skip', and the mapped label) -> logits [N, 1].
+        """Map features [N, in_channels, 4, 4] (with 'skip' also the 4x4 image) and the mapped label to logits [N, 1].
 
-        Always computes in float32, whatever `force_fp32` says.
+        Always computes in float32, regardless of `force_fp32`.
         """
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(torch.float32, memory_format=torch.contiguous_format)
@@ -178,7 +178,7 @@ class DiscriminatorEpilogue(nn.Module):
                 x = self.mbstd(x)
             x = self.out(self.fc(self.conv(x).flatten(1)))
             if self.cmap_dim:
-                # Projection discriminator (Miyato and Koyama 2018), scaled to keep the variance.
+                # Projection discriminator (Miyato and Koyama 2018), scaled to preserve the variance.
                 x = (x * cmap.float()).sum(dim=1, keepdim=True) / math.sqrt(self.cmap_dim)
         return x
 
@@ -191,15 +191,15 @@ class Discriminator(nn.Module):
     """StyleGAN2's discriminator: images [N, img_channels, R, R] and c [N, c_dim] -> logits [N, 1].
 
     Args:
-        c_dim: size of the label; 0 for none.
+        c_dim: size of the label. 0 without labels.
         img_resolution: side R, a power of two from 8 up.
         img_channels: number of colours.
         architecture: 'orig', 'skip' or 'resnet' (Karras et al. 2020, figure 7).
-        channel_base: a block at resolution r has channel_base / r channels,
-        channel_max: but no more than this.
-        num_fp16_res: compute this many of the largest resolutions in half precision.
+        channel_base: a block at resolution r has channel_base / r channels, at most channel_max.
+        channel_max: largest number of channels.
+        num_fp16_res: number of the largest resolutions that compute in half precision.
         conv_clamp: bound on magnitudes, or None.
-        cmap_dim: size of the mapped label; None for the number of channels at 4x4.
+        cmap_dim: size of the mapped label. None for the number of channels at 4x4.
         block_kwargs: further arguments of `DiscriminatorBlock`.
         mapping_kwargs: further arguments of `MappingNetwork`.
         epilogue_kwargs: further arguments of `DiscriminatorEpilogue`.
@@ -252,15 +252,15 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, img: torch.Tensor, c: torch.Tensor | None = None, **block_kwargs: Any) -> torch.Tensor:
-        """Judge images.
+        """Compute the logits of images.
 
         Args:
             img: [N, img_channels, R, R] in [-1, 1].
-            c: labels [N, c_dim]; None where c_dim is 0.
+            c: labels [N, c_dim], or None if c_dim is 0.
             block_kwargs: force_fp32.
 
         Returns:
-            float32 [N, 1]: large where an image looks real.
+            float32 [N, 1], large for images that look real.
 
         Raises:
             UserError: the images or labels have another shape.
@@ -268,8 +268,7 @@ class Discriminator(nn.Module):
         expected = (self.img_channels, self.img_resolution, self.img_resolution)
         if img.ndim != 4 or tuple(img.shape[1:]) != expected:
             raise UserError(
-                f"This network takes images of shape [N, {', '.join(map(str, expected))}],"
-                f" but was given {list(img.shape)}."
+                f"This network expects images of shape [N, {', '.join(map(str, expected))}], but got {list(img.shape)}."
             )
         x = None
         for resolution in self.block_resolutions:
@@ -278,7 +277,7 @@ class Discriminator(nn.Module):
         return self.b4(x, img, cmap)
 
     def grown_state(self, source: "Discriminator") -> dict[str, torch.Tensor]:
-        """State of a discriminator of smaller images as one of this, which judges them at half their size at first."""
+        """Returns the state of a discriminator of smaller images for this one. At first it halves its images."""
         sizes = reversed(new_sizes(source.img_resolution, self.img_resolution))
         blocks = {f"b{resolution}": getattr(self, f"b{resolution}") for resolution in sizes}
         reader = getattr(source, f"b{source.img_resolution}").fromrgb

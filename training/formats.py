@@ -1,4 +1,4 @@
-"""Networks in formats that other tools read: .safetensors and .onnx."""
+"""Networks in formats of other tools: .safetensors and .onnx."""
 
 import importlib.util
 import inspect
@@ -22,15 +22,15 @@ ONNX_TOLERANCE = 1e-3
 
 
 def save_safetensors(data: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Write networks as .safetensors, bit by bit.
+    """Write networks as .safetensors, without any loss.
 
-    Tensors are named as in the networks, such as `G_ema.synthesis.b4.conv1.weight`. The metadata are JSON: `networks`
-    (class and constructor arguments of each), `regions` of a semantic network, `training_set_kwargs`, and `w_avg`, the
-    name of the tensor that is the centre of truncation.
+    Tensors have the names of the networks, such as `G_ema.synthesis.b4.conv1.weight`. The metadata are JSON: `networks`
+    (class and constructor arguments of each network), `regions` of a semantic network, `training_set_kwargs`, and
+    `w_avg`, the name of the tensor that is the centre of truncation.
 
     Args:
         data: G, D, G_ema, augment_pipe (each a persistent network or None) and training_set_kwargs.
-        path: of the file, which appears when it is complete.
+        path: file to write. It appears only when it is complete.
 
     Raises:
         UserError: safetensors is not installed.
@@ -64,15 +64,15 @@ def save_safetensors(data: Mapping[str, Any], path: str | os.PathLike) -> None:
 
 
 def load_safetensors(file: BinaryIO, packages: Collection[str], where: str) -> dict[str, Any]:
-    """Read the networks that `save_safetensors` wrote.
+    """Read networks that `save_safetensors` wrote.
 
     Args:
-        file: open for binary reading.
+        file: file object, open for binary reading.
         packages: top-level packages in which the file may name network classes.
-        where: what to call the file in messages.
+        where: name of the file in messages.
 
     Raises:
-        UserError: safetensors is not installed, the file is damaged or holds other networks, or its tensors do not fit.
+        UserError: safetensors is missing, the file is damaged or holds other networks, or its tensors do not fit.
     """
     library = _safetensors()
     content = file.read()
@@ -80,9 +80,7 @@ def load_safetensors(file: BinaryIO, packages: Collection[str], where: str) -> d
         length = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + min(length, MAX_HEADER)]).get("__metadata__") or {}
         if metadata.get("format") != FORMAT:
-            raise UserError(
-                f"{where} does not say which network it holds: only .safetensors files of this project can be read."
-            )
+            raise UserError(f"{where} does not name its network. Only .safetensors files of this project can be read.")
         tensors = library.load(content)
         networks = json.loads(metadata["networks"])
         specs = {key: _specification(networks[key]) for key in NETWORKS}
@@ -91,7 +89,7 @@ def load_safetensors(file: BinaryIO, packages: Collection[str], where: str) -> d
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-        raise UserError(f"{where} is not a complete .safetensors file: {reason}. Fetch it again.") from error
+        raise UserError(f"{where} is not a complete .safetensors file: {reason}. Download or copy it again.") from error
     for key, specification in specs.items():
         data[key] = None
         if specification is not None:
@@ -108,7 +106,7 @@ def _safetensors() -> Any:
         import safetensors.torch
     except ImportError as error:
         raise UserError(
-            "A .safetensors file needs safetensors: pip install 'semantic-stylegan[safetensors]'"
+            "To use .safetensors files, install safetensors: pip install 'semantic-stylegan[safetensors]'"
         ) from error
     return safetensors.torch
 
@@ -123,7 +121,7 @@ def _specification(entry: Any) -> tuple[str, Any, Any] | None:
 
 
 def _to_json(value: Any) -> Any:
-    """Plain data for JSON. A dictionary with keys other than text becomes {"items": [[key, value], ...]}."""
+    """Returns plain data for JSON. A dictionary with keys other than text becomes {"items": [[key, value], ...]}."""
     if isinstance(value, dict):
         if all(isinstance(key, str) for key in value) and set(value) != {"items"}:
             return {key: _to_json(item) for key, item in value.items()}
@@ -141,7 +139,7 @@ def _from_json(value: Any) -> Any:
 
 
 class _Sampling(torch.nn.Module):
-    """The computation of the .onnx file: latents, labels and truncation to image, mask and codes."""
+    """The computation of the .onnx file: maps latents, labels and truncation to image, mask and codes."""
 
     def __init__(self, G: torch.nn.Module):
         super().__init__()
@@ -161,16 +159,16 @@ class _Sampling(torch.nn.Module):
 
 
 def save_onnx(G: torch.nn.Module, path: str | os.PathLike) -> None:
-    """Write a generator as .onnx. Where onnxruntime is installed, compare its results with PyTorch's.
+    """Write a generator as .onnx. If onnxruntime is installed, compare its results with PyTorch's results.
 
-    Inputs: z [1, z_dim], c [1, c_dim] where there are labels, truncation_psi (a number). Outputs: image [1, 3, R, R],
-    mask [1, K, R, R] where there are regions, ws [1, num_ws, w_dim]. The stored noise is used.
+    Inputs: z [1, z_dim], c [1, c_dim] for conditional networks, truncation_psi (a number). Outputs: image
+    [1, 3, R, R], mask [1, K, R, R] for semantic networks, ws [1, num_ws, w_dim]. Uses the stored noise.
 
     Raises:
         UserError: onnx and onnxscript are not installed, or the results differ.
     """
     if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript")):
-        raise UserError("An .onnx file needs onnx and onnxscript: pip install 'semantic-stylegan[onnx]'")
+        raise UserError("To write .onnx files, install onnx and onnxscript: pip install 'semantic-stylegan[onnx]'")
     network = _Sampling(G).eval()
     inputs = [torch.randn(1, G.z_dim, generator=torch.Generator().manual_seed(0))]
     if G.c_dim:
@@ -206,5 +204,5 @@ def _compare(path: str, network: _Sampling, inputs: list[torch.Tensor], expected
         difference = np.abs(found - wanted.numpy()).max() / max(wanted.abs().max().item(), 1e-8)
         if not difference <= ONNX_TOLERANCE:
             raise UserError(
-                f"The {name} of onnxruntime differs from PyTorch's by {difference:.2g}: nothing was written."
+                f"The {name} of onnxruntime differs from PyTorch's by {difference:.2g}. No file was written."
             )

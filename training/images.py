@@ -1,4 +1,4 @@
-"""Arrays of pictures: to bytes, side by side, and into a file."""
+"""Arrays of pictures: convert to bytes, arrange side by side, and save to a file."""
 
 import os
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
-    """Lay images out row by row; a last row that is not full ends in black.
+    """Arrange images row by row. An incomplete last row is filled with black.
 
     Args:
         images: uint8 [N, C, H, W], C = 1 (grey) or 3.
-        columns: images in a row.
+        columns: images per row.
 
     Returns:
         uint8 [rows * H, columns * W, 3], rows = ceil(N / columns).
@@ -37,14 +37,14 @@ def tile(images: np.ndarray, columns: int) -> np.ndarray:
 
 
 def image_grid(images: torch.Tensor | np.ndarray, grid_size: Sequence[int]) -> np.ndarray:
-    """The first columns * rows images as one picture.
+    """Arrange the first columns * rows images as one picture.
 
     Args:
         images: uint8 array [N, C, H, W], or a tensor in [-1, 1] of that shape.
         grid_size: (columns, rows).
 
     Returns:
-        uint8 [rows * H, columns * W, 3]; cells without an image are black.
+        uint8 [rows * H, columns * W, 3]. Cells without an image are black.
     """
     columns, rows = grid_size
     pixels = to_uint8(images) if isinstance(images, torch.Tensor) and images.is_floating_point() else np.asarray(images)
@@ -54,10 +54,11 @@ def image_grid(images: torch.Tensor | np.ndarray, grid_size: Sequence[int]) -> n
 
 
 def save_image(path: str | os.PathLike, array: np.ndarray) -> None:
-    """Write a picture, whole or not at all; the suffix of `path` chooses the format.
+    """Write a picture, completely or not at all. The suffix of `path` sets the format.
 
     Args:
-        array: uint8, [H, W] or [H, W, 1] (grey, also class indices) or [H, W, 3].
+        path: file to write.
+        array: uint8 [H, W] or [H, W, 1] (grey or class indices) or [H, W, 3].
 
     Raises:
         UserError: the folder cannot be written, the disk is full, or the suffix names no image format.

@@ -1,4 +1,4 @@
-"""Labels of images as dataset.json holds them."""
+"""Labels of images, as stored in dataset.json."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,32 +8,32 @@ import numpy as np
 from training.archive import Archive, DataError
 from training.layout import METADATA
 
-MAX_CLASSES = 1 << 16  # each takes a column of the networks' label embeddings
+MAX_CLASSES = 1 << 16  # each class is a column of the networks' label embeddings
 MAX_FLOAT = float(np.finfo(np.float32).max)
 EXPECTED = '{"labels": [[image name, label], ...]}'
 
 
 def read_metadata(archive: Archive) -> Mapping[str, Any]:
-    """The content of an archive's dataset.json; empty where it has none at its top.
+    """Returns the content of dataset.json at the top of an archive, or an empty mapping if the file is missing.
 
     Raises:
-        DataError: it is not JSON, or no object.
+        DataError: the file is not JSON, or not a JSON object.
     """
     if METADATA not in archive:
         return {}
     metadata = archive.read_json(METADATA)
     if not isinstance(metadata, Mapping):
-        raise DataError(f"{archive.where(METADATA)} must be an object with an entry 'labels': write {EXPECTED}.")
+        raise DataError(f"{archive.where(METADATA)} must be an object with an entry 'labels'. Write {EXPECTED}.")
     return metadata
 
 
 def read_labels(archive: Archive, names: Sequence[str]) -> list[Any] | None:
-    """One label for each image, from dataset.json; None where there are none.
+    """Returns one label for each image from dataset.json, or None without labels.
 
-    Where dataset.json does not lie at the top, those in the folders count, each for the images of its folder.
+    If dataset.json is not at the top, each folder may have its own dataset.json for its images.
 
     Raises:
-        DataError: the labels have another form or stand under another key; an image has none, or has two.
+        DataError: the labels have another form or key, or an image has no label or two labels.
     """
     files = [METADATA] if METADATA in archive else [n for n in archive.names if n.endswith("/" + METADATA)]
     known = frozenset(names)
@@ -41,7 +41,7 @@ def read_labels(archive: Archive, names: Sequence[str]) -> list[Any] | None:
     for file in files:
         metadata = archive.read_json(file)
         if not isinstance(metadata, Mapping):
-            raise DataError(f"{archive.where(file)} must be an object with an entry 'labels': write {EXPECTED}.")
+            raise DataError(f"{archive.where(file)} must be an object with an entry 'labels'. Write {EXPECTED}.")
         folder = file.removesuffix(METADATA)
         for name, label in _table(metadata, archive.where(file)).items():
             table[folder + name if folder + name in known else name] = label
@@ -50,36 +50,36 @@ def read_labels(archive: Archive, names: Sequence[str]) -> list[Any] | None:
     missing = next((name for name in names if name not in table), None)
     if missing is not None:
         raise DataError(
-            f"There is no label for {missing} in {archive.where(files[0])}: add it, or remove the entry 'labels'."
+            f"{archive.where(files[0])} has no label for {missing}. Add the label, or remove the entry 'labels'."
         )
     return [table[name] for name in names]
 
 
 def _table(metadata: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Labels by the names that a file gives."""
+    """Returns the labels of a file by image name."""
     entries = metadata.get("labels")
     if entries is None:
         wrong = next((key for key in metadata if str(key).lower().rstrip("s") == "label" and key != "labels"), None)
         if wrong is not None:
-            raise DataError(f"{where} has an entry {wrong!r}, but labels must stand under 'labels': rename the entry.")
+            raise DataError(f"{where} has an entry {wrong!r}, but labels must be under 'labels'. Rename the entry.")
         return {}
     table: dict[str, Any] = {}
     try:
         for name, label in entries.items() if isinstance(entries, Mapping) else entries:
             name = str(name).replace("\\", "/").removeprefix("./")
             if name in table and table[name] != label:
-                raise DataError(f"{where} gives {name} two labels, {table[name]} and {label}: leave one.")
+                raise DataError(f"{where} has two labels for {name}, {table[name]} and {label}. Remove one of them.")
             table[name] = label
     except (TypeError, ValueError) as error:
-        raise DataError(f"The labels in {where} must be a list of [image name, label]: write {EXPECTED}.") from error
+        raise DataError(f"The labels in {where} must be a list of [image name, label]. Write {EXPECTED}.") from error
     return table
 
 
 def label_array(values: Sequence[Any], where: str) -> np.ndarray:
-    """Classes as int64 [N], or vectors as float32 [N, label_dim].
+    """Returns classes as int64 [N], or vectors as float32 [N, label_dim].
 
     Raises:
-        DataError: the labels are neither class numbers from 0 nor lists of finite numbers of one length.
+        DataError: the labels are neither class numbers from 0 nor lists of finite numbers of equal length.
     """
     wrong = [value for value in values if not _is_label(value)]
     lengths = {len(value) if isinstance(value, list) else None for value in values}
@@ -91,7 +91,7 @@ def label_array(values: Sequence[Any], where: str) -> np.ndarray:
     if lengths != {None}:
         return np.array(values, np.float64).astype(np.float32)
     if max(values) >= MAX_CLASSES:
-        raise DataError(f"The labels in {where} reach {max(values)}: number the classes from 0 to fewer.")
+        raise DataError(f"The labels in {where} reach {max(values)}. Number the classes from 0 without gaps.")
     return np.array(values, np.int64)
 
 

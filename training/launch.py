@@ -1,4 +1,4 @@
-"""Starting a run, or going on with one: its folder, its processes, its end."""
+"""Starts or resumes a run: its folder, its processes, its end."""
 
 import contextlib
 import json
@@ -36,11 +36,11 @@ NOT_KEPT = ("resume_state", "notes")
 
 
 def launch(args: EasyDict, explicit: set[str], load_network: LoadNetwork) -> None:
-    """Train in this process, or in several, and exit with the code that says how it ended.
+    """Train in this process or in several processes, and exit with the code of the result.
 
     Args:
         args: options of train.py by name.
-        explicit: names of those that the user gave.
+        explicit: names of the options that the user gave.
         load_network: reads the networks of --resume.
     """
     device = resolve_device(args.device, args.gpus)
@@ -55,7 +55,7 @@ def launch(args: EasyDict, explicit: set[str], load_network: LoadNetwork) -> Non
 
 
 def run(args: EasyDict, explicit: set[str], device: str, load_network: LoadNetwork) -> bool:
-    """Prepare the run and train; True when the run reached its end."""
+    """Prepare the run and train. Returns True if the run reached its end."""
     options, run_dir, made = distributed.from_first(prepare, args, explicit, device, load_network)
     if run_dir is None:
         return True
@@ -68,7 +68,7 @@ def run(args: EasyDict, explicit: set[str], device: str, load_network: LoadNetwo
 def prepare(
     args: EasyDict, explicit: set[str], device: str, load_network: LoadNetwork
 ) -> tuple[EasyDict, str | None, bool]:
-    """Options of the run, its folder, and whether it is new; a dry run has no folder and is only told."""
+    """Returns the options of the run, its folder, and whether the folder is new. A dry run prints and has no folder."""
     run_dir, options = None, None
     if args.resume == "latest":
         run_dir, options = resume_latest(args, explicit, device)
@@ -83,10 +83,10 @@ def prepare(
 
 
 def resume_latest(args: EasyDict, explicit: set[str], device: str) -> tuple[str | None, EasyDict | None]:
-    """Folder and options of the newest run, to be continued in place.
+    """Returns folder and options of the newest run, to resume it in place.
 
-    The newest run that has a state goes on from it. Where none has one yet, the newest run starts anew in its folder.
-    Where there is no run, one can be started if the data are named: (None, None).
+    Resumes the newest run that has a state. If no run has a state yet, the newest run starts again in its folder.
+    If there is no run and --data is given, returns (None, None): a new run can start.
     """
     found, state = None, None
     for folder in find_runs(args.outdir):
@@ -98,7 +98,7 @@ def resume_latest(args: EasyDict, explicit: set[str], device: str) -> tuple[str 
         if found is None and (folder / "training_options.json").is_file():
             found = folder
     if found is None and "data" in explicit:
-        click.echo(f"There is no run to go on with under {args.outdir}: starting one.")
+        click.echo(f"Found no run to resume under {args.outdir}. Starting a new run.")
         args.resume = None
         return None, None
     if found is None:
@@ -114,18 +114,18 @@ def resume_latest(args: EasyDict, explicit: set[str], device: str) -> tuple[str 
     if state is not None:
         options.resume_state = str(state)
     else:
-        click.echo(f"{found} has no state yet: starting it anew.")
+        click.echo(f"{found} has no state yet. Starting it again.")
     return str(found), options
 
 
 def apply_changes(options: EasyDict, args: EasyDict, explicit: set[str], run_dir: Path) -> None:
-    """Change what a run that is continued may change, and refuse what it may not."""
+    """Apply the options that a resume may change. Raises UserError for options that a resume must keep."""
     arguments = dict(options.get("arguments", {}))
     fixed = explicit - set(CHANGEABLE)
     refused = sorted(name for name in fixed if name not in arguments or arguments[name] != args[name])
     if refused:
         given = " ".join(f"--{name.replace('_', '-')}" for name in refused)
-        raise UserError(f"--resume=latest keeps the options of {run_dir}: leave {given} away.")
+        raise UserError(f"--resume=latest keeps the options of {run_dir}. Remove {given}.")
     if "kimg" in explicit:
         options.total_kimg = args.kimg
     if "data" in explicit:
@@ -140,14 +140,17 @@ def apply_changes(options: EasyDict, args: EasyDict, explicit: set[str], run_dir
             options[name] = args[name]
     processes = num_processes(args)
     if options.batch_size % processes:
-        raise UserError(f"The run's batch of {options.batch_size} cannot be shared by {processes} processes.")
+        raise UserError(
+            f"{processes} processes cannot share the run's batch of {options.batch_size}: "
+            "it must be a multiple of their number."
+        )
     share = options.batch_size // processes
     at_a_time = (args.batch_gpu or None) if "batch_gpu" in explicit else options.batch_gpu
     options.batch_gpu = None if at_a_time is None else math.gcd(at_a_time, share)
 
 
 def change_data(options: EasyDict, path: str) -> str | None:
-    """Let a run go on with data at another path, which must be of the same kind; a sentence if there are more or less.
+    """Let a run resume with data of the same kind at another path. Returns a sentence if the number of images differs.
 
     Raises:
         UserError: the data cannot be opened, or have other regions or labels.
@@ -155,7 +158,7 @@ def change_data(options: EasyDict, path: str) -> str | None:
     kwargs = {**options.training_set_kwargs, "path": path}
     then = {"regions": list(kwargs["regions"]["names"])} if "regions" in kwargs else {}
     if "regions" in kwargs and options.get("arguments", {}).get("regions") is None:
-        kwargs["regions"] = None  # as the archive itself names them
+        kwargs["regions"] = None  # use the names in the archive
     now = construct_class_by_name(**kwargs).summary()
     note = compare_data({**then, **options.get("data_summary", {})}, now, path)
     options.training_set_kwargs["path"] = path
@@ -164,7 +167,7 @@ def change_data(options: EasyDict, path: str) -> str | None:
 
 @contextlib.contextmanager
 def discarding(run_dir: str, made: bool) -> Iterator[None]:
-    """Leave no folder of a new run that fails before there is anything to keep."""
+    """Remove the folder of a new run that fails before its first state."""
     try:
         yield
     except BaseException:
@@ -174,7 +177,7 @@ def discarding(run_dir: str, made: bool) -> Iterator[None]:
 
 
 def train(options: EasyDict, run_dir: str, load_network: LoadNetwork) -> bool:
-    """The training itself; process 0 keeps options and log."""
+    """Train, and return whether the run reached its end. Process 0 writes options and log."""
     kwargs = {name: value for name, value in options.items() if name not in NOT_OF_THE_LOOP}
     kwargs["load_network"] = load_network
     if distributed.get_rank() != 0:

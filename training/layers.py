@@ -1,7 +1,7 @@
-"""The equalized layers that the StyleGAN2 networks are made of.
+"""The equalized layers of the StyleGAN2 networks.
 
 Equalized (Karras et al. 2018, section 4.1): the stored weight starts as N(0, 1) and is multiplied at run time by
-1 / sqrt(fan_in), so that Adam moves all layers at the same relative pace.
+1 / sqrt(fan_in), so that Adam changes all layers at the same relative rate.
 """
 
 import math
@@ -26,7 +26,7 @@ def normalize_2nd_moment(x: torch.Tensor, dim: int = 1, eps: float = 1e-8) -> to
 
 
 def fan_in_gain(weight: torch.Tensor) -> float:
-    """1 / sqrt(fan_in) of a weight [out, in, ...]."""
+    """Returns 1 / sqrt(fan_in) of a weight [out, in, ...]."""
     return 1 / math.sqrt(weight[0].numel())
 
 
@@ -39,7 +39,7 @@ class FullyConnectedLayer(nn.Module):
         out_features: number of outputs.
         bias: whether to add a bias.
         activation: a name from `bias_act.activation_funcs`.
-        lr_multiplier: learns at this fraction of the optimiser's rate.
+        lr_multiplier: factor of the learning rate of this layer.
         bias_init: initial bias.
     """
 
@@ -76,20 +76,20 @@ class FullyConnectedLayer(nn.Module):
 
 @persistent_class
 class Conv2dLayer(nn.Module):
-    """Equalized convolution with low-passed resampling, bias and activation: [N, in, H, W] -> [N, out, H', W'].
+    """Equalized convolution with low-pass resampling, bias and activation: [N, in, H, W] -> [N, out, H', W'].
 
     Args:
         in_channels: number of input channels.
         out_channels: number of output channels.
-        kernel_size: odd side of the kernel.
+        kernel_size: side of the kernel, odd.
         bias: whether to add a bias.
         activation: a name from `bias_act.activation_funcs`.
-        up: whole factor of enlargement.
-        down: whole factor of reduction.
+        up: integer factor of enlargement.
+        down: integer factor of reduction.
         resample_filter: low-pass taps used with `up` and `down`.
         conv_clamp: bound on the output's magnitude, or None.
         channels_last: keep weights in the channels-last memory format.
-        trainable: False keeps weight and bias as buffers, which no optimiser sees.
+        trainable: False stores weight and bias as buffers, which no optimizer changes.
     """
 
     later_inputs = 0  # see training.widening
@@ -143,13 +143,13 @@ class Conv2dLayer(nn.Module):
 
 
 def conv_weight(out_channels: int, in_channels: int, kernel_size: int, channels_last: bool) -> torch.Tensor:
-    """An initial convolution weight N(0, 1) [out, in, k, k]."""
+    """Returns an initial convolution weight N(0, 1) [out, in, k, k]."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return torch.randn(out_channels, in_channels, kernel_size, kernel_size).to(memory_format=layout)
 
 
 def activate(x: torch.Tensor, layer: nn.Module, gain: float) -> torch.Tensor:
-    """Bias, activation, gain and clamp of `layer`; the clamp follows the gain, as it bounds the signal before it."""
+    """Apply bias, activation, gain and clamp of `layer`. The clamp bounds the signal before the gain."""
     clamp = None if layer.conv_clamp is None else layer.conv_clamp * gain
     return bias_act(x, layer.bias, act=layer.activation, gain=layer.act_gain * gain, clamp=clamp)
 
@@ -176,20 +176,20 @@ def modulated_conv2d(
         weight: [out, in, k, k].
         styles: [N, in].
         noise: added to the result; any shape that broadcasts with it.
-        up: whole factor of enlargement.
-        down: whole factor of reduction.
+        up: integer factor of enlargement.
+        down: integer factor of reduction.
         padding: as for a plain convolution.
         resample_filter: from `upfirdn2d.setup_filter`.
         demodulate: whether to normalise.
         flip_weight: False for convolution in the mathematical sense (mirrored kernel).
-        fused_modconv: one grouped convolution with a kernel a sample, which is quick for inference; otherwise input
-            and output are scaled instead, which needs no weight per sample and trains faster.
+        fused_modconv: True computes one grouped convolution with one kernel per sample, which is fast for inference.
+            False scales input and output instead, which needs no weight per sample and trains faster.
 
     Returns:
         [N, out, H', W'].
     """
     if x.dtype == torch.float16 and demodulate:
-        # Demodulation undoes any scale of kernel and style, so both may be shrunk to stay inside float16's range
+        # Demodulation cancels any scale of kernel and style. Both may shrink, to stay inside float16's range
         # (Karras et al. 2020b, appendix on mixed precision).
         weight = weight * fan_in_gain(weight) / weight.abs().amax(dim=(1, 2, 3), keepdim=True)
         styles = styles / styles.abs().amax(dim=1, keepdim=True)
@@ -221,14 +221,14 @@ def _per_sample_kernels(x, weight, styles, scale, noise, resample_filter, resamp
 
 @persistent_class
 class MinibatchStdLayer(nn.Module):
-    """Appends how much the samples of a group differ, as constant maps (Karras et al. 2018, section 3).
+    """Appends the deviation within groups of samples as constant maps (Karras et al. 2018, section 3).
 
-    A batch is split into N / g groups of g samples, where g is the largest divisor of N not above `group_size`;
-    every (N/g)-th sample belongs to the same group.
+    A batch is split into N / g groups of g samples. g is the largest divisor of N that is at most `group_size`.
+    Every (N/g)-th sample belongs to the same group.
 
     Args:
-        group_size: most samples a group, or None for the whole batch.
-        num_channels: number of maps, each from its share of the channels.
+        group_size: largest number of samples per group, or None for the whole batch.
+        num_channels: number of maps. Each map summarizes its share of the channels.
     """
 
     def __init__(self, group_size: int | None, num_channels: int = 1):
@@ -237,7 +237,7 @@ class MinibatchStdLayer(nn.Module):
         self.num_channels = num_channels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, C, H, W] -> [N, C + num_channels, H, W]."""
+        """Map [N, C, H, W] to [N, C + num_channels, H, W]."""
         n, c, h, w = x.shape
         largest = n if self.group_size is None else min(self.group_size, n)
         group = max(size for size in range(1, largest + 1) if n % size == 0)
@@ -259,8 +259,8 @@ class SynthesisLayer(nn.Module):
         out_channels: number of output channels.
         w_dim: size of w.
         resolution: side R of the output.
-        kernel_size: odd side of the kernel.
-        up: whole factor of enlargement.
+        kernel_size: side of the kernel, odd.
+        up: integer factor of enlargement.
         use_noise: whether to add noise of learned strength.
         activation: a name from `bias_act.activation_funcs`.
         resample_filter: low-pass taps used with `up`.
@@ -324,7 +324,7 @@ class SynthesisLayer(nn.Module):
 
     def _noise(self, batch: int, mode: str) -> torch.Tensor | None:
         if mode not in NOISE_MODES:
-            raise UserError(f"There is no noise mode {mode!r}: choose one of {', '.join(NOISE_MODES)}.")
+            raise UserError(f"Unknown noise mode {mode!r}. Choose one of {', '.join(NOISE_MODES)}.")
         if mode == "none" or not self.use_noise:
             return None
         if mode == "const":
@@ -338,7 +338,7 @@ class SynthesisLayer(nn.Module):
 
 @persistent_class
 class ToRGBLayer(nn.Module):
-    """Features to colours by a modulated convolution without demodulation: [N, in, H, W] -> [N, out, H, W]."""
+    """Maps features to colours by a modulated convolution without demodulation: [N, in, H, W] -> [N, out, H, W]."""
 
     later_inputs = 0  # see training.widening
 

@@ -1,4 +1,4 @@
-"""The layout of an archive, however it was packed: one folder deeper, with backslashes, or in capitals."""
+"""Recognizes the layout of an archive that was packed again: inside a folder, with backslashes, or in capitals."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,11 +8,11 @@ _MASK_WORDS = ("mask", "label", "annotation", "segment", "parsing")
 
 
 def usual_names(stored: Iterable[str]) -> dict[str, str]:
-    """Names as dataset_tool.py writes them, mapped to the names that an archive has.
+    """Returns a map from the names that dataset_tool.py would write to the names in an archive.
 
-    Backslashes become slashes. Where dataset.json or the masks lie one or more folders deeper, together with all other
-    files, those folders are left out. ``Masks/`` and ``DATASET.JSON`` become small letters. Where two files would get
-    one name, both keep theirs.
+    Backslashes become slashes. If dataset.json or the masks are in a folder together with all other files, that folder
+    is removed from the names. ``Masks/`` and ``DATASET.JSON`` become lower case. If two files would get the same name,
+    both keep their own names.
     """
     names = {name.replace("\\", "/"): name for name in stored}
     prefix = _outer_folder(names)
@@ -26,7 +26,7 @@ def usual_names(stored: Iterable[str]) -> dict[str, str]:
 
 
 def _outer_folder(names: Iterable[str]) -> str:
-    """The folder, with a slash at its end, that everything lies in; '' where dataset.json and masks lie at the top."""
+    """Returns the folder, with a final slash, that holds all files, or '' if dataset.json or masks are at the top."""
     parts = [name.split("/") for name in names]
     depth = 0
     while parts and all(len(path) > depth + 1 and path[depth] == parts[0][depth] for path in parts):
@@ -38,10 +38,10 @@ def _outer_folder(names: Iterable[str]) -> str:
 
 
 def folder_of_masks(images: Sequence[str]) -> str | None:
-    """A folder among `images` that seems to hold the masks of the others, by its name and theirs; None without one.
+    """Returns a folder among `images` that seems to hold the masks of the other images, or None.
 
-    Such a folder has a name like masks, labels or annotations. Nine in ten of its files have the base names of files
-    outside of it.
+    Such a folder has a name like masks, labels or annotations. Nine in ten of its files share their base names with
+    files outside of it.
     """
     by_folder: dict[str, set[str]] = {}
     for name in images:

@@ -1,4 +1,4 @@
-"""The loss of StyleGAN2 (Karras et al. 2020), phase by phase, with hooks for losses that build on it."""
+"""The loss of StyleGAN2 (Karras et al. 2020) by phases, with hooks for derived losses."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,59 +11,59 @@ PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Samples(NamedTuple):
-    """What a discriminator judges, real or generated."""
+    """Real or generated samples, as input of a discriminator."""
 
     images: torch.Tensor
     """[N, channels, R, R] in [-1, 1]."""
     extras: dict[str, torch.Tensor]
-    """Further tensors by name, such as masks. StyleGAN2's loss has none; a plugin adds its own."""
+    """Further tensors by name, such as masks. StyleGAN2's loss has none. A plugin adds its own."""
 
 
 class Loss:
-    """What the training loop calls; see `accumulate_gradients`."""
+    """Interface of a loss for the training loop, see `accumulate_gradients`."""
 
     def accumulate_gradients(
         self, phase: str, real: Mapping[str, torch.Tensor], gen_z: torch.Tensor, gen_c: torch.Tensor, gain: float
     ) -> None:
-        """Add the gradients of one phase to the parameters.
+        """Add the gradients of one phase to the gradients of the parameters.
 
         Args:
             phase: 'Gmain', 'Greg', 'Dmain', 'Dreg', or 'Gboth' / 'Dboth' for both parts at once.
-            real: one batch of the data set on the device: 'image' uint8 [N, C, R, R], 'label' [N, c_dim], and what else
-                the data set yields.
+            real: one batch of the data set on the device: 'image' uint8 [N, C, R, R], 'label' [N, c_dim], and further
+                arrays of the data set.
             gen_z, gen_c: latents [N, z_dim] and labels [N, c_dim] to generate from.
-            gain: factor of the regularization terms, the interval at which they are computed.
+            gain: factor of the regularization terms: the interval in steps at which they are computed.
         """
         raise NotImplementedError
 
     def running(self) -> list[torch.Tensor]:
-        """Tensors that a step moves along besides what it trains; a step that is skipped leaves them as they were."""
+        """Returns tensors that a step changes besides the parameters. A skipped step leaves them unchanged."""
         return []
 
     def state_dict(self) -> dict[str, Any]:
-        """What must be kept for a run to continue exactly."""
+        """Returns the values that a resume needs."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore the values of `state_dict`."""
 
 
 class StyleGAN2Loss(Loss):
     """Non-saturating logistic loss with lazy R1 and path length regularization.
 
-    A loss that builds on this one overrides what differs: `mix_styles`, `generate`, `real_samples`, `discriminate`,
+    A derived loss overrides the methods that differ: `mix_styles`, `generate`, `real_samples`, `discriminate`,
     `generator_terms`, `discriminator_terms`, `r1_terms`, `path_length_inputs`, `generator_step`.
 
     Args:
-        device: where everything happens.
+        device: device of the networks.
         G, D: networks.
-        augment_pipe: augmentation of all that D sees, or None.
+        augment_pipe: augmentation of all inputs of D, or None.
         style_mixing_prob: probability of mixing two latents.
         r1_gamma: weight of R1 on images.
-        pl_batch_shrink: the path length is taken on a batch smaller by this factor.
+        pl_batch_shrink: the path length uses a batch smaller by this factor.
         pl_decay: rate of the running mean of path lengths.
-        pl_weight: weight of the path length term; 0 leaves it out.
-        precision: 'fp32', or 'fp16' / 'bf16' to run networks under autocast.
+        pl_weight: weight of the path length term. 0 turns it off.
+        precision: 'fp32', or 'fp16' / 'bf16' to run the networks under autocast.
     """
 
     def __init__(
@@ -114,11 +114,11 @@ class StyleGAN2Loss(Loss):
             self.r1_step(real, gain)
 
     def autocast(self) -> torch.autocast:
-        """Context in which the networks run at the chosen precision."""
+        """Returns the context in which the networks run at the chosen precision."""
         return torch.autocast(self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None)
 
     def mix_styles(self, z: torch.Tensor, c: torch.Tensor, update_w_avg: bool) -> torch.Tensor:
-        """Codes for a batch, mixed from two latents at a random layer with probability `style_mixing_prob`."""
+        """Returns codes for a batch. With probability `style_mixing_prob` each mixes two latents at a random layer."""
         ws = self.G.mapping(z, c, skip_w_avg_update=not update_w_avg)
         if self.style_mixing_prob > 0:
             num_ws = ws.shape[1]
@@ -130,25 +130,25 @@ class StyleGAN2Loss(Loss):
         return ws
 
     def generate(self, z: torch.Tensor, c: torch.Tensor) -> Samples:
-        """Generated samples of the training distribution."""
+        """Returns generated samples of the training distribution."""
         ws = self.mix_styles(z, c, update_w_avg=True)
         with self.autocast():
             return Samples(self.G.synthesis(ws).float(), {})
 
     def real_samples(self, real: Mapping[str, torch.Tensor]) -> Samples:
-        """The batch of the data set as D sees it, before augmentation."""
+        """Returns the batch of the data set as input of D, before augmentation."""
         return Samples(real["image"].to(torch.float32) / 127.5 - 1, {})
 
     def discriminate(
         self, samples: Samples, c: torch.Tensor, for_terms: bool = False, full_precision: bool = False
     ) -> torch.Tensor:
-        """Logits of augmented samples, [N, 1].
+        """Returns logits of augmented samples, [N, 1].
 
         Args:
-            samples: what D judges.
+            samples: samples for D.
             c: labels [N, c_dim].
-            for_terms: whether `generator_terms` or `discriminator_terms` follow. A loss whose terms need more of D
-                adds it to the extras then.
+            for_terms: whether `generator_terms` or `discriminator_terms` follow. A loss whose terms need further
+                outputs of D then adds them to the extras.
             full_precision: run D in float32.
         """
         images = samples.images if self.augment_pipe is None else self.augment_pipe(samples.images)
@@ -157,7 +157,7 @@ class StyleGAN2Loss(Loss):
     def run_D(
         self, images: torch.Tensor, c: torch.Tensor, full_precision: bool, **extras: Any
     ) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """D itself, at the chosen precision; what it gives as float32."""
+        """Run D at the chosen precision. Returns its output as float32."""
         if full_precision:
             return self.D(images, c, **extras)
         with self.autocast():
@@ -165,19 +165,19 @@ class StyleGAN2Loss(Loss):
         return found.float() if isinstance(found, torch.Tensor) else tuple(tensor.float() for tensor in found)
 
     def discriminator_terms(self, real: Samples) -> torch.Tensor | float:
-        """Further terms of the discriminator's loss at real samples that it has judged, a mean over the batch."""
+        """Returns further terms of the discriminator's loss at real samples after `discriminate`, a batch mean."""
         return 0.0
 
     def generator_terms(self, fake: Samples) -> torch.Tensor | float:
-        """Further terms of the generator's loss, a mean over the batch."""
+        """Returns further terms of the generator's loss, a batch mean."""
         return 0.0
 
     def r1_terms(self) -> dict[str, tuple[str, float]]:
-        """R1 penalties: {input: (name of the statistic, weight)}; 'image' is the image, others name an extra."""
+        """Returns R1 penalties: {input: (name of the statistic, weight)}. Inputs are 'image' or names of extras."""
         return {"image": ("r1_penalty", self.r1_gamma)}
 
     def path_length_inputs(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        """Latents [N, layers, D] with respect to which the path length is taken."""
+        """Returns the latents [N, layers, D] with respect to which the path length is computed."""
         return self.mix_styles(z, c, update_w_avg=False)
 
     def generator_step(self, z: torch.Tensor, c: torch.Tensor) -> None:
@@ -191,7 +191,7 @@ class StyleGAN2Loss(Loss):
         (loss.mean() + self.generator_terms(fake)).backward()
 
     def regularize_generator(self, z: torch.Tensor, c: torch.Tensor, gain: float) -> None:
-        """What keeps the generator smooth beside its main loss; here the path length."""
+        """Regularize the generator, here by the path length."""
         if self.pl_weight != 0:
             self.path_length_step(z, c, gain)
 
@@ -214,7 +214,7 @@ class StyleGAN2Loss(Loss):
         (loss.mean() * gain).backward()
 
     def discriminator_step(self, real: Mapping[str, torch.Tensor], z: torch.Tensor, c: torch.Tensor) -> None:
-        """Tell generated from real: softplus(D(G(z))) + softplus(-D(x))."""
+        """Train D to separate generated from real samples: softplus(D(G(z))) + softplus(-D(x))."""
         with torch.no_grad():
             fake = self.generate(z, c)
         fake_logits = self.discriminate(fake, c)

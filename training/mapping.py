@@ -12,19 +12,19 @@ from training.layers import FullyConnectedLayer, normalize_2nd_moment
 
 @persistent_class
 class MappingNetwork(nn.Module):
-    """Latents and labels to intermediate latents, z [N, z_dim], c [N, c_dim] -> w.
+    """Maps latents and labels to intermediate latents: z [N, z_dim], c [N, c_dim] -> w.
 
     Args:
-        z_dim: size of z; 0 maps labels alone.
-        c_dim: size of the label; 0 for none.
+        z_dim: size of z. 0 maps labels alone.
+        c_dim: size of the label. 0 without labels.
         w_dim: size of w.
-        num_ws: w is repeated this often, or given once where None.
+        num_ws: number of copies of w. None returns w without a slot axis.
         num_layers: number of fully connected layers.
-        embed_features: size of the label's embedding; None for w_dim.
-        layer_features: width of the hidden layers; None for w_dim.
-        activation: of all layers.
-        lr_multiplier: of the layers after the embedding.
-        w_avg_beta: decay of the running mean of w, the centre of truncation; None keeps none.
+        embed_features: size of the label's embedding. None for w_dim.
+        layer_features: width of the hidden layers. None for w_dim.
+        activation: activation of all layers.
+        lr_multiplier: factor of the learning rate of the layers after the embedding.
+        w_avg_beta: decay of the running mean of w, the centre of truncation. None keeps no mean.
     """
 
     def __init__(
@@ -67,17 +67,17 @@ class MappingNetwork(nn.Module):
         truncation_cutoff: int | None = None,
         skip_w_avg_update: bool = False,
     ) -> torch.Tensor:
-        """Map latents; in training mode this also moves the running mean `w_avg`.
+        """Map latents to codes. In training mode, update the running mean `w_avg`.
 
         Args:
-            z: [N, z_dim]; None where z_dim is 0.
-            c: [N, c_dim]; None where c_dim is 0.
-            truncation_psi: w_avg + psi * (w - w_avg): 1 keeps the variety, 0 gives the mean.
-            truncation_cutoff: truncate only this many leading slots; None for all. Needs num_ws.
-            skip_w_avg_update: leave `w_avg` as it is.
+            z: [N, z_dim], or None if z_dim is 0.
+            c: [N, c_dim], or None if c_dim is 0.
+            truncation_psi: w becomes w_avg + psi * (w - w_avg). 1 keeps the full variety, 0 returns the mean.
+            truncation_cutoff: number of leading slots to truncate. None truncates all slots. Needs num_ws.
+            skip_w_avg_update: do not update `w_avg`.
 
         Returns:
-            [N, num_ws, w_dim], or [N, w_dim] where num_ws is None.
+            [N, num_ws, w_dim], or [N, w_dim] if num_ws is None.
 
         Raises:
             UserError: z or c has the wrong size.
@@ -98,7 +98,7 @@ class MappingNetwork(nn.Module):
         if truncation_psi == 1:
             return w
         if not tracked:
-            raise UserError("This mapping network keeps no w_avg: leave truncation_psi at 1.")
+            raise UserError("This mapping network has no w_avg. Leave truncation_psi at 1.")
         truncated = self.w_avg.lerp(w, truncation_psi)
         if truncation_cutoff is None or self.num_ws is None:
             return truncated
@@ -111,5 +111,5 @@ class MappingNetwork(nn.Module):
 def _checked(x: torch.Tensor | None, size: int, name: str) -> torch.Tensor:
     if x is None or x.ndim != 2 or x.shape[1] != size:
         found = "nothing" if x is None else f"shape {list(x.shape)}"
-        raise UserError(f"This network takes {name} of shape [N, {size}], but was given {found}.")
+        raise UserError(f"This network expects {name} of shape [N, {size}], but got {found}.")
     return x

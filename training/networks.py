@@ -1,4 +1,4 @@
-"""StyleGAN2's generator (Karras et al. 2020), and all its networks under their published names."""
+"""StyleGAN2's generator (Karras et al. 2020), and all networks of StyleGAN2 under their published names."""
 
 import inspect
 import math
@@ -46,31 +46,31 @@ __all__ = [
 
 @persistent_class
 class SynthesisBlock(nn.Module):
-    """All layers of one resolution: up-sampling convolution, convolution, and colours where the architecture asks.
+    """All layers of one resolution: up-sampling convolution, convolution, and colours if the architecture has them.
 
     Args:
-        in_channels: number of input channels; 0 for the first block, which starts from a learned constant.
+        in_channels: number of input channels. 0 for the first block, which starts from a learned constant.
         out_channels: number of output channels.
         w_dim: size of w.
         resolution: side of the output.
         img_channels: number of colours.
-        is_last: whether the image ends here.
+        is_last: whether this block outputs the final image.
         architecture: 'orig', 'skip' or 'resnet' (Karras et al. 2020, figure 7).
         resample_filter: low-pass taps.
         conv_clamp: bound on magnitudes, or None.
         use_fp16: compute in half precision on a GPU.
         fp16_channels_last: use the channels-last memory format with half precision.
         half_dtype: 'float16' or 'bfloat16'.
-        fused_modconv_default: what `fused_modconv` of `forward` is when it is not given: True, False, or
-            'inference_only' for True outside training.
+        fused_modconv_default: default of `fused_modconv` in `forward`: True, False, or 'inference_only' for True
+            outside training.
         layer_kwargs: further arguments of `SynthesisLayer`.
 
     Attributes:
-        num_conv, num_torgb: how many w the convolutions and the colours take.
+        num_conv, num_torgb: number of w for the convolutions and for the colours.
     """
 
     later_inputs = 0  # see training.widening
-    fused_modconv_default: bool | str = "inference_only"  # files from before there was this option lack it
+    fused_modconv_default: bool | str = "inference_only"  # older network files lack this option
 
     def __init__(
         self,
@@ -133,19 +133,19 @@ class SynthesisBlock(nn.Module):
         update_emas: bool = False,
         **layer_kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """One step up.
+        """Double the resolution of features and image.
 
         Args:
             x: features [N, in_channels, R/2, R/2], or None for the first block.
             img: image so far [N, img_channels, R/2, R/2], or None.
             ws: [N, num_conv + num_torgb, w_dim].
-            force_fp32: no half precision.
-            fused_modconv: see `modulated_conv2d`; None for the `fused_modconv_default` of the constructor.
+            force_fp32: compute in float32.
+            fused_modconv: see `modulated_conv2d`. None uses `fused_modconv_default` of the constructor.
             update_emas: ignored; StyleGAN3's scripts pass it.
             layer_kwargs: noise_mode of `SynthesisLayer`.
 
         Returns:
-            Features [N, out_channels, R, R] and image [N, img_channels, R, R] (None where there is none yet).
+            Features [N, out_channels, R, R] and image [N, img_channels, R, R], or None if there is no image yet.
         """
         fused = self.fused_modconv_default if fused_modconv is None else fused_modconv
         fused = not self.training if fused == "inference_only" else fused
@@ -177,15 +177,15 @@ class SynthesisBlock(nn.Module):
 
 @persistent_class
 class SynthesisNetwork(nn.Module):
-    """Intermediate latents to images, ws [N, num_ws, w_dim] -> [N, img_channels, R, R].
+    """Maps intermediate latents to images: ws [N, num_ws, w_dim] -> [N, img_channels, R, R].
 
     Args:
         w_dim: size of w.
         img_resolution: side R, a power of two from 4 up.
         img_channels: number of colours.
-        channel_base: a block at resolution r has channel_base / r channels,
-        channel_max: but no more than this.
-        num_fp16_res: compute this many of the largest resolutions in half precision.
+        channel_base: a block at resolution r has channel_base / r channels, at most channel_max.
+        channel_max: largest number of channels.
+        num_fp16_res: number of the largest resolutions that compute in half precision.
         block_kwargs: further arguments of `SynthesisBlock`.
     """
 
@@ -223,28 +223,28 @@ class SynthesisNetwork(nn.Module):
         self.num_ws += 1
 
     def forward(self, ws: torch.Tensor, **block_kwargs: Any) -> torch.Tensor:
-        """Draw images.
+        """Generate images.
 
         Args:
             ws: [N, num_ws, w_dim], of any floating-point type.
             block_kwargs: noise_mode ('random', 'const', 'none'), force_fp32, fused_modconv, update_emas.
 
         Returns:
-            float32 [N, img_channels, R, R], unbounded; [-1, 1] is the range of a picture.
+            float32 [N, img_channels, R, R]. Pictures use the range [-1, 1], values may exceed it.
 
         Raises:
             UserError: ws has another shape.
         """
         if ws.ndim != 3 or tuple(ws.shape[1:]) != (self.num_ws, self.w_dim):
             raise UserError(
-                f"This network takes ws of shape [N, {self.num_ws}, {self.w_dim}], but was given {list(ws.shape)}."
+                f"This network expects ws of shape [N, {self.num_ws}, {self.w_dim}], but got {list(ws.shape)}."
             )
         ws = ws.float()
         x = img = None
         first = 0
         for resolution in self.block_resolutions:
             block = getattr(self, f"b{resolution}")
-            # The colours of a block run on the same w as the next block's first convolution.
+            # The colours of a block use the same w as the first convolution of the next block.
             x, img = block(x, img, ws.narrow(1, first, block.num_conv + block.num_torgb), **block_kwargs)
             first += block.num_conv
         return img
@@ -259,7 +259,7 @@ class Generator(nn.Module):
 
     Args:
         z_dim: size of z.
-        c_dim: size of the label; 0 for none.
+        c_dim: size of the label. 0 without labels.
         w_dim: size of w.
         img_resolution: side R, a power of two from 4 up.
         img_channels: number of colours.
@@ -289,9 +289,9 @@ class Generator(nn.Module):
 
     @classmethod
     def recorded_kwargs(cls, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Constructor arguments as this class takes them, from the arguments that a file records.
+        """Returns constructor arguments of this class from the arguments that a file records.
 
-        NVIDIA's later code base (stylegan3) records the options of the synthesis network beside the others.
+        NVIDIA's later code base (stylegan3) stores the options of the synthesis network beside the other options.
         """
         own = inspect.signature(cls).parameters
         flat = {name: value for name, value in kwargs.items() if name not in own}
@@ -306,7 +306,7 @@ class Generator(nn.Module):
         truncation_cutoff: int | None = None,
         **synthesis_kwargs: Any,
     ) -> torch.Tensor:
-        """`mapping`, then `synthesis`; their documentation says what the arguments mean."""
+        """Run `mapping`, then `synthesis`. See these for the arguments."""
         ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
         return self.synthesis(ws, **synthesis_kwargs)
 
@@ -317,19 +317,19 @@ class Generator(nn.Module):
         )
 
     def grown_state(self, source: "Generator") -> dict[str, torch.Tensor]:
-        """State of a generator of smaller images as one of this: new stages add no colours at first.
+        """Returns the state of a generator of smaller images for this one. New stages add no colours at first.
 
         Raises:
-            UserError: the architecture is not 'skip', so that colours come from the last stage alone.
+            UserError: the architecture is not 'skip', so only the last stage outputs colours.
         """
         state = source.state_dict()
         for resolution in new_sizes(source.img_resolution, self.img_resolution):
             block = getattr(self.synthesis, f"b{resolution}")
             if block.architecture != "skip":
-                raise UserError(f"Generators of the architecture {block.architecture} cannot grow, only those of skip.")
+                raise UserError(f"Only generators of architecture skip can grow, not {block.architecture}.")
             state |= silenced(block.torgb, f"synthesis.b{resolution}.torgb")
         return state
 
     def preview(self, z: torch.Tensor, c: torch.Tensor | None = None, **kwargs: Any) -> dict[str, torch.Tensor]:
-        """What to show while training: pictures [N, 3, H, W] in [-1, 1] by file name suffix; '' is the image."""
+        """Returns pictures to show during training, [N, 3, H, W] in [-1, 1], by file name suffix. '' is the image."""
         return {"": self(z, c, **kwargs)}

@@ -1,4 +1,4 @@
-"""One optimizer step: which network it trains, with which part of the loss, and how often."""
+"""A phase: one optimizer step of one network on a part of the loss."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,22 +12,22 @@ from torch_utils import distributed
 class Phase:
     """A part of the training step that ends in one optimizer step.
 
-    A step whose gradients are not all finite is skipped: parameters, the optimizer's state and `running` stay as they
-    were. Gradients are averaged over the processes first, so all processes decide alike. On a GPU the decision is made
-    on the device, without waiting for it.
+    A step is skipped if a gradient is not finite: parameters, the optimizer's state and `running` keep their values.
+    Gradients are first averaged over the processes, so all processes make the same decision. On a GPU the decision is
+    made on the device, without waiting for it.
 
     Args:
-        name: as the loss knows it: 'Gmain', 'Greg', 'Dmain', 'Dreg', 'Gboth' or 'Dboth'.
-        parameters: the parameters that it trains, by name.
+        name: phase of the loss: 'Gmain', 'Greg', 'Dmain', 'Dreg', 'Gboth' or 'Dboth'.
+        parameters: parameters to train, by name.
         optimizer: shared by the phases of one network.
-        interval: the phase runs every so many steps; regularization terms are multiplied by it.
+        interval: number of steps between runs of the phase. Regularization terms are multiplied by it.
         running: tensors that the loss updates beside the gradients, such as running means.
 
     Attributes:
-        rate: present share of the learning rate, see `set_rate`.
-        deferred: whether the optimizer reads the decision on the device, as a fused one on a GPU does.
+        rate: current fraction of the learning rate, see `set_rate`.
+        deferred: whether the optimizer reads the decision on the device, as a fused optimizer on a GPU does.
         skipped: steps skipped since the last `take_skipped`, a scalar on the device.
-        in_row: steps skipped since the last one that was taken, a scalar on the device.
+        in_row: steps skipped since the last step that was not skipped, a scalar on the device.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Phase:
         self._broken: tuple[list[str], torch.Tensor] = ([], torch.zeros(0))
 
     def begin(self) -> None:
-        """Clear the gradients, and let them flow to this phase's parameters."""
+        """Clear the gradients, and enable gradients of this phase's parameters."""
         self.optimizer.zero_grad(set_to_none=True)
         for parameter in self.parameters:
             parameter.requires_grad_(True)
         self._running_before = [tensor.clone() for tensor in self.running]
 
     def end(self, rounds: int = 1) -> None:
-        """Average gradients over rounds and processes, then step; the network is frozen until its next phase."""
+        """Average gradients over rounds and processes, then step. The network is frozen until its next phase."""
         for parameter in self.parameters:
             parameter.requires_grad_(False)
         trained = {name: p for name, p in self.named_parameters.items() if p.grad is not None}
@@ -70,7 +70,7 @@ class Phase:
             torch._foreach_div_(grads, rounds)
         distributed.average_gradients(list(trained.values()))
 
-        # A value that is not finite in one process is not finite in the average of all processes.
+        # A value that is not finite in one process makes the average of all processes not finite.
         broken = ~torch.stack(torch._foreach_norm(grads, float("inf"))).isfinite()
         bad = broken.any()
         if self.deferred:
@@ -86,37 +86,37 @@ class Phase:
         self._broken = (list(trained), broken)
 
     def cancel(self) -> None:
-        """Undo `begin` and drop the gradients since."""
+        """Undo `begin` and drop the gradients computed since."""
         self.optimizer.zero_grad(set_to_none=True)
         for parameter in self.parameters:
             parameter.requires_grad_(False)
-        for tensor, before in zip(self.running, self._running_before, strict=False):  # none if it did not begin
+        for tensor, before in zip(self.running, self._running_before, strict=False):  # empty if the phase did not begin
             tensor.copy_(before)
         self._running_before = []
 
     def take_skipped(self) -> int:
-        """How many steps were skipped since the last call; waits for the device."""
+        """Returns the number of steps skipped since the last call. Waits for the device."""
         skipped, self.skipped = int(self.skipped), torch.zeros_like(self.skipped)
         return skipped
 
     def diagnosis(self) -> str:
-        """Which gradients were not finite in the latest step."""
+        """Returns the names of the gradients that were not finite in the latest step."""
         found = [name for name, is_broken in zip(*self._broken, strict=True) if is_broken]
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         return f"phase {self.name}: the gradient of {found[0]}{more}"
 
     def set_rate(self, share: float) -> None:
-        """Learn at this share of the learning rate that the options give."""
+        """Set the learning rate to this fraction of the rate in the options."""
         self.rate = share
         for group in self.optimizer.param_groups:
             group["lr"] = group["full_lr"] * share
 
     def state_dict(self) -> dict[str, float]:
-        """Counts of skipped steps."""
+        """Returns the counts of skipped steps."""
         return {"skipped": float(self.skipped), "in_row": float(self.in_row)}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore the counts of `state_dict`."""
         self.skipped = torch.full_like(self.skipped, state["skipped"])
         self.in_row = torch.full_like(self.in_row, state["in_row"])
 
@@ -129,17 +129,17 @@ def build_phases(
     frozen: Iterable[str] = (),
     running: Sequence[torch.Tensor] = (),
 ) -> list[Phase]:
-    """Phases of one network with lazy regularization (Karras et al. 2020, appendix B).
+    """Returns the phases of one network with lazy regularization (Karras et al. 2020, appendix B).
 
-    The regularization phase runs every `reg_interval` steps. Since it then takes additional steps with the same
-    optimizer, learning rate and betas are corrected by reg_interval / (reg_interval + 1).
+    The regularization phase runs every `reg_interval` steps. It takes additional steps with the same optimizer, so
+    learning rate and betas are corrected by reg_interval / (reg_interval + 1).
 
     Args:
         name: 'G' or 'D'.
-        network: whose parameters are trained.
+        network: network to train.
         optimizer_kwargs: class name and options of the optimizer.
         reg_interval: None computes the regularization in every step.
-        frozen: parameters whose names start with one of these stay as they are.
+        frozen: parameters whose names start with one of these are not trained.
         running: see `Phase`.
     """
     network.requires_grad_(False)

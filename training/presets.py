@@ -1,4 +1,4 @@
-"""Configurations of plain StyleGAN2-ADA, as tables."""
+"""Tables of the configurations of plain StyleGAN2-ADA."""
 
 import dataclasses
 from typing import Any
@@ -12,15 +12,15 @@ class Preset:
 
     Attributes:
         kimg: length of training in thousands of images.
-        batch: images a step.
-        ref_gpus: devices that shared a batch; each handles batch / ref_gpus images at a time, on fewer devices in turn.
+        batch: images per step.
+        ref_gpus: devices that shared a batch. Each handles batch / ref_gpus images at a time, also on fewer devices.
         mbstd: group size of the minibatch standard deviation.
-        fmaps: width relative to 32768 / resolution channels.
+        fmaps: width, relative to 32768 / resolution channels.
         lrate: learning rate of both networks.
         gamma: weight of R1.
         ema: half-life of the weight average in thousands of images.
-        ramp: limits that half-life to this share of the images seen, or None.
-        mapping: layers of the mapping network.
+        ramp: limits the half-life to this fraction of the images seen. None sets no limit.
+        mapping: number of layers of the mapping network.
         loss: further options of the loss.
         D: further options of the discriminator.
     """
@@ -61,7 +61,7 @@ PRESETS = {
 
 
 def auto_preset(resolution: int, processes: int) -> Preset:
-    """Sensible values for any resolution: batch by memory, R1 by pixels an image and images a batch."""
+    """Returns values for any resolution: batch size by memory, gamma by pixels per image and images per batch."""
     batch = max(min(processes * min(4096 // resolution, 32), 64), processes)
     return Preset(
         batch=batch,
@@ -77,16 +77,16 @@ def auto_preset(resolution: int, processes: int) -> Preset:
 
 
 def stylegan2_options(cfg: str, resolution: int, processes: int, precision: str) -> EasyDict:
-    """Options of `training.training_loop.training_loop` for one of the published configurations.
+    """Returns options of `training.training_loop.training_loop` for a published configuration.
 
     Args:
         cfg: 'auto' or a name in `PRESETS`.
-        resolution: of the data.
-        processes: how many share a batch.
+        resolution: resolution of the data.
+        processes: number of processes that share a batch.
         precision: 'fp16' runs the four highest resolutions in half precision on a GPU.
     """
     if cfg != "auto" and cfg not in PRESETS:
-        raise UserError(f"There is no configuration {cfg!r}: choose auto, {', '.join(PRESETS)}.")
+        raise UserError(f"Unknown configuration {cfg!r}. Choose one of auto, {', '.join(PRESETS)}.")
     preset = auto_preset(resolution, processes) if cfg == "auto" else PRESETS[cfg]
     width = {"channel_base": int(preset.fmaps * 32768), "channel_max": 512}
     half = {"num_fp16_res": 4, "conv_clamp": 256} if precision == "fp16" else {}
@@ -122,6 +122,6 @@ def stylegan2_options(cfg: str, resolution: int, processes: int, precision: str)
 
 
 def optimizer_options(lrate: float) -> dict[str, EasyDict]:
-    """Adam as all configurations use it, for both networks."""
+    """Returns options of Adam, the same in all configurations, for both networks."""
     options = {"class_name": "torch.optim.Adam", "lr": lrate, "betas": [0, 0.99], "eps": 1e-8, "fused": True}
     return {"G_opt_kwargs": EasyDict(options), "D_opt_kwargs": EasyDict(options)}

@@ -1,4 +1,4 @@
-"""The configurations by name: the one place where the framework names a plugin."""
+"""The registry of configurations. Only this module of the framework names a plugin."""
 
 from collections.abc import Collection
 
@@ -13,18 +13,18 @@ CONFIGURATIONS = {
     "semantic": "semantic.presets.Semantic",
     "semantic-adapt": "semantic.adaptation.presets.SemanticAdaptation",
 }
-"""Value of --cfg -> class name, see `training.configurations.Configuration`."""
+"""Maps a value of --cfg to a class name, see `training.configurations.Configuration`."""
 
 
 def find_configuration(name: str, given: Collection[str] = ()) -> type:
-    """The class of a configuration.
+    """Returns the class of a configuration.
 
     Args:
         name: value of --cfg.
         given: names of the options that the user gave.
 
     Raises:
-        click.UsageError: the configuration does not take one of these options.
+        click.UsageError: the configuration does not accept one of these options.
     """
     found = get_obj_by_name(CONFIGURATIONS[name])
     for option in sorted(set(given) - found.accepted()):

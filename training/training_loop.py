@@ -1,4 +1,4 @@
-"""The training loop, read from top to bottom as the recipe."""
+"""The training loop, from top to bottom."""
 
 import contextlib
 import copy
@@ -72,45 +72,45 @@ def training_loop(
     Args:
         run_dir: folder of the run; see docs/training.md for what appears in it.
         training_set_kwargs: class name and options of the data set.
-        G_kwargs, D_kwargs: class names and options of the networks; sizes that follow from the data are filled in.
+        G_kwargs, D_kwargs: class names and options of the networks. Sizes that follow from the data are filled in.
         G_opt_kwargs, D_opt_kwargs: class names and options of the optimizers.
         loss_kwargs: class name and options of the loss.
-        augment_kwargs: class name and options of the augmentation; None for none.
+        augment_kwargs: class name and options of the augmentation, or None.
         data_loader_kwargs: options of `torch.utils.data.DataLoader`.
         metrics: names of metrics to compute at every network snapshot.
         metric_plugins: modules that register further metrics.
-        device: 'cuda', 'cpu' or 'mps'; with several processes each takes a GPU of its own.
-        seed: of all random draws, data order included.
-        batch_size: images a step, over all processes.
-        batch_gpu: images that one process handles at a time; None finds the most that its memory holds.
+        device: 'cuda', 'cpu' or 'mps'. With several processes, each process uses its own GPU.
+        seed: seed of all random draws, including the order of the data.
+        batch_size: images per step, over all processes.
+        batch_gpu: images that one process handles at a time. None finds the largest number that fits into memory.
         ema_kimg: half-life of the moving average of the generator's weights, in thousands of images.
-        ema_rampup: the half-life is at most this share of the images seen so far; None for no limit.
-        G_reg_interval, D_reg_interval: steps between regularizations; None regularizes in every step.
+        ema_rampup: limits the half-life to this fraction of the images seen so far. None sets no limit.
+        G_reg_interval, D_reg_interval: steps between regularizations. None regularizes in every step.
         augment_p: initial probability of augmentation.
-        ada_target: target of the augmentation controller; None keeps the probability.
-        ada_interval: steps between its adjustments.
-        ada_kimg: thousands of images in which the probability can go from 0 to 1.
+        ada_target: target of the augmentation controller. None keeps the probability constant.
+        ada_interval: steps between adjustments of the probability.
+        ada_kimg: thousands of images in which the probability can rise from 0 to 1.
         total_kimg: length of the run in thousands of images.
         kimg_per_tick: thousands of images between progress lines.
-        image_snapshot_ticks, network_snapshot_ticks: ticks between snapshots; None for none until the end.
-        keep_states: how many training states are kept.
-        max_bad_steps: steps in a row that are skipped, for values that are not finite, before the run goes back.
-        resume: trained networks to start from, as `load_network` takes them.
-        load_network: gives networks {G, D, G_ema} by path, address or name.
-        resume_state: path of a training state to continue exactly.
+        image_snapshot_ticks, network_snapshot_ticks: ticks between snapshots. None writes snapshots at the end only.
+        keep_states: number of training states that are kept.
+        max_bad_steps: number of steps in a row, skipped for values that are not finite, before the run rolls back.
+        resume: trained networks to start from, in any form that `load_network` accepts.
+        load_network: returns networks {G, D, G_ema} for a path, address or name.
+        resume_state: path of a training state to resume exactly.
         G_frozen: parameters of G whose names start with one of these are not trained.
-        monitor_kwargs: class name and options of a `training.run.monitor.Monitor`; None for none.
-        cpu_threads: threads of a process on a CPU; a run repeats exactly with the same number only.
+        monitor_kwargs: class name and options of a `training.run.monitor.Monitor`, or None.
+        cpu_threads: threads of a process on a CPU. A run repeats exactly only with the same number of threads.
         cudnn_benchmark, allow_tf32: switches of PyTorch on a GPU.
 
     Returns:
-        True when the run reached its end, False when it was interrupted and its state saved.
+        True if the run reached its end, False if it was interrupted and its state saved.
 
     Raises:
-        UserError: data, networks and options do not fit together, or something that the run needs is gone.
-        RollBack: values were not finite for too long, see `training.run.recovery`.
+        UserError: data, networks and options do not fit together, or the run misses a file or device.
+        RollBack: values were not finite in too many steps, see `training.run.recovery`.
     """
-    # Devices, and switches of PyTorch.
+    # Set up devices and switches of PyTorch.
     rank, share = distributed.get_rank(), batch_size // distributed.get_world_size()
     device = torch.device("cuda", distributed.get_local_rank()) if device == "cuda" else torch.device(device)
     torch.backends.cudnn.benchmark = cudnn_benchmark
@@ -120,7 +120,7 @@ def training_loop(
     torch.manual_seed(derive_seed(seed, 0, 0))
 
     with report_damaged_options(run_dir, stored=resume_state is not None):
-        # Data and networks.
+        # Open the data and build the networks.
         training_set = dnnlib.construct_class_by_name(**training_set_kwargs)
         size, channels = training_set.resolution, training_set.num_channels
         sizes = {"c_dim": training_set.label_dim, "img_resolution": size, "img_channels": channels}
@@ -129,7 +129,7 @@ def training_loop(
         G_ema = copy.deepcopy(G).eval().requires_grad_(False)
         networks = {"G": G, "D": D, "G_ema": G_ema}
 
-        # Start from trained networks, and alike in all processes.
+        # Load trained networks, and copy the weights of process 0 to all processes.
         said = None
         if resume is not None and resume_state is None and rank == 0:
             said = copy_networks(load_network(resume), networks)
@@ -141,21 +141,21 @@ def training_loop(
         for network in networks.values():
             distributed.broadcast_module(network)
 
-        # Augmentation and its control.
+        # Set up the augmentation and its controller.
         augment_pipe = controller = None
         if augment_kwargs is not None:
             augment_pipe = dnnlib.construct_class_by_name(**augment_kwargs).requires_grad_(False).to(device)
             augment_pipe.p.copy_(torch.as_tensor(augment_p))
             controller = AugmentController(augment_pipe, ada_target, ada_interval, batch_size, ada_kimg, device)
 
-        # Loss and optimizers.
+        # Set up the loss and the optimizers.
         loss = dnnlib.construct_class_by_name(device=device, G=G, D=D, augment_pipe=augment_pipe, **loss_kwargs)
         G_phases = build_phases("G", G, G_opt_kwargs, G_reg_interval, G_frozen, running=loss.running())
         D_phases = build_phases("D", D, D_opt_kwargs, D_reg_interval, running=loss.running())
         phases = [*G_phases, *D_phases]
         recovery = Recovery(phases, max_bad_steps)
 
-    # What a resume needs.
+    # Collect everything that a resume needs.
     run = Position()
     progress = Progress(run_dir, total_kimg, kimg_per_tick, run, device)
     trained = {**networks, "G_opt": G_phases[0].optimizer, "D_opt": D_phases[0].optimizer, "loss": loss}
@@ -164,16 +164,16 @@ def training_loop(
     checkpoint = Checkpoint(run_dir, {**trained, **others}, keep_states)
     metrics_due = resume_state is not None and checkpoint.restore(resume_state)
     if progress.finished:
-        raise UserError(f"{run_dir} has reached its {total_kimg:g} kimg: give a larger --kimg to go on.")
+        raise UserError(f"{run_dir} has reached its {total_kimg:g} kimg. To train longer, give a larger --kimg.")
 
-    # How many images fit into the memory at a time.
+    # Find how many images fit into memory at a time.
     trial = functools.partial(Trial, phases, loss, G, training_set, device)
     if batch_gpu is None:
         batch_gpu = find_share(trial(), share, D)
     start = run.step
     advice = report_shortage(trial, batch_gpu, D, first=lambda: run.step == start)
 
-    # Pictures of the data and of the untrained generator, and the first lines.
+    # Write pictures of the data and of the untrained generator, and the first lines.
     previews = Previews(run_dir, training_set, G.z_dim, device, batch_gpu) if rank == 0 else None
     if previews and run.images_seen == 0:
         previews.save_reals()
@@ -184,7 +184,7 @@ def training_loop(
     if said is not None:
         progress.say(said)
     if resume_state is not None:
-        progress.say(f"Going on at {run.images_seen / 1000:g} kimg from {os.path.basename(resume_state)}")
+        progress.say(f"Resuming at {run.images_seen / 1000:g} kimg from {os.path.basename(resume_state)}")
 
     evaluate = functools.partial(report_metrics, metrics, metric_plugins, G_ema, training_set_kwargs, run_dir, device)
     batches = Batches(training_set, device, batch_size, batch_gpu, seed, run.images_seen, data_loader_kwargs or {})
@@ -209,7 +209,7 @@ def training_loop(
             if controller is not None:
                 controller.step(run.step)
 
-            # Fetch the next batch, and see what ends with this step.
+            # Fetch the next batch, and find which events are due after this step.
             progress.advance(batch_size)
             real = None if progress.finished else stop.attempt(batches.next)
             last, tick_ends = stop.requested_anywhere() or progress.finished, progress.tick_is_over
@@ -224,7 +224,7 @@ def training_loop(
             if previews and (last or (tick_ends and run.is_due(image_snapshot_ticks))):
                 previews.save_fakes(G_ema, f"{run.images_seen // 1000:06d}")
 
-            # Snapshot: networks for the user, a state to resume from, metrics.
+            # Snapshot: networks for the user, a state to resume from, and metrics.
             metrics_due = progress.finished or (tick_ends and run.is_due(network_snapshot_ticks))
             if last or metrics_due or run.step == 1:
                 check_replicas(networks, run.images_seen)
@@ -243,7 +243,7 @@ def training_loop(
             if tick_ends:
                 progress.begin_tick()
         if not progress.finished:
-            progress.say(f"Stopped at {run.images_seen / 1000:g} kimg, all saved: go on with --resume=latest")
+            progress.say(f"Stopped at {run.images_seen / 1000:g} kimg, all saved. Resume with --resume=latest")
     if stop.failure is not None:
         raise stop.failure
     return progress.finished

@@ -1,7 +1,7 @@
-"""Plain StyleGAN2 networks as NVIDIA's own code knows them: its half precision, and a pickle that it opens.
+"""Exports plain StyleGAN2 networks to NVIDIA's own code: half precision layers, and a pickle that NVIDIA's code opens.
 
-NVIDIA's code makes an object of a pickle by running the source text that the pickle carries. The text written here is
-`SOURCE`. It imports NVIDIA's classes, builds one from the recorded constructor arguments, and loads the tensors.
+NVIDIA's code builds an object of a pickle by running source text from the pickle. The source text written here is
+`SOURCE`. It imports NVIDIA's classes, builds a network from the recorded constructor arguments, and loads the tensors.
 """
 
 import os
@@ -22,7 +22,7 @@ DATASET_ARGUMENTS = ("class_name", "path", "use_labels", "max_size", "xflip", "r
 MAPPING_DEFAULTS = {"num_layers": 8}
 WIDTH_DEFAULTS = {"channel_base": 32768, "channel_max": 512, "num_fp16_res": 0, "conv_clamp": None}
 OURS = ("half_dtype", "fused_modconv_default")
-"""Options of blocks that one of NVIDIA's two code bases does not know."""
+"""Options of blocks that one of NVIDIA's two code bases does not have."""
 
 SOURCE = '''"""Builds a network by NVIDIA's StyleGAN2 code, from constructor arguments and tensors."""
 
@@ -54,14 +54,14 @@ class Discriminator(networks.Discriminator):
 
 
 def is_plain(network: Any) -> bool:
-    """Whether `network` is a generator or a discriminator that NVIDIA's code knows."""
+    """Whether `network` is a generator or a discriminator that NVIDIA's code can build."""
     return type(network) in (Generator, Discriminator)
 
 
 def with_half_layers(network: torch.nn.Module, where: str) -> torch.nn.Module:
-    """A copy of a plain network that computes the four highest resolutions in half precision on a GPU.
+    """Returns a copy of a plain network that computes the four highest resolutions in half precision on a GPU.
 
-    A network that has `num_fp16_res` or `conv_clamp` of other values is changed, too; the weights stay the same.
+    Other values of `num_fp16_res` or `conv_clamp` are changed too. The weights stay the same.
     """
     options = _arguments(network)
     options.get("synthesis_kwargs", options).update(HALF_LAYERS)
@@ -72,12 +72,12 @@ def with_half_layers(network: torch.nn.Module, where: str) -> torch.nn.Module:
 def save_upstream(data: Mapping[str, Any], path: str | os.PathLike) -> None:
     """Write G, D and G_ema as a pickle that stylegan2-ada-pytorch and stylegan3 open.
 
-    The augmentation and what the data set has beyond NVIDIA's options are left out. Layers in bfloat16, which NVIDIA's
-    code does not know, get single precision.
+    The augmentation and options of the data set that NVIDIA's code lacks are omitted. Layers in bfloat16, which
+    NVIDIA's code does not support, become single precision.
 
     Args:
         data: G, D, G_ema (each a plain network or None) and training_set_kwargs.
-        path: of the file, which appears when it is complete.
+        path: file to write. It appears only when it is complete.
 
     Raises:
         UserError: a network is not a plain StyleGAN2 network.
@@ -86,7 +86,7 @@ def save_upstream(data: Mapping[str, Any], path: str | os.PathLike) -> None:
         if data.get(key) is not None and not is_plain(data[key]):
             kind = f"{type(data[key]).__module__}.{type(data[key]).__qualname__}"
             raise UserError(
-                f"NVIDIA's code has no {kind}, which {key} is: only plain StyleGAN2 networks can be written."
+                f"NVIDIA's code has no class for {key}, a {kind}. Only plain StyleGAN2 networks can be written."
             )
     networks = {key: _Described(data[key]) if data.get(key) is not None else None for key in ("G", "D", "G_ema")}
     found = data.get("training_set_kwargs") or {}
@@ -97,7 +97,7 @@ def save_upstream(data: Mapping[str, Any], path: str | os.PathLike) -> None:
 
 
 class _Described:
-    """Stands for a network while a pickle is written."""
+    """Represents a network while a pickle is written."""
 
     def __init__(self, network: torch.nn.Module):
         self.network = network
@@ -121,7 +121,7 @@ class _Described:
 
 
 def _arguments(network: torch.nn.Module) -> dict[str, Any]:
-    """The constructor arguments by name, in dictionaries that may be changed."""
+    """Returns the constructor arguments by name, in dictionaries that may be changed."""
     options = persistence.named_arguments(network)
     for name in ("mapping_kwargs", "synthesis_kwargs") if isinstance(network, Generator) else ():
         options[name] = dict(options.get(name) or {})
@@ -129,7 +129,7 @@ def _arguments(network: torch.nn.Module) -> dict[str, Any]:
 
 
 def _for_upstream(network: torch.nn.Module) -> dict[str, Any]:
-    """Constructor arguments that both of NVIDIA's code bases understand the same way: their defaults differ."""
+    """Returns constructor arguments without defaults, since the defaults of NVIDIA's two code bases differ."""
     options = _arguments(network)
     if isinstance(network, Generator):
         options["mapping_kwargs"] = MAPPING_DEFAULTS | options["mapping_kwargs"]

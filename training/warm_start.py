@@ -1,4 +1,4 @@
-"""Starting a run from networks that were trained before."""
+"""Starts a run from trained networks."""
 
 import inspect
 from collections.abc import Container, Mapping
@@ -11,14 +11,14 @@ from training.growing import FACTORS, growth
 from training.widening import LATER_INPUTS, may_widen, only_wider, widened
 
 OF_THE_RUN = ("num_fp16_res", "conv_clamp", "block_kwargs", "segmentation")
-"""Arguments that follow from --precision and from the loss, whatever the network to resume was built with."""
+"""Arguments that follow from --precision and from the loss, not from the network to resume."""
 
 COMPARED = ("z_dim", "c_dim", "w_dim", "img_channels", "num_regions")
-"""Attributes of networks that must be equal before one may be wider."""
+"""Attributes of networks that must be equal if the new network is wider."""
 
 
 class Takeover(Protocol):
-    """How networks start from ones for other data.
+    """Starts networks from networks for other data.
 
     Attributes:
         said: one line for the user.
@@ -27,21 +27,21 @@ class Takeover(Protocol):
     said: str
 
     def part(self, network: torch.nn.Module, key: str, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """What `network` takes of the source's tensor `key`: of the target's shape, or the source as it is."""
+        """Returns what `network` uses of the source's tensor `key`: in the target's shape, or unchanged."""
 
 
 def copy_networks(source: Mapping[str, Any], targets: Mapping[str, torch.nn.Module]) -> str | None:
-    """Start networks from trained ones; a D or G that the file lacks starts from what there is.
+    """Start networks from trained networks. If the file lacks D or G, that network keeps its initialization.
 
-    A G with a method `transfer_from(source)` may say how it is taken over from a network for other data: it gives None,
-    or a `Takeover`. Wider networks take what they compute from narrower ones, see `training.widening`, and larger ones
-    from smaller ones, see `training.growing`.
+    A G with a method `transfer_from(source)` may be initialized from a network for other data. The method returns a
+    `Takeover` or None. Wider networks start from narrower networks, see `training.widening`. Larger networks start
+    from smaller networks, see `training.growing`.
 
     Returns:
-        What was taken over, grown or widened, for the user; None where the networks are alike.
+        A line for the user about transferred, grown or widened networks. None if the networks are of equal shape.
 
     Raises:
-        UserError: they are of another kind, or were built for other data or options.
+        UserError: the networks are of another kind, or were built for other data or options.
     """
     takeover = factor = None
     theirs, ours = (networks.get("G_ema") or networks.get("G") for networks in (source, targets))
@@ -50,8 +50,8 @@ def copy_networks(source: Mapping[str, Any], targets: Mapping[str, torch.nn.Modu
         takeover = ours.transfer_from(theirs) if hasattr(ours, "transfer_from") else None
     if factor and takeover is not None:
         raise UserError(
-            f"The network to resume has other regions and {theirs.img_resolution}²: take the regions over first, with "
-            f"data of {theirs.img_resolution}², then grow."
+            f"The network to resume has other regions and {theirs.img_resolution}². First transfer the regions, with "
+            f"data of {theirs.img_resolution}², then grow the result."
         )
     wider = []
     for name, target in targets.items():
@@ -63,10 +63,10 @@ def copy_networks(source: Mapping[str, Any], targets: Mapping[str, torch.nn.Modu
     said = []
     if factor:
         said.append(
-            f"Grown from {theirs.img_resolution}² to {ours.img_resolution}²: G makes the same at first, resampled."
+            f"Grown from {theirs.img_resolution}² to {ours.img_resolution}². At first G makes resampled pictures."
         )
     if wider:
-        said.append(f"Wider than the network to resume: {', '.join(wider)}. What G makes is the same at first.")
+        said.append(f"Wider than the network to resume: {', '.join(wider)}. At first G makes the same pictures.")
     if takeover is not None:
         said.append(takeover.said)
     return " ".join(said) or None
@@ -79,25 +79,25 @@ def copy_matching(
 
     Args:
         source, target: networks of the same class.
-        name: of the network, for messages.
-        takeover: what fits networks for different data, see `copy_networks`.
+        name: name of the network for messages.
+        takeover: fits the tensors of networks for different data, see `copy_networks`.
 
     Returns:
         Whether the target is wider.
 
     Raises:
-        UserError: the network is of another kind, resolution or shape, or wider than the target.
+        UserError: the network is of another kind, resolution or shape, or is wider than the target.
     """
     if type(source) is not type(target):
         raise UserError(
-            f"The network to resume does not fit --cfg: its {name} is a {_kind(source)}, this run's a {_kind(target)}."
+            f"The network to resume does not fit --cfg: its {name} is a {_kind(source)}, not a {_kind(target)}."
         )
     mismatch = f"The network to resume does not fit the data or --cfg: its {name} is ({source.extra_repr()}), "
     mismatch += f"this run's is ({target.extra_repr()})"
     larger = growth(source, target)
     if source.img_resolution != target.img_resolution and not larger:
         sizes = ", ".join(f"{source.img_resolution * n}²" for n in (1, *FACTORS))
-        raise UserError(f"{mismatch}. Make the archive again with dataset_tool.py: networks go on at {sizes}.")
+        raise UserError(f"{mismatch}. Networks can resume at {sizes}: make the archive again with dataset_tool.py.")
     theirs, wider = target.grown_state(source) if larger else source.state_dict(), False
     layers = dict(source.named_modules())
     comparable = takeover is not None or all(getattr(source, n, 0) == getattr(target, n, 0) for n in COMPARED)
@@ -117,9 +117,9 @@ def copy_matching(
                 shapes = f"{key} has shape {list(kept.shape)} there and {list(tensor.shape)} here"
                 advice = ""
                 if widens and only_wider(tensor, kept):
-                    advice = " Networks can go on wider (--cbase), not narrower."
+                    advice = " A network can become wider (--cbase), not narrower."
                 elif widens and only_wider(kept, tensor):
-                    advice = " Take the regions over first, at the width as it is, then go on wider (--cbase)."
+                    advice = " First transfer the regions at the same width, then make the network wider (--cbase)."
                 raise UserError(f"{mismatch}; {shapes}.{advice}")
             tensor.copy_(kept)
     return wider
@@ -130,11 +130,11 @@ def _kind(network: torch.nn.Module) -> str:
 
 
 def inherit_arguments(own: Mapping[str, Any], network: torch.nn.Module, from_data: Container[str]) -> EasyDict:
-    """Arguments of a network that is built like another one, for other data.
+    """Returns the arguments of a network that is built like another network, for other data.
 
     Args:
-        own: class name and arguments that a configuration gives.
-        network: the other one; what it was not given has its default, whatever the configuration says.
+        own: class name and arguments of a configuration.
+        network: the other network. Arguments that it did not set keep their defaults, not the configuration's values.
         from_data: names of arguments that follow from the data.
     """
     given = inspect.signature(type(network)).bind(*network.init_args, **network.init_kwargs).arguments

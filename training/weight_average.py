@@ -4,13 +4,13 @@ import torch
 
 
 def ema_decay(images_seen: int, batch_size: int, kimg: float, rampup: float | None) -> float:
-    """Share of the average that one step keeps.
+    """Returns the fraction of the average that one step keeps.
 
     Args:
         images_seen: images seen before the step.
         batch_size: images of the step.
         kimg: half-life in thousands of images.
-        rampup: the half-life is at most this share of the images seen; None for no limit.
+        rampup: limits the half-life to this fraction of the images seen. None sets no limit.
     """
     half_life = kimg * 1000
     if rampup is not None:
@@ -19,7 +19,7 @@ def ema_decay(images_seen: int, batch_size: int, kimg: float, rampup: float | No
 
 
 def update_ema(G_ema: torch.nn.Module, G: torch.nn.Module, decay: float) -> None:
-    """Move the averaged weights towards the current ones, keeping the share `decay`; buffers are copied."""
+    """Move the averaged weights towards the current weights, keeping the fraction `decay`. Buffers are copied."""
     with torch.no_grad():
         averaged, current = list(G_ema.parameters()), list(G.parameters())
         torch._foreach_lerp_(averaged, current, 1 - decay)

@@ -1,1 +1,1 @@
-"""The K local generators and their products on different devices."""
+"""The K local generators, and fast forms of their products for different devices."""

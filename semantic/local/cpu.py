@@ -1,6 +1,6 @@
-"""The products of the local generators on a CPU, channels first: batched products with everything else in place.
+"""The products of the local generators on a CPU, channels first: batched products, all other operations in place.
 
-It serves every data type and every build of PyTorch; `semantic.local.onednn` is faster where it runs.
+Works with every data type and every build of PyTorch. `semantic.local.onednn` is faster where it runs.
 """
 
 import itertools
@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from semantic.local import plain
 from semantic.local.plain import LRELU_SLOPE
 
-# Regions, and then samples, are taken together as long as one map of them all stays within this many numbers: a map
-# that has just been written is then still in the cache when the next pass reads it.
+# Regions, and then samples, are processed together as long as one map of each stays within this many numbers. A map
+# that has just been written is then still in the cache at the next read.
 _CACHED_NUMBERS = 2**19
 
 
 class Layers(torch.autograd.Function):
-    """`ops.run_layers`: a few maps at a time go through all layers, so that they stay in the cache.
+    """`ops.run_layers`: a few maps at a time pass through all layers, so that they stay in the cache.
 
-    Bias and activation work in place on what the product has written; without a graph two buffers serve all layers.
+    Bias and activation work in place on the result of the product. Without a graph, two buffers serve all layers.
     """
 
     @staticmethod
@@ -34,7 +34,7 @@ class Layers(torch.autograd.Function):
         saved, between = [], []
         for n, k in _groups(N, K, C * P):
             x = _part(inputs, n, k)
-            if keep or not between:  # one block a map: blocks of moderate size come from memory that was used before
+            if keep or not between:  # one block per map: blocks of moderate size reuse memory
                 between = [torch.empty(x.shape, dtype=x.dtype) for _ in range(L - 1 if keep else min(L - 1, 2))]
                 saved += between if keep else []
             for layer in range(L):
@@ -83,7 +83,7 @@ class Layers(torch.autograd.Function):
                         grad = torch.baddbmm(grad, head, grad_depth_rows)
                     else:
                         grad.baddbmm_(head, grad_depth_rows)
-                # The result's sign is that of its argument.
+                # The result has the sign of its argument.
                 torch.ops.aten.leaky_relu_backward.grad_input(grad, y, LRELU_SLOPE, True, grad_input=buffers[1])
                 grad = buffers[1]
                 grad_biases[layer, k] += grad.sum(dim=2).unflatten(0, regions).sum(dim=0)
@@ -103,9 +103,9 @@ class Layers(torch.autograd.Function):
 
 
 def _groups(samples: int, regions: int, numbers: int) -> Iterator[tuple[slice, slice]]:
-    """Samples and regions that are taken together: some regions of one sample, or several samples whole.
+    """Yields slices of samples and regions to process together: some regions of one sample, or several whole samples.
 
-    A map of one region of a sample has so many numbers.
+    `numbers` is the size of one map of a region of a sample.
     """
     count = max(1, _CACHED_NUMBERS // numbers)
     together = max(1, count // regions)
@@ -115,7 +115,7 @@ def _groups(samples: int, regions: int, numbers: int) -> Iterator[tuple[slice, s
 
 
 def _part(inputs: torch.Tensor, n: slice, k: slice) -> torch.Tensor:
-    """The first maps of a group: [samples · regions, C, P]."""
+    """Returns the first maps of a group: [samples · regions, C, P]."""
     samples, regions = n.stop - n.start, k.stop - k.start
     if inputs.ndim == 2:
         return inputs.expand(samples * regions, -1, -1)
@@ -124,12 +124,12 @@ def _part(inputs: torch.Tensor, n: slice, k: slice) -> torch.Tensor:
 
 
 def _rows(weight: torch.Tensor, n: slice, k: slice) -> torch.Tensor:
-    """The head [K, C] of a group's regions, once a sample: [samples · regions, 1, C]."""
+    """Returns the head [K, C] of a group's regions, repeated per sample: [samples · regions, 1, C]."""
     return weight[k].expand(n.stop - n.start, -1, -1).flatten(0, 1).unsqueeze(1)
 
 
 class Fusion(torch.autograd.Function):
-    """`ops.fuse`, sample by sample; the shares lie below the weighted maps, so one product adds the bias too."""
+    """`ops.fuse`, sample by sample. The shares are stacked below the weighted maps, so one product adds the bias."""
 
     @staticmethod
     def forward(ctx, hidden, shares, weight, bias):
@@ -166,7 +166,7 @@ class Fusion(torch.autograd.Function):
 
 
 def _stack(hidden: torch.Tensor, shares: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """[a_0 h_0; .. a_K-1 h_K-1; a_0; .. a_K-1] of one sample into `out` [K·C + K, P]."""
+    """Write [a_0 h_0; .. a_K-1 h_K-1; a_0; .. a_K-1] of one sample to `out` [K·C + K, P]."""
     K, C, P = hidden.shape
     torch.mul(hidden, shares.unsqueeze(1), out=out[: K * C].view(K, C, P))
     out[K * C :] = shares

@@ -14,7 +14,7 @@ LRELU_GAIN = np.sqrt(2)
 
 
 def pixel_grid(size: int) -> torch.Tensor:
-    """Coordinates of a square grid: float32 [2, size, size], x first, from -1 to 1 with both ends included."""
+    """Returns the coordinates of a square grid: float32 [2, size, size], x first, from -1 to 1, ends included."""
     axis = torch.linspace(-1, 1, size)
     grid = torch.empty(2, size, size)
     grid[0], grid[1] = axis, axis.unsqueeze(1)
@@ -29,9 +29,9 @@ class FourierFeatures(torch.nn.Module):
 
     Args:
         channels: C, the width of the output.
-        img_resolution: R; it decides how many frequencies there are.
-        octaves: how many of the frequencies are used, from the lowest on; all by default. The highest, f = R/2, has a
-            period of three pixels of a grid of R/2, in which small networks draw lattices.
+        img_resolution: R. It determines the number of frequencies.
+        octaves: number of frequencies, lowest first. All by default. The highest frequency, f = R/2, has a period of
+            three pixels on a grid of side R/2. Small networks draw lattice patterns with it.
     """
 
     def __init__(self, channels: int, img_resolution: int, octaves: int | None = None):
@@ -42,7 +42,7 @@ class FourierFeatures(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.randn(channels, 2 + 4 * num_octaves))
 
     def forward(self, coords: torch.Tensor) -> torch.Tensor:
-        """Features of coordinates: [..., 2, H, W] -> [..., C, H·W]."""
+        """Returns the features of coordinates: [..., 2, H, W] -> [..., C, H·W]."""
         xy = coords.flatten(-2)
         angles = self.frequencies[: self.octaves].view(-1, 1, 1) * xy.unsqueeze(-3)
         waves = torch.cat([angles.sin(), angles.cos()], dim=-2).flatten(-3, -2)
@@ -50,9 +50,9 @@ class FourierFeatures(torch.nn.Module):
         return weight @ torch.cat([xy, waves], dim=-2)
 
     def grown_weight(self, source: "FourierFeatures") -> torch.Tensor:
-        """Weight with which features are those of `source`, which has fewer frequencies; more start at zero.
+        """Returns the weight that keeps the features of `source`, which has fewer frequencies. New weights are zero.
 
-        Equalization divides by the square root of the number of features, so that the weight grows by the ratio.
+        Equalization divides by the square root of the number of features, so old weights are scaled by the ratio.
         """
         used = 2 + 4 * source.octaves
         weight = self.weight.new_zeros(source.weight.shape[0], self.weight.shape[1])
@@ -61,21 +61,21 @@ class FourierFeatures(torch.nn.Module):
 
 
 class LocalGenerators(torch.nn.Module):
-    """One small generator for each region; the region is a tensor dimension throughout.
+    """One small generator for each region. The region is a tensor dimension throughout.
 
     Every generator is a stack of L style-modulated 1×1 convolutions with demodulation, bias and leaky ReLU. A head
-    after layer p-1 gives the pseudo-depth, a head after the last layer the features. Since the feature head is
-    linear, it is applied to the *weighted* hidden maps in `fuse`, and K maps of F channels never exist.
+    after layer p-1 computes the pseudo-depth, a head after the last layer the features. The feature head is linear, so
+    `fuse` applies it to the *weighted* hidden maps. K maps of F channels never exist in memory.
 
     Args:
-        regions: the K regions; its `layer_slots` say which code feeds which layer.
+        regions: the K regions. `layer_slots` sets the code of each layer.
         w_dim: D, width of the codes.
-        img_resolution: R, decides the Fourier features.
+        img_resolution: R, for the Fourier features.
         channels: C, width of the hidden layers.
         out_channels: F, width of the fused features.
         num_layers: L.
-        depth_layers: p, how many layers come before the pseudo-depth.
-        detach_texture: texture layers see detached features, so that their gradients do not reach the shape layers.
+        depth_layers: p, number of layers before the pseudo-depth.
+        detach_texture: gradients of the texture layers do not reach the shape layers.
         octaves: see `FourierFeatures`.
     """
 
@@ -110,17 +110,17 @@ class LocalGenerators(torch.nn.Module):
 
     @property
     def num_expanded(self) -> int:
-        """Number of codes of a fully expanded latent, K·L."""
+        """Number of codes of an expanded latent, K·L."""
         return self.layer_slots.numel()
 
     def region_axes(self) -> dict[str, int]:
-        """Names of the parameters that hold something for each region, and the axis along which regions are."""
+        """Returns the names of the parameters that have an axis for regions, and that axis."""
         layers = dict.fromkeys(("affine_weight", "affine_bias", "weight", "bias"), 1)
         heads = ("depth_weight", "depth_gain", "depth_bias", "feature_weight", "feature_gain", "feature_bias")
         return layers | dict.fromkeys(heads, 0)
 
     def expand(self, ws: torch.Tensor) -> torch.Tensor:
-        """One code a layer a region: W+ [N, b+2K, D] -> [N, K·L, D], region-major."""
+        """Returns one code per layer and region: W+ [N, b+2K, D] -> [N, K·L, D], region-major."""
         return ws[:, self.layer_slots.flatten()]
 
     def forward(
@@ -130,16 +130,16 @@ class LocalGenerators(torch.nn.Module):
         fixed_shapes: bool = False,
         which: Sequence[int] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run all generators, or some of them.
+        """Run all or some of the generators.
 
         Args:
             ws: expanded latents [N, K·L, D].
-            coords: [2, H, W] for all, [K, 2, H, W] a region, or [N, K, 2, H, W] a sample and region.
-            fixed_shapes: gradients reach texture layers alone; shape layers and depths are constants.
-            which: indices of the regions to run, in place of all K; `coords` may then be [2, H, W] or by all K regions.
+            coords: [2, H, W] for all, [K, 2, H, W] per region, or [N, K, 2, H, W] per sample and region.
+            fixed_shapes: shape layers and depths are constants. Gradients reach only texture layers.
+            which: indices of the regions to run. All K by default. `coords` is then [2, H, W] or holds all K regions.
 
         Returns:
-            Last hidden maps [N, K, C, H·W] and pseudo-depths [N, K, H·W] (zero for the background).
+            Last hidden maps [N, K, C, H·W] and pseudo-depths [N, K, H·W], zero for the background.
         """
         regions = slice(None) if which is None else list(which)
         weights = self._modulated_weights(self._styles(ws, regions), regions)
@@ -159,7 +159,7 @@ class LocalGenerators(torch.nn.Module):
         return hidden, depth
 
     def fuse(self, hidden: torch.Tensor, region_weights: torch.Tensor) -> torch.Tensor:
-        """Weighted sum of the regions' feature maps, f = sum_k a_k (W_k h_k + bias_k), as one product.
+        """Returns the weighted sum of the regions' feature maps, f = sum_k a_k (W_k h_k + bias_k), as one product.
 
         Args:
             hidden: h, [N, K, C, P].
@@ -172,19 +172,19 @@ class LocalGenerators(torch.nn.Module):
         return ops.fuse(hidden, region_weights, self.feature_weight * gain.unsqueeze(1), self.feature_bias)
 
     def _styles(self, ws: torch.Tensor, regions: slice | list[int] = slice(None)) -> torch.Tensor:
-        """Affine maps of all layers and these regions as one batched product: [N, K·L, D] -> [L, N, K, C]."""
+        """Returns the affine maps of all layers and regions as one batched product: [N, K·L, D] -> [L, N, K, C]."""
         affine_bias = self.affine_bias[:, regions]
         L, K, C = affine_bias.shape
         codes = ws.unflatten(1, (-1, L))[:, regions].permute(2, 1, 0, 3).reshape(L * K, -1, ws.shape[2])
         weight = self.affine_weight[:, regions].flatten(0, 1).transpose(1, 2)
         bias = affine_bias.reshape(L * K, 1, C)
         styles = torch.baddbmm(bias, codes, weight, alpha=1 / np.sqrt(ws.shape[2]))
-        return styles.unflatten(0, (L, K)).transpose(1, 2).contiguous()  # so that the weights of samples lie together
+        return styles.unflatten(0, (L, K)).transpose(1, 2).contiguous()  # keeps the weights of a sample contiguous
 
     def _modulated_weights(self, styles: torch.Tensor, regions: slice | list[int] = slice(None)) -> torch.Tensor:
-        """Modulate, demodulate and scale by the gain of the activation: styles [L, N, K, C] -> [L, N, K, C, C].
+        """Modulate, demodulate and scale weights by the gain of the activation: styles [L, N, K, C] -> [L, N, K, C, C].
 
-        The leaky ReLU is positively homogeneous, so its gain can be paid here once instead of at every pixel.
+        The leaky ReLU is positively homogeneous, so its gain is applied to the weight instead of to every pixel.
         """
         weights = (self.weight[:, regions] / np.sqrt(styles.shape[-1])).unsqueeze(1) * styles.unsqueeze(-2)
         demodulation = (weights.square().sum(dim=-1, keepdim=True) + DEMODULATION_EPS).rsqrt()

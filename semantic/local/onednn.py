@@ -1,8 +1,8 @@
 """The products of the local generators on a CPU with oneDNN, pixels first.
 
-Maps lie as [pixels, channels]. oneDNN adds the bias and applies the leaky ReLU while a product's result is still in
-registers, and its products of such narrow matrices are up to twice as fast as PyTorch's batched ones. The fused
-features come out as channels-last maps, as the convolutions after them want them.
+Maps are stored as [pixels, channels]. oneDNN adds the bias and applies the leaky ReLU while a result is still in
+registers. Its products of narrow matrices are up to twice as fast as PyTorch's batched products. The fused features are
+channels-last maps, which suits the following convolutions.
 """
 
 import itertools
@@ -13,18 +13,18 @@ import torch
 from semantic.local import plain
 from semantic.local.plain import LRELU_SLOPE
 
-# Fewer pixels do not pay for one call a layer, region and sample.
+# With fewer pixels, one call per layer, region and sample costs more than it saves.
 _MIN_PIXELS = 256
-# Maps of so many pixels are stacked at once for the fusion: 55 MB at 13 regions of 64 channels.
+# Number of pixels whose maps are stacked at once for the fusion: 55 MB at 13 regions of 64 channels.
 _STACKED_PIXELS = 2**14
-# The product of so many pixels gives the gradient of the fusion's weights before it falls out of the cache.
+# Number of pixels per product for the gradient of the fusion's weights. The operands then stay in the cache.
 _SUMMED_PIXELS = 2**12
 
 
 def _find_operator() -> Callable[..., torch.Tensor] | None:
-    """oneDNN's product with an activation, which PyTorch has for its compiler; None where there is none or it is slow.
+    """Returns oneDNN's product with an activation, made for PyTorch's compiler. None if it is missing or slow.
 
-    On other processors than x86 oneDNN may take its reference code for such a product.
+    On processors other than x86, oneDNN may use slow reference code for such a product.
     """
     operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     if operator is None or not torch.backends.mkldnn.is_available():
@@ -37,9 +37,9 @@ _linear_pointwise = _find_operator()
 
 
 def fits(weights: torch.Tensor, maps: torch.Tensor) -> bool:
-    """True when products of these weights with maps [..., P], both on the CPU, are for oneDNN."""
+    """Whether to use oneDNN for products of these weights with maps [..., P], both on the CPU."""
     return (
-        not torch.compiler.is_compiling()  # other compilers and formats do not know the operator
+        not torch.compiler.is_compiling()  # other compilers and formats lack the operator
         and _linear_pointwise is not None
         and weights.dtype == maps.dtype == torch.float32
         and maps.shape[-1] >= _MIN_PIXELS
@@ -49,13 +49,13 @@ def fits(weights: torch.Tensor, maps: torch.Tensor) -> bool:
 def _linear(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, lrelu: bool = False
 ) -> torch.Tensor:
-    """x W^T + b, then the leaky ReLU if asked for: x [P, I], weight [O, I] -> [P, O]; the bias is dense."""
+    """Returns x W^T + b, optionally with leaky ReLU: x [P, I], weight [O, I] -> [P, O]. The bias must be dense."""
     kind, slope = ("leaky_relu", [LRELU_SLOPE]) if lrelu else ("none", [])
     return _linear_pointwise(x, weight, bias, kind, slope, "")
 
 
 class Layers(torch.autograd.Function):
-    """`ops.run_layers`: every region of every sample goes through all layers while its maps are in the cache."""
+    """`ops.run_layers`: every region of every sample passes through all layers while its maps are in the cache."""
 
     @staticmethod
     def forward(ctx, inputs, weights, biases, depth_weight, depth_bias, depth_layers, detach_texture):
@@ -109,7 +109,7 @@ class Layers(torch.autograd.Function):
                         grad = torch.outer(of_depth, depth_weight[k])
                     else:
                         grad = torch.addr(grad, of_depth, depth_weight[k])
-                # The result's sign is that of its argument.
+                # The result has the sign of its argument.
                 grad = torch.ops.aten.leaky_relu_backward(grad, y, LRELU_SLOPE, True)
                 grad_biases[layer, k] += grad.sum(dim=0)
                 if grad_weights is not None:
@@ -124,14 +124,14 @@ class Layers(torch.autograd.Function):
 
 
 def _first(rows: torch.Tensor, n: int, k: int) -> torch.Tensor:
-    """The map that region k of sample n starts from, of [P, C] for all, [K, P, C] or [N, K, P, C]."""
+    """Returns the input map of region k of sample n, from [P, C] for all, [K, P, C] or [N, K, P, C]."""
     if rows.ndim == 2:
         return rows
     return rows[k] if rows.ndim == 3 else rows[n, k]
 
 
 class Fusion(torch.autograd.Function):
-    """`ops.fuse`: weighted maps and shares of a pixel lie side by side, so one product adds the bias too."""
+    """`ops.fuse`: weighted maps and shares of a pixel are stored side by side, so one product adds the bias too."""
 
     @staticmethod
     def forward(ctx, hidden, shares, weight, bias):
@@ -170,12 +170,12 @@ class Fusion(torch.autograd.Function):
 
 
 def _parts(hidden: torch.Tensor, *others: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Some samples of all tensors at a time."""
+    """Yields a few samples of all tensors at a time."""
     return zip(*(t.split(max(1, _STACKED_PIXELS // hidden.shape[3])) for t in (hidden, *others)), strict=True)
 
 
 def _stack(hidden: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """[a_0 h_0, .. a_K-1 h_K-1, a_0, .. a_K-1] of every pixel: [N, K, C, P] and [N, K, P] -> [N, P, K·C + K]."""
+    """Returns [a_0 h_0, .. a_K-1 h_K-1, a_0, .. a_K-1] of every pixel: [N, K, C, P], [N, K, P] -> [N, P, K·C + K]."""
     N, K, C, P = hidden.shape
     stacked = hidden.new_empty(N, P, K * C + K)
     torch.mul(hidden, shares.unsqueeze(2), out=stacked[..., : K * C].unflatten(2, (K, C)).permute(0, 2, 3, 1))

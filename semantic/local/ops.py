@@ -1,6 +1,6 @@
 """The two large products of the local generators: their layers, and the fusion of their features.
 
-Each has a plain form, which defines it (`semantic.local.plain`), and faster forms that compute the same.
+Each has a plain form, which defines it (`semantic.local.plain`), and faster forms with the same results.
 """
 
 import torch
@@ -9,7 +9,7 @@ from semantic.local import cpu, onednn
 from semantic.local.plain import operand_dtype, plain_fuse, plain_layers
 from torch_utils.ops import triton_support
 
-# Widths of hidden maps, and data types of operands, that the Triton kernels take.
+# Widths of hidden maps, and data types of operands, that the Triton kernels accept.
 _KERNEL_CHANNELS = (16, 32, 64, 128)
 _KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -32,10 +32,10 @@ def run_layers(
         depth_weight: [K, C].
         depth_bias: [K].
         depth_layers: p, from 1 to L.
-        detach_texture: gradients of the layers from p on do not reach those before.
+        detach_texture: gradients of the layers from p on do not reach the layers before p.
 
     Returns:
-        Last hidden maps [N, K, C, P] and depths [N, K, P], not to be changed in place.
+        Last hidden maps [N, K, C, P] and depths [N, K, P]. Do not change them in place.
     """
     tensors = _constant(inputs, weights, biases, depth_weight, depth_bias)
     arguments = (*tensors, depth_layers, detach_texture)
@@ -53,7 +53,7 @@ def run_layers(
 
 
 def fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """f = sum_k a_k (W_k h_k + b_k) as one product; the K maps of F channels never exist.
+    """Returns f = sum_k a_k (W_k h_k + b_k), computed as one product. The K maps of F channels never exist in memory.
 
     Args:
         hidden: h, [N, K, C, P].
@@ -62,7 +62,7 @@ def fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, bias:
         bias: b, [K, F].
 
     Returns:
-        [N, F, P], not to be changed in place.
+        [N, F, P]. Do not change it in place.
     """
     hidden, shares, weight, bias = _constant(hidden, shares, weight, bias)
     form = _fastest_form(weight, hidden)
@@ -79,14 +79,14 @@ def fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, bias:
 
 
 def _constant(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The tensors; cut from their graph where none is made, of which a form is not told, so that it keeps no maps."""
+    """Returns the tensors, detached if gradients are off. A form then keeps no maps for a backward pass."""
     return tensors if torch.is_grad_enabled() else tuple(tensor.detach() for tensor in tensors)
 
 
 def _fastest_form(weights: torch.Tensor, maps: torch.Tensor) -> str:
-    """The form to use for weights [..., C] and maps [..., P] on their device: 'triton', 'onednn', 'cpu' or 'plain'.
+    """Returns the form for weights [..., C] and maps [..., P] on their device: 'triton', 'onednn', 'cpu' or 'plain'.
 
-    Triton needs its kernels' widths and data types, and a GPU with tensor cores for bfloat16 and TF32.
+    Triton needs widths and data types that its kernels accept, and a GPU with tensor cores for bfloat16 and TF32.
     """
     if triton_support.runs_on(weights):
         fits = weights.shape[-1] in _KERNEL_CHANNELS and operand_dtype(weights) in _KERNEL_DTYPES

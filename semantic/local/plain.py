@@ -1,7 +1,7 @@
-"""The two large products of the local generators in differentiable PyTorch, which defines them.
+"""The two large products of the local generators in differentiable PyTorch. This form defines the results.
 
-`semantic.local.ops` chooses a form that computes the same faster. A faster form has a first derivative of its own;
-where a graph of the derivative is asked for, as path length regularization does, the plain form is differentiated.
+`semantic.local.ops` chooses a faster form with the same results. A faster form has its own first derivative. If a
+graph of the derivative is needed, as for path length regularization, the plain form is differentiated.
 """
 
 import functools
@@ -28,7 +28,7 @@ def plain_layers(
     depth = None
     for layer, (weight, bias) in enumerate(zip(weights.unbind(), biases.unbind(), strict=True), start=1):
         hidden = torch.baddbmm(bias.expand(N, K, C).reshape(N * K, C, 1), weight.flatten(0, 1), hidden)
-        # In place is safe for the derivatives, and on a tensor that is no view it costs no copy.
+        # In place is safe for the derivatives. On a tensor that is not a view it needs no copy.
         hidden = F.leaky_relu(hidden, LRELU_SLOPE, inplace=True)
         if layer == depth_layers:
             depth = (depth_weight.unsqueeze(1) @ hidden.unflatten(0, (N, K))).squeeze(2) + depth_bias.unsqueeze(1)
@@ -44,14 +44,14 @@ def plain_fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor,
 
 
 def fusion_matrix(weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """[W_0 .. W_K-1, b_0 .. b_K-1]: [F, K·C + K]."""
+    """Returns [W_0 .. W_K-1, b_0 .. b_K-1]: [F, K·C + K]."""
     return torch.cat([weight.transpose(0, 1).flatten(1), bias.t()], dim=1)
 
 
 def second_derivatives_of(plain: Callable) -> Callable:
-    """Decorator of a faster form's `backward`: where a graph of it is asked for, the plain form is differentiated.
+    """Decorates a faster form's `backward`: if a graph of it is needed, the plain form is differentiated.
 
-    The form saves its tensors first of all, in their order; `ctx.options` is what follows them.
+    The form must save its tensor arguments first, in order. `ctx.options` holds the following arguments.
     """
 
     def decorate(backward):
@@ -69,17 +69,17 @@ def second_derivatives_of(plain: Callable) -> Callable:
 
 
 def differentiate_plain(plain, arguments, options, gradients, wanted) -> list[torch.Tensor | None]:
-    """Gradients of a plain form with a graph of their own.
+    """Returns gradients of a plain form with their own graph.
 
     Args:
-        plain: the function.
+        plain: the plain form.
         arguments: its tensors.
-        options: what follows them.
-        gradients: with respect to its results; None for a result that nothing depends on.
-        wanted: for each argument whether its gradient is asked for.
+        options: the following arguments.
+        gradients: gradients of its results. None for a result without dependents.
+        wanted: for each argument, whether its gradient is needed.
     """
     with torch.enable_grad():
-        aliases = [tensor.view_as(tensor) for tensor in arguments]  # their gradients stop here, whatever they share
+        aliases = [tensor.view_as(tensor) for tensor in arguments]  # gradients stop here, even if tensors are shared
         results = plain(*aliases, *options)
         results = (results,) if isinstance(results, torch.Tensor) else results
         pairs = [(r, g) for r, g in zip(results, gradients, strict=True) if g is not None and r.requires_grad]
@@ -90,6 +90,6 @@ def differentiate_plain(plain, arguments, options, gradients, wanted) -> list[to
 
 
 def operand_dtype(x: torch.Tensor) -> torch.dtype:
-    """The data type of products with `x`: autocast's inside autocast, else its own."""
+    """Returns the data type of products with `x`: autocast's type inside autocast, else its own."""
     autocast = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
     return torch.get_autocast_dtype(x.device.type) if autocast else x.dtype

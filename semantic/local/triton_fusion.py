@@ -1,6 +1,6 @@
 """Triton kernels of the fusion of features: products of all regions in one pass, the shares applied on chip.
 
-The shares scale what each region's product gives, or, where the sum runs over pixels, the hidden maps as they are
+The shares scale the product of each region. Where the sum runs over pixels, they scale the hidden maps as these are
 read. Weighted maps never exist in memory. Sums have a fixed order, so results do not depend on timing.
 """
 
@@ -16,7 +16,7 @@ _jit = triton.jit(do_not_specialize=["items", "each", "tiles", "regions"])
 
 
 def fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """`ops.fuse`; under autocast the result has its data type."""
+    """`ops.fuse`. Under autocast the result has autocast's data type."""
     return _Fusion.apply(hidden, shares, weight, bias, Precision.present(weight))
 
 
@@ -50,7 +50,7 @@ class _Fusion(torch.autograd.Function):
 
 
 def _gradients(hidden, shares, weight, bias, grad, precision, for_weight):
-    """First derivatives for the four arguments; None for the weight unless `for_weight`."""
+    """Returns first derivatives for the four arguments. None for the weight unless `for_weight`."""
     N, K, C, P = hidden.shape
     F = weight.shape[1]
     grad = precision.operand(grad)
@@ -77,7 +77,7 @@ def _gradients(hidden, shares, weight, bias, grad, precision, for_weight):
 
 
 def _sizes(kernel: str, channels: int, dtype: torch.dtype, hopper: bool) -> dict[str, int]:
-    """The largest tiles of features and pixels whose sums fit into registers, by what the compiler reports."""
+    """Returns the largest tiles of features and pixels whose sums fit into registers, as the compiler reports."""
     warps = 8 if channels == 128 else 4
     if dtype == torch.float32:
         return {"ROWS": 64 if hopper else 32, "PIXELS": 64, "num_warps": warps, "num_stages": 2}
@@ -169,7 +169,7 @@ def _weight_kernel(
     hidden, shares, weight, grad, grad_weight, items, each, tiles, regions, features, pixels,
     C: tl.constexpr, ROWS: tl.constexpr, PIXELS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A program adds up the gradients of some rows of one region's weight over tiles of pixels and samples."""
+    """A program sums gradients of some rows of one region's weight over tiles of pixels and samples."""
     row_tiles = tl.cdiv(features, ROWS)
     program = tl.program_id(0)
     row = program % row_tiles * ROWS + tl.arange(0, ROWS)

@@ -1,13 +1,13 @@
 """Triton kernels of the local generators' layers: the hidden state of a tile of pixels stays on chip throughout.
 
-Pixels are the rows of every product, so that what one layer leaves in registers is the left operand of the next.
+Pixels are the rows of every product, so the result of one layer in registers is the left operand of the next layer.
 
-Backward computes the forward maps of a tile anew and keeps none from the forward pass. At 256², K = 13, L = 10, C = 64
-and N = 16 kept maps would be 1.1 GB in half precision, to be written and read once at about the time that the
-additional third of arithmetic takes. Instead each program writes the maps of one tile to a scratch area of its own,
-which is small enough to stay in the L2 cache, and goes back through them while the gradient stays on chip. A program
-adds up the gradients of weights over its tiles, in order; the few partial sums of one sample and region are added
-afterwards. So results do not depend on timing.
+Backward recomputes the forward maps of a tile and keeps no maps from the forward pass. At 256², K = 13, L = 10, C = 64
+and N = 16, maps would take 1.1 GB in half precision. Writing and reading them would take about as long as the
+additional third of arithmetic. Instead each program writes the maps of one tile to its own scratch area, which is small
+enough to stay in the L2 cache. It reads them back in reverse order while the gradient stays on chip. A program sums the
+gradients of weights over its tiles, in order. The few partial sums of one sample and region are added afterwards.
+Results therefore do not depend on timing.
 """
 
 import functools
@@ -34,33 +34,33 @@ def run_layers(
     depth_layers: int,
     detach_texture: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`ops.run_layers`; under autocast hidden maps have its data type, depths are float32."""
+    """`ops.run_layers`. Under autocast, hidden maps have autocast's data type. Depths are float32."""
     arguments = (inputs, weights, biases, depth_weight, depth_bias)
     return _Layers.apply(*arguments, depth_layers, detach_texture, Precision.present(weights))
 
 
 class Precision(NamedTuple):
-    """In which precision products are computed; sums are float32 in any case."""
+    """Precision of the products. Sums are always float32."""
 
     dtype: torch.dtype
-    """Of the operands."""
+    """Data type of the operands."""
     products: str
-    """Of float32 operands: tf32, or three products of tf32 that are as good as float32."""
+    """Products of float32 operands: tf32, or three tf32 products that are as exact as float32."""
     autocast: bool
     """Whether `dtype` comes from autocast and not from the operands."""
 
     @classmethod
     def present(cls, x: torch.Tensor) -> "Precision":
-        """What autocast and PyTorch's switches ask for now, for operands like `x`."""
+        """Returns the precision that autocast and PyTorch's switches set for operands like `x`."""
         products = "tf32" if _tf32_allowed() else "tf32x3"
         return cls(plain.operand_dtype(x), products, torch.is_autocast_enabled(x.device.type))
 
     def context(self, x: torch.Tensor) -> torch.autocast:
-        """Autocast as it was, for a plain form that runs later."""
+        """Returns the recorded autocast, for a plain form that runs later."""
         return torch.autocast(x.device.type, self.dtype, enabled=self.autocast)
 
     def operand(self, x: torch.Tensor) -> torch.Tensor:
-        """`x` dense and in the operands' data type."""
+        """Returns `x` dense and in the operands' data type."""
         return x.to(self.dtype).contiguous()
 
 
@@ -108,7 +108,7 @@ def _layer_gradients(
     inputs, weights, biases, depth_weight, depth_bias, hidden, grad_hidden, grad_depth,
     depth_layers, detach_texture, precision, for_inputs,
 ):  # fmt: skip
-    """First derivatives for the five arguments, sums in float32; None for inputs unless `for_inputs`."""
+    """Returns first derivatives for the five arguments, with sums in float32. None for inputs unless `for_inputs`."""
     L, N, K, C, _ = weights.shape
     P = inputs.shape[-1]
     sizes = Sizes.of(True, C, precision.dtype, is_hopper(inputs))
@@ -143,20 +143,20 @@ def _layer_gradients(
 
 
 def full(x: torch.Tensor) -> torch.Tensor:
-    """`x` dense and in float32."""
+    """Returns `x` dense and in float32."""
     return x.to(torch.float32).contiguous()
 
 
 class Sizes(NamedTuple):
-    """A tile, and the threads that work on it."""
+    """Size of a tile, and number of threads that process it."""
 
     tile: int
-    """Pixels."""
+    """Number of pixels."""
     warps: int
 
     @classmethod
     def of(cls, backward: bool, channels: int, dtype: torch.dtype, hopper: bool) -> "Sizes":
-        """The largest tile whose state fits into registers, by what the compiler reports."""
+        """Returns the largest tile whose state fits into registers, as the compiler reports."""
         if dtype == torch.float32:
             numbers = 4096 if hopper and not backward else 2048
         else:
@@ -171,10 +171,10 @@ def is_hopper(x: torch.Tensor) -> bool:
 
 
 def tiles_each(groups: int, tiles: int, warps: int, x: torch.Tensor) -> int:
-    """How many tiles one program takes, if a program cannot take tiles of several groups.
+    """Returns the number of tiles per program, if a program cannot process tiles of several groups.
 
-    The most, as partial sums and scratch areas cost memory, that leave multiprocessors idle for about a tenth of the
-    time at most.
+    More tiles per program save memory of partial sums and scratch areas. The number is the largest for which
+    multiprocessors are idle for at most about a tenth of the time.
     """
     processors = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 4
     return _tiles_each(groups, tiles, processors * (8 // warps))
@@ -219,7 +219,7 @@ def _forward_kernel(
     tiles, regions, pixels, input_sample, input_region, weight_layer,
     L: tl.constexpr, BEFORE: tl.constexpr, C: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A program takes one tile of one sample and region through all layers."""
+    """A program runs one tile of one sample and region through all layers."""
     program = tl.program_id(0)
     pair = (program // tiles).to(tl.int64)
     region = pair % regions
@@ -253,7 +253,7 @@ def _backward_kernel(
     L: tl.constexpr, BEFORE: tl.constexpr, C: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
     DETACH: tl.constexpr,
 ):  # fmt: skip
-    """A program takes some tiles of one sample and region, one after another, forward and back."""
+    """A program runs some tiles of one sample and region, one after another, forward and back."""
     program = tl.program_id(0)
     pair = (program // splits).to(tl.int64)
     split = program % splits
@@ -291,7 +291,7 @@ def _backward_kernel(
             w += weight_layer
             b += regions * C
             m += TILE * C
-        tl.debug_barrier()  # each thread will read what others have written
+        tl.debug_barrier()  # each thread reads results of other threads
 
         shift = tl.load(grad_depth + pair * pixels + pixel, mask=inside, other=0)
         y = tl.load(hidden + place, mask=inside[:, None], other=0).to(tl.float32)
@@ -303,7 +303,7 @@ def _backward_kernel(
             y = tl.load(maps + (BEFORE - 1) * TILE * C + slot).to(tl.float32)
         _add(grad_head + channel, tl.sum(y * shift[:, None], axis=0), again)
 
-        # From here on these are the weights, the input and the gradients of the layer that comes next.
+        # From here on, these are the weights, the input and the gradients of the next layer.
         m -= TILE * C
         gw = grad_weights + (L - 1) * weight_layer
         gb = grad_biases + (L - 1) * bias_layer
@@ -330,9 +330,9 @@ def _backward_kernel(
 
 @triton.jit
 def _layer(x, weights, biases, C: tl.constexpr, PRECISION: tl.constexpr):
-    """lrelu(W x + b) in float32 for pixels x [TILE, C].
+    """Returns lrelu(W x + b) in float32 for pixels x [TILE, C].
 
-    That is rounded only as an operand of the next layer: so the compiler takes the operand from registers on an H100.
+    The result is rounded only as an operand of the next layer, so an H100 takes the operand from registers.
     """
     channel = tl.arange(0, C)
     w = tl.load(weights + channel[None, :] * C + channel[:, None])
@@ -343,7 +343,7 @@ def _layer(x, weights, biases, C: tl.constexpr, PRECISION: tl.constexpr):
 
 @triton.jit
 def _back(g, weights, C: tl.constexpr, PRECISION: tl.constexpr):
-    """W^T g for pixels g [TILE, C]."""
+    """Returns W^T g for pixels g [TILE, C]."""
     channel = tl.arange(0, C)
     w = tl.load(weights + channel[:, None] * C + channel[None, :])
     return tl.dot(g, w, input_precision=PRECISION)
@@ -351,13 +351,13 @@ def _back(g, weights, C: tl.constexpr, PRECISION: tl.constexpr):
 
 @triton.jit
 def _slope(g, y):
-    """The gradient before the activation whose result is y; the result's sign is that of its argument."""
+    """Returns the gradient before the activation with result y. The result has the sign of its argument."""
     return tl.where(y > 0, g, g * _SLOPE)
 
 
 @triton.jit
 def _add_gradients(grad_weights, grad_biases, g, x, again, C: tl.constexpr, PRECISION: tl.constexpr):
-    """Gradients of W and b of a layer with the input x and the gradient g before its activation."""
+    """Add gradients of W and b of a layer with input x and gradient g before its activation."""
     channel = tl.arange(0, C)
     products = tl.dot(tl.trans(g), x, input_precision=PRECISION)
     _add(grad_weights + channel[:, None] * C + channel[None, :], products, again)
@@ -366,5 +366,5 @@ def _add_gradients(grad_weights, grad_biases, g, x, again, C: tl.constexpr, PREC
 
 @triton.jit
 def _add(total, value, again):
-    """Start a sum in memory, or continue it."""
+    """Start a sum in memory, or add to it."""
     tl.store(total, value + tl.load(total, mask=again, other=0))

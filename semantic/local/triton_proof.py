@@ -1,4 +1,4 @@
-"""Whether the Triton kernels of the local generators give on this device what the plain forms give."""
+"""Tests whether the Triton kernels of the local generators compute the results of the plain forms on this device."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def layers_hold(
     depth_layers: int,
     detach_texture: bool,
 ) -> bool:
-    """Whether the kernels of the layers can be used for such arguments, see `semantic.local.ops.run_layers`."""
+    """Whether the kernels of the layers are correct for such arguments, see `semantic.local.ops.run_layers`."""
     layers, channels = weights.shape[0], weights.shape[-1]
     precision = triton_layers.Precision.present(weights)
     sizes = {2: (), 3: (_REGIONS,), 4: (_SAMPLES, _REGIONS)}[inputs.ndim]
@@ -51,7 +51,7 @@ def layers_hold(
 
 
 def fusion_holds(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> bool:
-    """Whether the kernels of the fusion can be used for such arguments, see `semantic.local.ops.fuse`."""
+    """Whether the kernels of the fusion are correct for such arguments, see `semantic.local.ops.fuse`."""
     channels = hidden.shape[2]
     precision = triton_layers.Precision.present(weight)
 

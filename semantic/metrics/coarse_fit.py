@@ -1,4 +1,4 @@
-"""Whether the final mask keeps to the coarse one, in which the regions are fused."""
+"""Agreement of the final mask with the coarse mask, at which the regions are fused."""
 
 import torch
 
@@ -18,14 +18,14 @@ from semantic.metrics.common import (
 
 
 def coarse_counts(mask: torch.Tensor, coarse_mask: torch.Tensor) -> torch.Tensor:
-    """Overlap of the largest planes of the coarse mask and of the final mask, averaged down to its size.
+    """Returns the overlap of the regions of the coarse mask and of the final mask, averaged down to its size.
 
     Args:
         mask: [N, K, R, R].
-        coarse_mask: [N, K, H, H]; the larger of R and H is a multiple of the other.
+        coarse_mask: [N, K, H, H]. The larger of R and H must be a multiple of the other.
 
     Returns:
-        int64 [N, 3, K], see `overlap_counts`; the final mask is the truth.
+        int64 [N, 3, K], see `overlap_counts`. The final mask is the truth.
     """
     size = min(mask.shape[-1], coarse_mask.shape[-1])
     final, coarse = (
@@ -39,8 +39,8 @@ def coarse_counts(mask: torch.Tensor, coarse_mask: torch.Tensor) -> torch.Tensor
 def coarse_fit(opts: MetricOptions, number: int | None, thousands: str | None) -> dict[str, float]:
     """Agreement of the coarse mask with the final mask.
 
-    Under the metric's own name the share of the places of the coarse mask where both name the same region, under the
-    regions' names the intersection over union, and their mean. 1 is best.
+    The metric's own name is the share of places where both masks have the same region. The regions' names are their
+    intersection over union, and 'mean' is the mean of these. 1 is best.
     """
     names = region_network(opts).regions.names
     stats = FeatureStats(capture_all=True)

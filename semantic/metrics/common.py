@@ -1,4 +1,4 @@
-"""What the metrics of regions share: names, counts, checks of network and data, batches of latents, mean IoU."""
+"""Common parts of the metrics of regions: names, counts, checks of network and data, batches of latents, mean IoU."""
 
 import dataclasses
 import math
@@ -16,17 +16,17 @@ from torch_utils.sampler import derive_seed
 
 
 def count_pattern(name: str) -> str:
-    """Pattern of a metric's names for `register_metric`: bare, with a count, or with a count in thousands."""
+    """Returns the pattern of a metric's names for `register_metric`: bare or with a count, plain or in thousands."""
     return rf"{name}(?:([1-9]\d*)(k)?)?"
 
 
 def count_of(number: int | None, thousands: str | None, default: int) -> int:
-    """The count that the groups of `count_pattern` stand for."""
+    """Returns the count for the groups of `count_pattern`."""
     return default if number is None else number * (1000 if thousands else 1)
 
 
 def region_network(opts: MetricOptions) -> torch.nn.Module:
-    """The generator; UserError unless it has regions."""
+    """Returns the generator. Raises UserError if it has no regions."""
     G = opts.require_network()
     if not isinstance(getattr(G, "regions", None), Regions):
         raise UserError(f"{opts.metric} needs a network with regions, as train.py --cfg=semantic makes them.")
@@ -34,33 +34,33 @@ def region_network(opts: MetricOptions) -> torch.nn.Module:
 
 
 def masked_data(opts: MetricOptions, **changes: Any) -> tuple[MetricOptions, Any]:
-    """Options for the whole of the real data, and the data; they must have the network's regions.
+    """Returns options for all real data, and the data. The data must have the network's regions.
 
     Args:
         changes: other options of the data set, such as ``xflip=False``.
 
     Raises:
-        UserError: no data, data without masks, other regions or another resolution.
+        UserError: there are no data, or they have no masks, other regions or another resolution.
     """
     G = region_network(opts)
     opts.require_data()
     opts = opts.with_dataset(max_size=None, **changes)
     dataset = open_dataset(opts)
     if not hasattr(dataset, "regions"):
-        raise UserError(f"{opts.metric} needs masks, but {dataset.name} has none: name data with masks with --data.")
+        raise UserError(f"{opts.metric} needs masks, but {dataset.name} has none. Name masked data with --data.")
     if dataset.regions.names != G.regions.names:
         raise UserError(
-            f"The regions of {dataset.name} ({', '.join(dataset.regions.names)}) are not those of the network "
-            f"({', '.join(G.regions.names)}): name the data that it was trained on with --data."
+            f"The regions of {dataset.name} ({', '.join(dataset.regions.names)}) differ from those of the network "
+            f"({', '.join(G.regions.names)}). Name the network's training data with --data."
         )
     if dataset.resolution != G.img_resolution:
-        raise UserError(f"{dataset.name} has images of {dataset.resolution}², the network makes {G.img_resolution}².")
+        raise UserError(f"{dataset.name} has images of {dataset.resolution}², but the network {G.img_resolution}².")
     return opts, dataset
 
 
 @dataclasses.dataclass
 class LatentBatch:
-    """Codes of samples and of as many donors, [N, num_ws, D] each; start is the number of the first sample."""
+    """Codes of samples and of as many donors, [N, num_ws, D] each. `start` is the number of the first sample."""
 
     ws: torch.Tensor
     donor_ws: torch.Tensor
@@ -68,7 +68,7 @@ class LatentBatch:
 
 
 def iterate_latents(opts: MetricOptions, num_items: int, text: str) -> Iterator[LatentBatch]:
-    """This process's batches of codes, under a progress bar; the same whatever the number of processes."""
+    """Yields this process's batches of codes, with a progress bar. Codes do not depend on the number of processes."""
     G = region_network(opts)
     labels = label_sampler(opts)
     truncation = {name: value for name, value in opts.G_kwargs.items() if name.startswith("truncation_")}
@@ -87,10 +87,10 @@ def render(opts: MetricOptions, ws: torch.Tensor) -> Any:
 
 
 def with_mean(values: Mapping[str, float], regions: Iterable[str] | None = None) -> dict[str, float]:
-    """Numbers by region with their mean in front, under 'mean'; numbers that are not finite are left out.
+    """Returns numbers by region, with their mean first under 'mean'. Numbers that are not finite are dropped.
 
     Args:
-        regions: take the mean over these.
+        regions: regions of the mean. None uses all.
     """
     found = {region: float(value) for region, value in values.items() if math.isfinite(value)}
     chosen = list(found) if regions is None else [region for region in regions if region in found]
@@ -100,19 +100,19 @@ def with_mean(values: Mapping[str, float], regions: Iterable[str] | None = None)
 
 
 def prefixed(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
-    """The same numbers under longer names."""
+    """Returns the same numbers with longer names."""
     return {f"{prefix}_{name}": value for name, value in values.items()}
 
 
 def overlap_counts(truth: torch.Tensor, guess: torch.Tensor, num_regions: int) -> torch.Tensor:
-    """How two sets of masks overlap, image by image.
+    """Returns the overlap of two sets of masks, image by image.
 
     Args:
         truth, guess: class indices [N, H, W].
         num_regions: K.
 
     Returns:
-        int64 [N, 3, K]: pixels of each region in both, in either, in the truth.
+        int64 [N, 3, K]: number of pixels of each region in both, in either, and in the truth.
     """
     in_truth, in_guess = (
         torch.nn.functional.one_hot(mask.flatten(1).long(), num_regions).bool() for mask in (truth, guess)
@@ -122,14 +122,14 @@ def overlap_counts(truth: torch.Tensor, guess: torch.Tensor, num_regions: int) -
 
 
 def region_ious(counts: np.ndarray, names: Iterable[str]) -> dict[str, float]:
-    """Intersection over union of each region over a whole set.
+    """Returns the intersection over union of each region over a whole set.
 
     A region that no image of the truth shows (see `is_present`) is left out: it has no overlap to speak of,
     and where it is wrongly seen, the regions in its place lose.
 
     Args:
-        counts: of the set, as from `overlap_counts`, [N, 3, K].
-        names: of the regions.
+        counts: result of `overlap_counts` for the set, [N, 3, K].
+        names: names of the regions.
     """
     both, either, _ = counts.sum(axis=0)
     areas = counts[:, 2] / counts[:, 2].sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""How well masks fit images, judged by a segmentation network that learned it from the real pairs."""
+"""Fit of masks and images, measured by a segmentation network that is trained on the real pairs."""
 
 import dataclasses
 from typing import Any
@@ -22,13 +22,13 @@ from semantic.metrics.segmenter import Segmenter, shrink, train_segmenter
 from torch_utils import distributed
 
 HELD_OUT = 0.2
-"""Share of the pairs that the network is not trained on, 1,000 at most."""
+"""Share of the pairs that are held out from training, at most 1,000 pairs."""
 MAX_HELD_OUT, MAX_TRAINING = 1000, 5000
 TRAIN_IMAGES = 12_800
 
 
 def count_overlaps(network: Segmenter, images: torch.Tensor, masks: torch.Tensor, num_regions: int) -> torch.Tensor:
-    """Overlaps [N, 3, K] (see `overlap_counts`) of masks, the truth, with what the network sees in the images.
+    """Returns overlaps [N, 3, K] (see `overlap_counts`) of masks, the truth, with the network's segmentation.
 
     Args:
         images: uint8 [N, 3, R, R].
@@ -39,18 +39,18 @@ def count_overlaps(network: Segmenter, images: torch.Tensor, masks: torch.Tensor
 
 
 def held_out(dataset: Any) -> int:
-    """How many pairs of the data no network is trained on."""
+    """Returns the number of held-out pairs of the data."""
     return min(int(len(dataset) * HELD_OUT), MAX_HELD_OUT)
 
 
 def real_pairs(opts: MetricOptions, dataset: Any) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """The real pairs in the order of a permutation by the seed: the first are held out, the others teach.
+    """Returns the real pairs in an order set by the seed. The first pairs are held out, the others are for training.
 
     Args:
         opts, dataset: from `masked_data`.
 
     Returns:
-        Images uint8 [N, 3, S, S], S at most 128, class indices uint8 [N, S, S], and how many are held out.
+        Images uint8 [N, 3, S, S], S at most 128, class indices uint8 [N, S, S], and the number of held-out pairs.
     """
     alone, num_held = dataclasses.replace(opts, num_gpus=1), held_out(dataset)
     batches = iterate_dataset(alone, num_held + MAX_TRAINING, shuffle=True, dataset=dataset)
@@ -60,26 +60,26 @@ def real_pairs(opts: MetricOptions, dataset: Any) -> tuple[torch.Tensor, torch.T
 
 
 def real_segmenter(opts: MetricOptions, train_images: int) -> tuple[Segmenter, np.ndarray | None]:
-    """A network trained on the real pairs but those held out, and its overlaps on these; from the cache if there.
+    """Returns a network trained on the real pairs except held-out pairs, and its overlaps on these. Uses the cache.
 
-    A permutation by the seed decides which pairs are held out. Process 0 trains, and all get the network.
+    The seed decides which pairs are held out. Process 0 trains, and all processes get the network.
 
     Args:
         opts: with the real data, not mirrored; see `masked_data`.
-        train_images: how many images to train with in all.
+        train_images: number of images in training in total.
 
     Returns:
-        The network, and on process 0 overlaps [N, 3, K] as from `overlap_counts`.
+        The network, and on process 0 overlaps [N, 3, K], see `overlap_counts`.
 
     Raises:
-        UserError: fewer than 5 pairs.
+        UserError: there are fewer than 5 pairs.
     """
     mirror = bool(opts.dataset_kwargs.get("xflip"))
     opts, dataset = masked_data(opts, xflip=False)
     pairs = dataset.regions.mirror if mirror else []
     num_regions = len(dataset.regions)
     if len(dataset) < 5:
-        raise UserError(f"{opts.metric} needs 5 or more images with masks, {dataset.name} has {len(dataset)}.")
+        raise UserError(f"{opts.metric} needs 5 or more images with masks, but {dataset.name} has {len(dataset)}.")
     num_held = held_out(dataset)
 
     def train() -> dict[str, np.ndarray]:
@@ -113,18 +113,18 @@ def real_segmenter(opts: MetricOptions, train_images: int) -> tuple[Segmenter, n
 
 
 def compute_mask_fit(opts: MetricOptions, num_images: int, train_images: int = TRAIN_IMAGES) -> dict[str, float]:
-    """Intersection over union of masks with what a network sees in the images, for generated and for held-out pairs.
+    """Returns the intersection over union of masks and segmented images, for generated and held-out pairs.
 
-    A region's overlap is that of all its pixels in the set. A region that no mask of the set shows has none, and the
-    means are over the regions that both sets show, so that they can be compared.
+    A region's overlap uses all its pixels in the set. A region that no mask of the set shows has no overlap. Means are
+    over the regions that both sets show, so that they can be compared.
 
     Args:
-        num_images: generated pairs.
+        num_images: number of generated pairs.
         train_images: see `real_segmenter`.
 
     Returns:
-        On process 0, by region and 'mean': of the generated pairs; of the real ones with 'real_' in front; 'ratio'
-        and 'difference' of the means, real less generated.
+        On process 0, values by region and 'mean': of the generated pairs; of the real pairs with prefix 'real_';
+        'ratio' and 'difference' of the means, where the difference is real minus generated.
     """
     network, counts = real_segmenter(opts, train_images)
     names = opts.G.regions.names
@@ -146,10 +146,10 @@ def compute_mask_fit(opts: MetricOptions, num_images: int, train_images: int = T
 
 @register_metric(pattern=count_pattern("mask_fit"), names=["mask_fit"])
 def mask_fit(opts: MetricOptions, number: int | None, thousands: str | None) -> dict[str, float]:
-    """Fit of generated masks and images beside that of real ones.
+    """Fit of generated masks and images, beside the fit of real pairs.
 
-    A small segmentation network is trained on four fifths of the real pairs; the result is the mean intersection over
-    union of its guesses with the masks, on generated pairs and on the held-out real ones. A sound generator comes
-    close to the real figure. See `compute_mask_fit`.
+    A small segmentation network is trained on four fifths of the real pairs. The result is the mean intersection over
+    union of its segmentation with the masks, on generated pairs and on held-out real pairs. A good generator comes
+    close to the real value. See `compute_mask_fit`.
     """
     return prefixed(opts.metric, compute_mask_fit(opts, count_of(number, thousands, 1000)))

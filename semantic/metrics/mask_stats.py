@@ -1,4 +1,4 @@
-"""Whether generated masks are distributed like real ones: presence, area, position and neighbours of regions."""
+"""Distances between distributions of generated and real masks: presence, area, position and neighbours of regions."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,20 +15,20 @@ GROUPS = ("presence", "area", "position", "adjacency")
 
 
 def describe_masks(masks: torch.Tensor, num_regions: int) -> torch.Tensor:
-    """What there is to say about the regions of single masks.
+    """Returns presence, area, position and neighbours of the regions of single masks.
 
     Args:
         masks: class indices [N, H, W].
         num_regions: K.
 
     Returns:
-        float64 [N, K, 3 + K] on the CPU: for each region its share of the picture; x and y of its centre of gravity,
-        from 0 (left, top) to 1; and the length of the edge that it shares with each region (itself: 0), in sides of
-        the picture. A region that is not there has zeros.
+        float64 [N, K, 3 + K] on the CPU. For each region: its share of the picture; x and y of its centre of gravity,
+        from 0 (left, top) to 1; the length of the edge that it shares with each region (with itself: 0), in sides of
+        the picture. All values of an absent region are zero.
     """
     masks = masks.cpu().long()
     count, height, width = masks.shape
-    labels = masks + num_regions * torch.arange(count)[:, None, None]  # no two masks share one
+    labels = masks + num_regions * torch.arange(count)[:, None, None]  # unique labels for all masks
     across = (torch.arange(width, dtype=torch.float64) + 0.5) / width
     down = (torch.arange(height, dtype=torch.float64) + 0.5) / height
 
@@ -49,22 +49,22 @@ def describe_masks(masks: torch.Tensor, num_regions: int) -> torch.Tensor:
 
 
 def mask_distances(real: np.ndarray, fake: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """How far two sets of masks are apart, by group and region.
+    """Returns the distances between two sets of masks, by group and region.
 
-    Presence is compared over all masks; area, position and adjacency over those that show the region (at least
-    `MIN_AREA` of the picture), and only where both sets do.
+    Presence is compared over all masks. Area, position and adjacency are compared over masks that show the region (at
+    least `MIN_AREA` of the picture), if both sets have such masks.
 
     Args:
-        real, fake: sets as from `describe_masks`, [N, K, 3 + K]; they need not be equally many.
-        names: of the regions.
+        real, fake: results of `describe_masks`, [N, K, 3 + K]. Their sizes may differ.
+        names: names of the regions.
 
     Returns:
-        'presence': difference of the shares of masks that show the region, 0 to 1.
-        'area': Wasserstein-1 distance of the regions' areas, in mean areas of the real region: 0.1 is a tenth.
-        'position': Wasserstein-1 distances of x and of y, as the length of the vector that they make, in sides of
-        the picture: 0.1 is a tenth of the width.
-        'adjacency': of the edge that the region shares with others, the part that lies beside other regions than in
-        the real masks (total variation distance of the mean shares), 0 to 1.
+        'presence': difference of the fractions of masks that show the region, 0 to 1.
+        'area': Wasserstein-1 distance of the regions' areas, relative to the mean area of the real region.
+        'position': Wasserstein-1 distances of x and of y, as the length of the vector of both, in sides of the picture:
+            0.1 is a tenth of the width.
+        'adjacency': part of the region's edge that borders on other regions than in the real masks (total variation
+            distance of the mean shares), 0 to 1.
     """
     found: dict[str, dict[str, float]] = {group: {} for group in GROUPS}
     for k, name in enumerate(names):
@@ -81,14 +81,14 @@ def mask_distances(real: np.ndarray, fake: np.ndarray, names: Sequence[str]) -> 
 
 
 def _neighbour_shares(edges: np.ndarray) -> np.ndarray:
-    """Mean over masks of how a region's edge [N, K] is divided among the others; zeros where it has none."""
+    """Returns the mean shares of a region's edge [N, K] with each other region, or zeros without an edge."""
     length = edges.sum(axis=1, keepdims=True)
     edges, length = edges[length[:, 0] > 0], length[length[:, 0] > 0]
     return (edges / length).mean(axis=0) if len(edges) else np.zeros(edges.shape[1])
 
 
 def summarize(metric: str, distances: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Results by name: the total, and each group's mean and regions; the total adds up the means of the groups."""
+    """Returns results by name: the total, and each group's mean and regions. The total is the sum of the means."""
     groups = {group: with_mean(values) for group, values in distances.items()}
     results = {f"{metric}_total": sum(values.get("mean", 0.0) for values in groups.values())}
     for group, values in groups.items():
@@ -100,8 +100,8 @@ def summarize(metric: str, distances: Mapping[str, Mapping[str, float]]) -> dict
 def mask_stats(opts: MetricOptions, number: int | None, thousands: str | None) -> dict[str, float]:
     """Distance of generated from real masks: presence, area, position and neighbours of regions.
 
-    The real masks are all that there are, mirrored where the network was trained on mirrored ones. See
-    `mask_distances` for definitions and units. 0 is best.
+    Uses all real masks, including mirrored masks if the network was trained with mirroring. See `mask_distances` for
+    definitions and units. 0 is best.
     """
     opts, dataset = masked_data(opts)
     num_regions = len(dataset.regions)

@@ -1,4 +1,4 @@
-"""FID of single regions, cut out of the images."""
+"""FID of crops of single regions."""
 
 import numpy as np
 import torch
@@ -18,20 +18,20 @@ from semantic.masks import MIN_AREA, is_present
 from semantic.metrics.common import count_of, count_pattern, masked_data, prefixed, with_mean
 
 SIDE = 128
-"""Crops are brought to this side."""
+"""Side of the crops in pixels."""
 MARGIN = 0.25
-"""Of the bounding box's longer side, on every side of it."""
+"""Margin on each side of the bounding box, relative to its longer side."""
 MIN_CROPS = 20
-"""Regions with fewer crops have no result."""
+"""Smallest number of crops of a region for a result."""
 
 
 def crop_region(images: torch.Tensor, masks: torch.Tensor, region: int) -> torch.Tensor:
-    """Squares around a region: its bounding box with a margin, as far as the image goes; brought to 128².
+    """Returns square crops of a region: its bounding box with a margin, limited by the image, resized to 128².
 
     Args:
         images: uint8 [N, C, R, R].
         masks: class indices [N, R, R].
-        region: index of the region; masks with less than `MIN_AREA` of it give no crop.
+        region: index of the region. Masks with less than `MIN_AREA` of the region have no crop.
 
     Returns:
         uint8 [M, C, 128, 128], M <= N.
@@ -49,7 +49,7 @@ def crop_region(images: torch.Tensor, masks: torch.Tensor, region: int) -> torch
 
 
 def _square(shape: torch.Tensor) -> tuple[int, int, int]:
-    """Top, left and side of the square about the set pixels of a mask [R, R], moved inwards at the borders."""
+    """Returns top, left and side of the square about the set pixels of a mask [R, R], moved inwards at the borders."""
     spans = [shape.any(dim=1 - axis).nonzero().flatten()[[0, -1]].tolist() for axis in (0, 1)]
     longest = max(last - first + 1 for first, last in spans)
     side = min(round(longest * (1 + 2 * MARGIN)), shape.shape[0])
@@ -62,7 +62,7 @@ class RegionFeatures:
     """Mean and covariance of the features of crops, for each region.
 
     Args:
-        opts: where to find the feature network.
+        opts: options with the location of the feature network.
         num_regions: K.
     """
 
@@ -78,7 +78,7 @@ class RegionFeatures:
                 stats.append(self.network(crops, return_features=True))
 
     def gather(self) -> list[FeatureStats]:
-        """The statistics of all processes, on process 0."""
+        """Returns the statistics of all processes, on process 0."""
         for stats in self.stats:
             stats.gather()
         return self.stats
@@ -88,8 +88,8 @@ class RegionFeatures:
 def region_fid(opts: MetricOptions, number: int | None, thousands: str | None) -> dict[str, float]:
     """Fréchet inception distance of crops of each region, and their mean; needs Inception.
 
-    The crops of all real images and of the generated ones are compared; a region with fewer than 20 crops in either
-    set is left out. 0 is best; FID depends on the number of crops, so compare only numbers of the same name.
+    Compares crops of all real images and of generated images. A region with fewer than 20 crops in either set is
+    omitted. 0 is best. FID depends on the number of crops, so compare only numbers with the same name.
     """
     opts, dataset = masked_data(opts, xflip=False)
     names = dataset.regions.names

@@ -1,4 +1,4 @@
-"""Whether an edit of one region stays in that region."""
+"""Measures whether an edit of one region stays in that region."""
 
 import numpy as np
 import torch
@@ -23,19 +23,19 @@ PARTS = ("shape", "texture", "baseline")
 
 
 def outside_share(before: torch.Tensor, after: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
-    """Absolute change of images, and how much of it lies outside a region; in pixels and in the Laplacian pyramid.
+    """Returns the absolute change of images, and the change outside a region, in pixels and in the Laplacian pyramid.
 
-    In the pyramid of the change every number counts with the area of the picture that it stands for, 4^i pixels at
-    level i. The region is averaged down to the levels and grown by what the pyramid's filter reaches
-    (`pyramid_reach`), so that a change inside the region is never found outside. So the share of the pixels includes
-    what bleeds over the region's edge, that of the pyramid leaves it out and tells of changes further away.
+    In the pyramid, every value counts with its area in the picture, 4^i pixels at level i. The region is averaged down
+    to the levels and grown by the reach of the pyramid's filter (`pyramid_reach`). A change inside the region therefore
+    never counts as outside. The share in pixels includes blurring over the region's edge. The share in the pyramid
+    excludes it and measures changes further away.
 
     Args:
         before, after: images [N, C, R, R].
         region: bool [N, R, R].
 
     Returns:
-        float64 [N, 4] on the CPU: change outside and in all, in pixels; the same in the pyramid.
+        float64 [N, 4] on the CPU: change outside and in total, in pixels, then in the pyramid.
     """
     change, region = after - before, region.unsqueeze(1)
     found = [change_outside(change, region)]
@@ -46,10 +46,10 @@ def outside_share(before: torch.Tensor, after: torch.Tensor, region: torch.Tenso
 
 
 def measure_edits(opts: MetricOptions, batch: LatentBatch) -> torch.Tensor:
-    """Change every region of every sample in turn, its shape, its texture, and for the baseline all codes at once.
+    """Edit every region of every sample in turn: its shape, its texture, and as a baseline all codes at once.
 
     Returns:
-        float64 [N, 3, K, 4] on the CPU: for `PARTS` and regions what `outside_share` gives; 0 where there is no region.
+        float64 [N, 3, K, 4] on the CPU: results of `outside_share` for `PARTS` and regions. 0 for absent regions.
     """
     regions = opts.G.regions
     before = render(opts, batch.ws)
@@ -72,7 +72,7 @@ def measure_edits(opts: MetricOptions, batch: LatentBatch) -> torch.Tensor:
 
 
 def shown(images: torch.Tensor) -> torch.Tensor:
-    """Images as pictures show them, in [-1, 1]."""
+    """Returns images clamped to [-1, 1], as in picture files."""
     return images.float().clamp(-1, 1)
 
 
@@ -80,10 +80,10 @@ def shown(images: torch.Tensor) -> torch.Tensor:
 def region_leak(opts: MetricOptions, number: int | None, thousands: str | None) -> dict[str, float]:
     """Share of the change of an edit that falls outside the edited region, for shape and texture codes.
 
-    A region's code is taken from a donor, with the noise as it is. What counts is the absolute change of the image,
-    summed over pixels and channels, outside the region's mask before and after (their union), as a share of all the
-    change, over all samples in which the region is there before or after. `baseline` is that share where all codes
-    are taken from the donor: what a network without regions would get. 0 is best.
+    A code of a region is replaced by a donor's code, with the same noise. The change is the absolute difference of the
+    images, summed over pixels and channels. The result is the share of the change outside the region's mask before and
+    after the edit (their union), over all samples that show the region. `baseline` is the share if all codes are
+    replaced, as in a network without regions. 0 is best.
     """
     names = region_network(opts).regions.names
     stats = FeatureStats(capture_all=True)

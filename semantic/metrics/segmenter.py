@@ -1,4 +1,4 @@
-"""A compact network that finds regions in images, trained on a masked data set within minutes on one core."""
+"""A compact network that segments images. It trains on a masked data set within minutes on one core."""
 
 import contextlib
 import itertools
@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 LARGEST = 128
-"""Images are averaged down to this side, masks follow."""
+"""Side to which images and masks are reduced."""
 WIDTHS = (24, 48, 96)
-"""Channels at half the image's size, a quarter and so on."""
+"""Channels at half the image's size, at a quarter, and so on."""
 BATCH = 16
 LEARNING_RATE = 4e-3
 
@@ -26,11 +26,11 @@ def _conv(inputs: int, outputs: int) -> torch.nn.Sequential:
 
 
 class Segmenter(torch.nn.Module):
-    """A U-Net (Ronneberger et al. 2015) from half the image's size down; squares of four pixels go in and out as one.
+    """A U-Net (Ronneberger et al. 2015) from half the image's size down. Four pixels form one position.
 
     Args:
         num_regions: K.
-        widths: channels by size, from half the image's size.
+        widths: channels by size, starting at half the image's size.
     """
 
     def __init__(self, num_regions: int, widths: tuple[int, ...] = WIDTHS):
@@ -43,7 +43,7 @@ class Segmenter(torch.nn.Module):
         self.last = torch.nn.Conv2d(widths[0], num_regions * 4, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Scores [N, K, S, S] of the regions in images [N, 3, S, S] in about [-1, 1]; S is a multiple of 8."""
+        """Returns scores [N, K, S, S] for images [N, 3, S, S] in about [-1, 1]. S must be a multiple of 8."""
         x = self.first(F.pixel_unshuffle(images, 2))
         skipped = []
         for layer in self.down:
@@ -56,12 +56,12 @@ class Segmenter(torch.nn.Module):
 
     @torch.no_grad()
     def predict(self, images: torch.Tensor) -> torch.Tensor:
-        """Class indices uint8 [N, S, S] of the regions in images uint8 [N, 3, S, S]."""
+        """Returns class indices uint8 [N, S, S] for images uint8 [N, 3, S, S]."""
         return self.eval()(to_input(images)).argmax(dim=1).to(torch.uint8)
 
 
 def shrink(images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images uint8 [N, 3, R, R] and class indices [N, R, R] at a side of at most 128, R a power of two."""
+    """Returns images uint8 [N, 3, R, R] and class indices [N, R, R] at a side of at most 128, R a power of two."""
     factor = images.shape[-1] // LARGEST
     if factor <= 1:
         return images, masks
@@ -70,7 +70,7 @@ def shrink(images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def to_input(images: torch.Tensor) -> torch.Tensor:
-    """Bytes as float32 in [-1, 1]."""
+    """Returns bytes as float32 in [-1, 1]."""
     return images.float() / 127.5 - 1
 
 
@@ -87,9 +87,9 @@ def train_segmenter(
     parts: Sequence[int] = (),
     disturb: Callable[[torch.Tensor, torch.Tensor, np.random.Generator], torch.Tensor] | None = None,
 ) -> Segmenter:
-    """Train a segmenter; on a CPU with one thread, so that the result does not depend on their number.
+    """Train a segmenter. On a CPU, uses one thread, so that the result does not depend on the number of threads.
 
-    A GPU adds up in any order: there the result repeats itself but for rounding.
+    On a GPU, the order of sums varies, so results repeat except for rounding.
 
     Args:
         images: uint8 [N, 3, S, S], on the CPU.
@@ -101,7 +101,7 @@ def train_segmenter(
         hide_progress: False shows a bar, named `text`; None does on terminals.
         parts: sizes of parts of the images, one after the other; of each equally many are drawn. All are one part by
             default.
-        disturb: changes the augmented images [N, 3, S, S], given with their masks [N, S, S], and keeps their layout.
+        disturb: changes augmented images [N, 3, S, S], given with masks [N, S, S]. Must not change their layout.
 
     Returns:
         The network in evaluation mode on `device`.
@@ -129,7 +129,7 @@ def train_segmenter(
 
 
 def draw_from_parts(rng: np.random.Generator, parts: Sequence[int], count: int) -> np.ndarray:
-    """Indices [count] into parts of these sizes that follow each other, equally many of each."""
+    """Returns indices [count] into consecutive parts of these sizes, equally many of each part."""
     starts = np.cumsum([0, *parts[:-1]])
     shares = [len(share) for share in np.array_split(np.arange(count), len(parts))]
     drawn = zip(starts, parts, shares, strict=True)
@@ -137,7 +137,7 @@ def draw_from_parts(rng: np.random.Generator, parts: Sequence[int], count: int) 
 
 
 def dice_loss(scores: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """One minus the soft overlap (Milletari et al. 2016), the mean over the regions that the batch shows.
+    """Returns one minus the soft overlap (Milletari et al. 2016), a mean over the regions in the batch.
 
     Args:
         scores: [N, K, S, S].
@@ -153,10 +153,10 @@ def dice_loss(scores: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 def augment(
     images: torch.Tensor, masks: torch.Tensor, mirror: Sequence[int] | None, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Move, turn, scale and mirror pairs, and change the colours of the images.
+    """Shift, rotate, scale and mirror pairs, and change the colours of the images.
 
-    Up to an eighth of the side, 11 degrees, 15 percent; borders are continued. Brightness up to 0.2, contrast of each
-    channel up to 25 percent.
+    Shifts of up to an eighth of the side, rotations of 11 degrees, scales of 15 percent, with borders continued.
+    Brightness changes by up to 0.2, contrast of each channel by up to 25 percent.
 
     Args:
         images: [N, 3, S, S] in [-1, 1].
@@ -184,7 +184,7 @@ def augment(
 
 
 def _class_weights(masks: torch.Tensor, num_regions: int) -> torch.Tensor:
-    """Rarer regions count more, by the inverse root of their share; the mean over pixels is 1."""
+    """Returns class weights: the inverse root of a region's share, with a mean of 1 over pixels."""
     shares = masks.flatten().long().bincount(minlength=num_regions).double() / masks.numel()
     weights = shares.clamp(min=1e-4).rsqrt()
     return (weights / (weights * shares).sum()).float()

@@ -1,4 +1,4 @@
-"""What generated pairs teach a segmentation network, tested on real ones (DatasetGAN, Zhang et al. 2021)."""
+"""Usefulness of generated pairs for training a segmentation network (DatasetGAN, Zhang et al. 2021)."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from semantic.metrics.segmenter import shrink, train_segmenter
 
 
 def generated_pairs(opts: MetricOptions, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images uint8 [N, 3, S, S] and class indices uint8 [N, S, S], S at most 128, on the CPU."""
+    """Returns images uint8 [N, 3, S, S] and class indices uint8 [N, S, S], S at most 128, on the CPU."""
     batches = iterate_generator(dataclasses.replace(opts, num_gpus=1), count, masks=True)
     pairs = [[part.cpu() for part in shrink(batch.image, batch.mask)] for batch in batches]
     images, masks = (torch.cat(part) for part in zip(*pairs, strict=True))
@@ -20,20 +20,20 @@ def generated_pairs(opts: MetricOptions, count: int) -> tuple[torch.Tensor, torc
 
 
 def compute_train_on_fakes(opts: MetricOptions, num_images: int, train_images: int = TRAIN_IMAGES) -> dict[str, float]:
-    """Intersection over union on real pairs that were held out, of networks that learned from generated or real pairs.
+    """Returns the intersection over union on held-out real pairs, of networks trained on generated or real pairs.
 
-    All see as many images in training. The one that learns from both sees as many of each. Process 0 trains.
+    All networks train on equally many images. With both kinds, half of the images are of each kind. Process 0 trains.
 
     Args:
-        num_images: generated pairs.
-        train_images: how many images each network trains with in all.
+        num_images: number of generated pairs.
+        train_images: number of images in training of each network in total.
 
     Returns:
-        On process 0, by region and 'mean': of the network that learned from generated pairs; of those that learned from
-        real ones and from both, with 'real_' and 'both_' in front; 'ratio', the mean of generated over that of real.
+        On process 0, values by region and 'mean': of the network trained on generated pairs; of the networks trained on
+        real pairs and on both, with prefixes 'real_' and 'both_'; 'ratio', the mean of generated divided by real.
 
     Raises:
-        UserError: fewer than 5 real pairs.
+        UserError: there are fewer than 5 real pairs.
     """
     _, real_counts = real_segmenter(opts, train_images)
     if opts.rank != 0:
@@ -69,9 +69,9 @@ def compute_train_on_fakes(opts: MetricOptions, num_images: int, train_images: i
 
 @register_metric(pattern=count_pattern("train_on_fakes"), names=["train_on_fakes"])
 def train_on_fakes(opts: MetricOptions, number: int | None, thousands: str | None) -> dict[str, float]:
-    """Worth of generated pairs as labelled data.
+    """Usefulness of generated pairs as labelled data.
 
-    A small segmentation network learns from generated pairs alone, from real ones, and from both. The result is the
-    mean intersection over union of its guesses from real images with their masks. See `compute_train_on_fakes`.
+    A small segmentation network is trained on generated pairs, on real pairs, and on both. The result is the mean
+    intersection over union of its segmentation with the masks of real images. See `compute_train_on_fakes`.
     """
     return prefixed(opts.metric, compute_train_on_fakes(opts, count_of(number, thousands, 1000)))

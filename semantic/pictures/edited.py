@@ -1,4 +1,4 @@
-"""Edited images and what shows them: pictures, masks, codes, photos, sheets and videos of edit.py."""
+"""Writes the results of edit.py: pictures, masks, codes, photos, sheets and videos."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ from training.images import image_grid, save_image
 CODES = "projected_w.npz"
 PLACEMENT = "placement.json"
 BOTH_WAYS, ONE_WAY = (-1, -2 / 3, -1 / 3, 0, 1 / 3, 2 / 3, 1), (0, 0.25, 0.5, 0.75, 1)
-"""Amounts of the edits on a sheet: along directions, and where there is no other way."""
+"""Amounts of the edits on a sheet: along directions, and for edits without a direction."""
 
 
 @dataclass(frozen=True)
@@ -32,46 +32,46 @@ class Subject:
     """An image to edit."""
 
     name: str
-    """The number of its files: '' for a single one, else such as '0003'."""
+    """Number in its file names: '' for a single image, else for example '0003'."""
     source: str
-    """What it came from, for titles and messages."""
+    """Origin of the image, for titles and messages."""
     state: EditState
     photo: Path | None = None
-    """A projector's output folder, for the photo to put the edit back into."""
+    """A projector's output folder with the photo for the edit, or None."""
 
 
 def render_one(studio: Studio, state: EditState) -> Render:
-    """Image and mask of the state of one image."""
+    """Returns image and mask of the state of one image."""
     (out,) = render_states(studio, state)
     return Render(out.image[0], out.mask[0])
 
 
 def render_states(studio: Studio, state: EditState) -> Iterator:
-    """What the network makes of states, in batches."""
+    """Yields the rendered states in batches."""
     inputs = state.inputs(studio.G.synthesis.grid)
     return studio.render(inputs["ws"], inputs["keep_regions"], inputs["coords"])
 
 
 def read_photo(folder: Path) -> tuple[np.ndarray, Placement]:
-    """The photo of a projector's output folder, uint8 [H, W, 3], upright, and where its crop lies.
+    """Returns the photo of a projector's output folder, uint8 [H, W, 3], upright, and the placement of its crop.
 
     Raises:
-        UserError: a file is missing or damaged, or the photo is no longer the same.
+        UserError: a file is missing or damaged, or the photo has changed.
     """
     placement = Placement.load(folder / PLACEMENT)
     path = Path(placement.photo)
     data = _photo_bytes(path, folder / path.name)
     if data is None:
-        raise UserError(f"The photo {placement.photo} of {folder} is not there: put it back, or into {folder}.")
+        raise UserError(f"The photo {placement.photo} of {folder} does not exist. Put it back, or into {folder}.")
     photo = read_image(data, str(path)).image.convert("RGB")
     if photo.size != tuple(placement.photo_size):
         width, height = placement.photo_size
-        raise UserError(f"{path} is no longer of {width} x {height} pixels: run projector.py on it again.")
+        raise UserError(f"{path} no longer has {width} x {height} pixels. Run projector.py on it again.")
     return np.asarray(photo), placement
 
 
 def _photo_bytes(*paths: Path) -> bytes | None:
-    """The content of the first of the paths that there is; a path may lead into a zip."""
+    """Returns the content of the first path that exists, or None. A path may lead into a zip."""
     for path in paths:
         if path.is_file():
             with open_url(path) as file:
@@ -84,7 +84,7 @@ def _photo_bytes(*paths: Path) -> bytes | None:
 
 
 def write_edits(studio: Studio, subjects: Sequence[Subject], edits: Sequence[Edit], blended: bool) -> None:
-    """Picture, mask and codes of every edited image, and its photo with the edit in it."""
+    """Write picture, mask and codes of every edited image, and its photo with the edit."""
     options = options_of(studio.G, edits)
     with progress("Edits", len(subjects)) as bar:
         for subject in subjects:
@@ -101,11 +101,13 @@ def write_edits(studio: Studio, subjects: Sequence[Subject], edits: Sequence[Edi
 
 
 def write_photo(studio: Studio, subject: Subject, state: EditState, after: Render, blended: bool) -> None:
-    """The photo with the edit in it; with `blended` off, with the whole edited crop in it."""
+    """Write the photo with the edit. If `blended` is off, the whole edited crop replaces the photo's crop."""
     photo, placement = read_photo(subject.photo)
     if placement.resolution != studio.G.img_resolution:
         side = studio.G.img_resolution
-        raise UserError(f"The crop in {subject.photo} has {placement.resolution} pixels, this network makes {side}.")
+        raise UserError(
+            f"The crop in {subject.photo} has {placement.resolution} pixels, but this network makes {side}."
+        )
     if blended:
         before = render_one(studio, load_state(subject.photo / CODES, studio.G))
         regions = state.touched[0].nonzero().flatten().tolist()
@@ -120,12 +122,12 @@ def write_photo(studio: Studio, subject: Subject, state: EditState, after: Rende
 
 
 def amounts_of(edits: Sequence[Edit]) -> tuple[float, ...]:
-    """How much of the edits the columns of a sheet show."""
+    """Returns the amounts of the edits in the columns of a sheet."""
     return BOTH_WAYS if all(isinstance(edit, Apply) for edit in edits) else ONE_WAY
 
 
 def write_sheet(studio: Studio, subjects: Sequence[Subject], edits: Sequence[Edit]) -> None:
-    """One sheet: an image a row, or image above mask for a single one, under more and more of the edits."""
+    """Write a sheet with growing amounts of the edits: an image per row, or image above mask for a single image."""
     size = sheets.cell_size(studio.G.img_resolution)
     amounts, rows, labels = amounts_of(edits), [], []
     with progress("Sheet", len(amounts) * len(subjects)) as bar:
@@ -146,7 +148,7 @@ def write_sheet(studio: Studio, subjects: Sequence[Subject], edits: Sequence[Edi
 
 
 def column_label(studio: Studio, edits: Sequence[Edit], amount: float) -> sheets.Label:
-    """The strength of a single direction, else the share of all edits."""
+    """Returns the strength of a single direction, else the amount of all edits."""
     color = studio.G.regions.colors[edits[0].region]
     if len(edits) == 1 and isinstance(edits[0], Apply):
         strength = edits[0].strength * amount
@@ -156,7 +158,7 @@ def column_label(studio: Studio, edits: Sequence[Edit], amount: float) -> sheets
 
 
 def write_edit_video(studio: Studio, subjects: Sequence[Subject], edits: Sequence[Edit], frames: int, fps: int) -> None:
-    """edit.mp4: images beside masks while the edits come and go; a closed loop."""
+    """Write edit.mp4: images beside masks while the edits grow and shrink, a closed loop."""
     turns = [2 * math.pi * frame / frames for frame in range(frames)]
     both = amounts_of(edits) == BOTH_WAYS
     amounts = [math.sin(turn) if both else (1 - math.cos(turn)) / 2 for turn in turns]

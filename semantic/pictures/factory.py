@@ -1,4 +1,4 @@
-"""Labelled data from a network: pairs of image and mask, of which the better ones are kept on request."""
+"""Makes labelled data with a network: pairs of image and mask, optionally only the better pairs."""
 
 import json
 import math
@@ -22,27 +22,27 @@ from training.archive import create_archive, encode_png, image_name
 from training.images import to_uint8
 
 POOL = 512
-"""So many pairs compete with each other; memory holds no more of them."""
+"""Number of pairs that compete with each other. Memory holds at most this many."""
 BALANCED_SHARE = 0.5
-"""Share that --balance keeps without --filter."""
+"""Fraction of pairs that --balance keeps without --filter."""
 LOOK = 8
-"""Side of the small images by which pairs are compared."""
+"""Side of the small images for comparing pairs."""
 
 Judge = Callable[[torch.Tensor], torch.Tensor]
-"""Scores [N, K, R, R] of the regions in images [N, 3, R, R] in [-1, 1]."""
+"""Maps images [N, 3, R, R] in [-1, 1] to scores [N, K, R, R] of their regions."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A generated pair, ready for the archive, and what decides whether it is kept.
+    """A generated pair, ready for the archive, with the values that decide whether it is kept.
 
     Attributes:
-        seed: from which it is made.
+        seed: seed of the pair.
         label: its class, or None.
         image, mask: PNG files.
-        overlap: [K] intersection over union of the mask with what the judge sees; NaN where neither shows the region.
+        overlap: [K] intersection over union of the mask with the judge's labels. NaN if both lack the region.
         shown: [K] whether the mask shows the region.
-        look: the image in small, flat.
+        look: small copy of the image, flattened.
     """
 
     seed: int
@@ -55,15 +55,15 @@ class Pair:
 
 
 def write_dataset(studio: Studio, opts: EasyDict) -> None:
-    """An archive of generated images and their masks, in the layout that train.py and dataset_tool.py read.
+    """Write an archive of generated images and their masks, in the layout of dataset_tool.py.
 
-    With --filter more pairs are made than asked for, and those are kept in which the judge sees the regions of the mask
-    and that are unlike the others. With --balance rare regions count as well. What was dropped, and why, is in
-    dataset-filter.json.
+    With --filter, more pairs are generated than requested. Pairs are kept if the judge finds the regions of the mask
+    and if they are unlike other pairs. With --balance, rare regions count too. dataset-filter.json lists the dropped
+    pairs and the reasons.
     """
     regions = studio.regions("--dataset")
     if opts.projected_w is not None:
-        raise UserError("--dataset draws its images from seeds: leave --projected-w out.")
+        raise UserError("--dataset draws its images from seeds. Remove --projected-w.")
     share = opts.filter or (BALANCED_SHARE if opts.balance else 1)
     judge = opts.judge() if share < 1 else None
     total = math.ceil(opts.dataset / share)
@@ -92,7 +92,7 @@ def write_dataset(studio: Studio, opts: EasyDict) -> None:
 
 
 def pairs(studio: Studio, opts: EasyDict, count: int, judge: Judge | None, bar: Any) -> Iterator[Pair]:
-    """So many pairs, from the first of --seeds on."""
+    """Yields `count` pairs, starting at the first of --seeds."""
     first = opts.seeds[0] if opts.seeds else 0
     for start in range(first, first + count, studio.batch):
         seeds = range(start, min(start + studio.batch, first + count))
@@ -108,7 +108,7 @@ def pairs(studio: Studio, opts: EasyDict, count: int, judge: Judge | None, bar: 
 
 
 def pools(items: Iterator[Pair], size: int) -> Iterator[list[Pair]]:
-    """The same, so many at a time."""
+    """Yields the same pairs in lists of `size`."""
     pool = []
     for item in items:
         pool.append(item)
@@ -120,7 +120,7 @@ def pools(items: Iterator[Pair], size: int) -> Iterator[list[Pair]]:
 
 
 def agreement(masks: np.ndarray, seen: np.ndarray, num_regions: int) -> tuple[np.ndarray, np.ndarray]:
-    """How far masks agree with what is seen in the images.
+    """Returns how well masks agree with the regions found in the images.
 
     Args:
         masks, seen: class indices [N, R, R].
@@ -137,10 +137,10 @@ def agreement(masks: np.ndarray, seen: np.ndarray, num_regions: int) -> tuple[np
 
 
 class Report:
-    """What was made, kept and dropped so far, and the looks of the kept pairs.
+    """Counts of generated, kept and dropped pairs, and the looks of the kept pairs.
 
     Args:
-        names: of the regions.
+        names: names of the regions.
     """
 
     def __init__(self, names: Sequence[str]):
@@ -170,7 +170,7 @@ class Report:
             self.dropped.append({"seed": pool[place].seed, "why": why.reason, **found})
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON: counts, figures by region, the seeds that were kept, and why others were dropped."""
+        """Returns the report for JSON: counts, figures by region, seeds of kept pairs, and reasons for dropping."""
         made, kept = (_means(self.overlaps[name]) for name in ("made", "kept"))
         regions = {
             name: {
@@ -185,7 +185,7 @@ class Report:
         return {**counts, "regions": regions, "dropped": self.dropped, "kept_seeds": self.seeds}
 
     def line(self) -> str:
-        """One line on what was dropped."""
+        """Returns one line about the dropped pairs."""
         why = Counter(found["why"] for found in self.dropped)
         worst = Counter(found["region"] for found in self.dropped if found["why"] == "disagreement").most_common(3)
         parts = []
@@ -193,14 +193,14 @@ class Report:
             most = ", ".join(f"{name} {count}" for name, count in worst)
             parts.append(f"in {why['disagreement']} the image shows other regions than the mask (most often {most})")
         if why["likeness"]:
-            parts.append(f"{why['likeness']} look like another")
+            parts.append(f"{why['likeness']} look like another pair")
         if why["balance"]:
-            parts.append(f"{why['balance']} show common regions alone")
-        return f"Kept {self.kept} of {self.made} pairs. Of the others {'; '.join(parts)}."
+            parts.append(f"{why['balance']} show only common regions")
+        return f"Kept {self.kept} of {self.made} pairs. Of the dropped pairs, {'; '.join(parts)}."
 
 
 def _means(overlaps: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean of each region over the pairs that show it; NaN where none does."""
+    """Returns the mean of each region over the pairs that show it, or NaN."""
     table = np.stack(overlaps)
     there = np.isfinite(table)
     return np.where(there, table, 0).sum(axis=0) / np.where(there.any(axis=0), there.sum(axis=0), np.nan)

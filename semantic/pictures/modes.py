@@ -1,4 +1,4 @@
-"""Pictures, masks, sheets, videos and labelled data from one network: the modes of generate.py."""
+"""The modes of generate.py: pictures, masks, sheets, videos and labelled data from one network."""
 
 import dataclasses
 import re
@@ -25,12 +25,12 @@ LOOP_DONORS = 3
 
 
 def progress(what: str, total: int) -> tqdm:
-    """The bar of one mode."""
+    """Returns the progress bar of one mode."""
     return tqdm(total=total, desc=what, unit="img", leave=False, dynamic_ncols=True)
 
 
 def subjects(studio: Studio, opts: EasyDict, seeds: Sequence[int]) -> tuple[list[str], torch.Tensor]:
-    """The images to work on, as file names and codes: those of --projected-w, else those of seeds."""
+    """Returns file names and codes of the images: codes of --projected-w, else codes of seeds."""
     if opts.projected_w is not None:
         ws = read_latents(opts.projected_w, studio.G).to(studio.device)
         names = [f"proj{i:02d}" for i in range(len(ws))]
@@ -49,12 +49,12 @@ def subjects(studio: Studio, opts: EasyDict, seeds: Sequence[int]) -> tuple[list
 
 
 def title(name: str) -> str:
-    """``seed 12`` from the file name ``seed0012``."""
+    """Returns ``seed 12`` for the file name ``seed0012``."""
     return re.sub(r"([a-z]+)0*(\d+)", r"\1 \2", name)
 
 
 def chosen(regions: Regions, text: str | None) -> list[int] | None:
-    """Regions named by --regions; None without it."""
+    """Returns the regions of --regions, or None without this option."""
     if text is None:
         return None
     which = regions.select(text)
@@ -64,14 +64,14 @@ def chosen(regions: Regions, text: str | None) -> list[int] | None:
 
 
 def save_masks(studio: Studio, name: str, mask: torch.Tensor, regions: Regions) -> None:
-    """One mask [1, K, R, R] as a coloured picture and as class indices."""
+    """Save one mask [1, K, R, R] as a coloured picture and as class indices."""
     save_image(studio.outdir / f"{name}_mask.png", image_grid(regions.paint(mask), (1, 1)))
     save_image(studio.outdir / f"{name}_mask_index.png", mask_to_indices(mask)[0])
     studio.saved(f"{name}_mask.png, {name}_mask_index.png")
 
 
 def write_images(studio: Studio, opts: EasyDict) -> None:
-    """One picture a seed, with its mask on request."""
+    """Write one picture per seed, optionally with its mask."""
     regions = studio.regions("--save-masks") if opts.save_masks else None
     names, ws = subjects(studio, opts, opts.seeds or range(8))
     rest = iter(names)
@@ -86,12 +86,12 @@ def write_images(studio: Studio, opts: EasyDict) -> None:
 
 
 def for_part(studio: Studio, ws: torch.Tensor, part: str) -> torch.Tensor:
-    """The kind of codes of which this part of a region can be taken."""
+    """Returns codes of a kind that allows to replace this part of a region."""
     return studio.G.synthesis.expand(ws) if part == "whole" else ws
 
 
 def write_mixing(studio: Studio, opts: EasyDict) -> None:
-    """The region-mixing sheet: sources down, regions and donors across."""
+    """Write the region-mixing sheet: one source per row, one region and donor per column."""
     regions = studio.regions("--mix-regions")
     names, sources = subjects(studio, opts, opts.rows or opts.seeds or range(4))
     columns = sheets.mixing_columns(regions, chosen(regions, opts.regions), opts.cols)
@@ -125,7 +125,7 @@ def write_mixing(studio: Studio, opts: EasyDict) -> None:
 
 
 def write_loops(studio: Studio, opts: EasyDict) -> None:
-    """One mp4 a region, in which that region alone runs through random codes and back."""
+    """Write one mp4 per region. Only the codes of this region change, from random code to random code and back."""
     regions = studio.regions("--interpolate-regions")
     _, ws = subjects(studio, opts, opts.seeds or [0])
     donors = studio.codes(opts.cols or range(sheets.FIRST_DONOR, sheets.FIRST_DONOR + LOOP_DONORS))
@@ -141,7 +141,7 @@ def write_loops(studio: Studio, opts: EasyDict) -> None:
 
 
 def loop_pairs(studio: Studio, codes: torch.Tensor, regions: Regions, side: int, bar: tqdm) -> Iterator[np.ndarray]:
-    """Every image beside its mask, uint8 [3, side, 2 * side]."""
+    """Yields every image beside its mask, uint8 [3, side, 2 * side]."""
     for out in studio.render(codes):
         images, masks = sheets.image_cells(out.image, side), sheets.mask_cells(out.mask, regions, side)
         yield from np.concatenate([images, masks], axis=2).transpose(0, 3, 1, 2)
@@ -149,12 +149,12 @@ def loop_pairs(studio: Studio, codes: torch.Tensor, regions: Regions, side: int,
 
 
 def file_name(region: str) -> str:
-    """The name of a region without what file systems dislike."""
+    """Returns the name of a region without characters that file systems refuse."""
     return re.sub(r"[^\w.-]+", "_", region)
 
 
 def write_components(studio: Studio, opts: EasyDict) -> None:
-    """A sheet a seed: the image built up region by region, with masks and pseudo-depth."""
+    """Write a sheet per seed: the image built up region by region, with masks and pseudo-depth."""
     regions = studio.regions("--components")
     names, ws = subjects(studio, opts, opts.seeds or [0])
     order = chosen(regions, opts.regions) or range(len(regions))
@@ -171,7 +171,7 @@ def write_components(studio: Studio, opts: EasyDict) -> None:
 
 
 def write_transforms(studio: Studio, opts: EasyDict) -> None:
-    """Regions moved, enlarged and turned: the result, and before and after side by side."""
+    """Move, scale and rotate regions. Write the result, and a sheet with before and after."""
     regions = studio.regions("--transform")
     changes = parse_transforms(opts.transform, regions)
     names, ws = subjects(studio, opts, opts.seeds or range(4))

@@ -1,4 +1,4 @@
-"""Which of many generated pairs are kept: those whose mask fits, that are unlike others, and that show rare regions."""
+"""Selects generated pairs: pairs whose mask fits, that are unlike other pairs, and that show rare regions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ import numpy as np
 from scipy.stats import rankdata
 
 DIVERSITY = 0.25
-"""Weight of being unlike the other pairs, beside the agreement of mask and image."""
+"""Weight of difference from other pairs, relative to the agreement of mask and image."""
 RARITY = 1.0
-"""Weight of showing a region that too few of the kept pairs show, for a pair that lacks nothing else."""
+"""Weight of a region that too few kept pairs show, for a pair that is perfect otherwise."""
 WANTED = 0.5
-"""Share of pairs that shows a region in balanced data."""
+"""Fraction of pairs that show a region in balanced data."""
 
 
 @dataclass(frozen=True)
 class Why:
-    """Why a pair was dropped: 'disagreement' (worst in `region`), 'likeness' (to another), or 'balance'."""
+    """Reason for dropping a pair: 'disagreement' (worst in `region`), 'likeness' (to another pair), or 'balance'."""
 
     reason: str
     region: int | None = None
@@ -25,24 +25,24 @@ class Why:
 
 @dataclass(frozen=True)
 class Choice:
-    """Places of the kept pairs of a pool, in their order, and why each of the others was dropped."""
+    """Positions of the kept pairs of a pool, in order, and the reason for dropping each other pair."""
 
     kept: list[int]
     dropped: dict[int, Why]
 
 
 def choose(pool: Sequence[Any], count: int, before: Any, balance: bool = False) -> Choice:
-    """Choose pairs.
+    """Choose pairs to keep.
 
-    A pair's agreement is the mean over its regions of the rank of its overlap among the pairs that show the region. So
-    pairs with regions that are hard to see compete with their like, and stay. Its novelty is the rank of its distance
-    to the nearest of the pool and of the pairs that were kept before.
+    A pair's agreement is the mean over its regions of the rank of its overlap among the pairs with this region. Pairs
+    with regions that are hard to segment therefore compete with similar pairs, and are kept. Its novelty is the rank of
+    its distance to the nearest pair of the pool and of the pairs that were kept before.
 
     Args:
         pool: pairs with `overlap` [K], `shown` [K] and `look` [D], see `semantic.pictures.factory.Pair`.
-        count: how many to keep.
-        before: what was kept before: `kept` of them, `shown_kept` [K] of them show each region, and their `looks`.
-        balance: prefer pairs that show regions that less than half of the kept pairs show.
+        count: number of pairs to keep.
+        before: pairs kept before: `kept` pairs, `shown_kept` [K] of them with each region, and their `looks`.
+        balance: prefer pairs with regions that less than half of the kept pairs show.
     """
     if count >= len(pool):
         return Choice(list(range(len(pool))), {})
@@ -70,12 +70,12 @@ def choose(pool: Sequence[Any], count: int, before: Any, balance: bool = False) 
 
 
 def ranked(values: np.ndarray) -> np.ndarray:
-    """Ranks of values, between 0 for the least and 1 for the greatest; equal values have equal ranks."""
+    """Returns ranks of values, from 0 for the smallest to 1 for the largest. Equal values have equal ranks."""
     return (rankdata(values) - 0.5) / len(values)
 
 
 def region_ranks(overlap: np.ndarray) -> np.ndarray:
-    """Ranks [N, K] of overlaps [N, K] within each region, NaN where the overlap is."""
+    """Returns ranks [N, K] of overlaps [N, K] within each region. NaN stays NaN."""
     ranks = np.full(overlap.shape, np.nan)
     for k in range(overlap.shape[1]):
         there = np.isfinite(overlap[:, k])
@@ -85,7 +85,7 @@ def region_ranks(overlap: np.ndarray) -> np.ndarray:
 
 
 def distances(looks: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
-    """Distance of each look [N, D] to the nearest of the rest and of the others."""
+    """Returns the distance of each look [N, D] to the nearest other look and to the nearest of `others`."""
     everything = np.concatenate([looks, np.stack(others)]) if len(others) else looks
     squares = (looks**2).sum(axis=1)[:, None] + (everything**2).sum(axis=1) - 2 * looks @ everything.T
     squares[np.arange(len(looks)), np.arange(len(looks))] = np.inf
@@ -93,14 +93,14 @@ def distances(looks: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def balanced(value: np.ndarray, shown: np.ndarray, count: int, seen: np.ndarray, number: int) -> list[int]:
-    """Choose one after the other, each time the pair that is worth most, with what its rarest region adds.
+    """Choose pairs one by one: each time the pair with the largest value, including the value of its rarest region.
 
     Args:
-        value: [N] of the pairs.
+        value: [N], values of the pairs.
         shown: bool [N, K], the regions of the pairs.
-        count: how many to choose.
-        seen: [K] how many of the pairs chosen before show each region.
-        number: how many these are.
+        count: number of pairs to choose.
+        seen: [K], number of earlier pairs that show each region.
+        number: number of earlier pairs.
     """
     chosen, seen, left = [], seen.astype(float), value.astype(float)
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""Labelled sheets of pictures: region mixing, components, before and after."""
+"""Draws labelled sheets of pictures: region mixing, components, before and after."""
 
 import itertools
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ DEPTH_STOPS = [(24, 18, 62), (66, 48, 132), (42, 116, 150), (74, 178, 128), (250
 
 @dataclass(frozen=True)
 class Label:
-    """What stands at a row or column: a title, a fainter second line, and a bar in the colour of a region."""
+    """Label of a row or column: a title, a fainter second line, and a bar in the colour of a region."""
 
     title: str = ""
     subtitle: str = ""
@@ -32,12 +32,12 @@ class Label:
 
 
 def cell_size(resolution: int) -> int:
-    """Side at which images of `resolution` stand on a sheet."""
+    """Returns the side of images of `resolution` on a sheet."""
     return min(max(resolution, SMALLEST_CELL), LARGEST_CELL)
 
 
 def image_cells(images: torch.Tensor, size: int) -> np.ndarray:
-    """Images [N, C, R, R] in [-1, 1], C = 1 or 3, at the size of a cell: uint8 [N, size, size, 3]."""
+    """Returns images [N, C, R, R] in [-1, 1], C = 1 or 3, at the size of a cell: uint8 [N, size, size, 3]."""
     pixels = to_uint8(images).transpose(0, 2, 3, 1)
     if pixels.shape[3] == 1:
         pixels = pixels.repeat(3, axis=3)
@@ -48,24 +48,24 @@ def image_cells(images: torch.Tensor, size: int) -> np.ndarray:
 
 
 def mask_cells(mask: torch.Tensor, regions: Regions, size: int) -> np.ndarray:
-    """Mask planes [N, K, R, R] in the colours of the regions: uint8 [N, size, size, 3].
+    """Returns mask planes [N, K, R, R] in the colours of the regions: uint8 [N, size, size, 3].
 
-    The planes are resized before the largest is taken, so that enlarged borders come out smooth.
+    The planes are resized before the largest plane is chosen, so enlarged borders are smooth.
     """
     return to_uint8(regions.paint(_resize(mask, size))).transpose(0, 2, 3, 1)
 
 
 def plane_cells(mask: torch.Tensor, colors: Sequence[Sequence[int]], size: int) -> np.ndarray:
-    """Every plane of one mask, drawn from light grey (absent) to its colour: [K, R, R] -> uint8 [K, size, size, 3]."""
+    """Returns all planes of one mask, from light grey (absent) to colour: [K, R, R] -> uint8 [K, size, size, 3]."""
     share = ((_resize(mask.unsqueeze(0), size)[0].clamp(-1, 1) + 1) / 2).unsqueeze(-1).cpu().numpy()
     ink = np.array(colors, np.float32).reshape(-1, 1, 1, 3)
     return (share * ink + (1 - share) * np.array(BLANK, np.float32)).round().astype(np.uint8)
 
 
 def depth_cells(depth: torch.Tensor, size: int) -> np.ndarray:
-    """Pseudo-depth maps of one sample, dark (behind) to bright (in front), on one scale: [K, H, H] -> uint8.
+    """Returns pseudo-depth maps of one sample, dark (behind) to bright (in front): [K, H, H] -> [K, size, size, 3].
 
-    The scale runs between the 1st and the 99th percentile of all maps. Returns [K, size, size, 3].
+    The scale is common to all maps. It runs from their 1st to their 99th percentile.
     """
     values = _resize(depth.unsqueeze(0), size)[0].cpu().numpy()
     low, high = np.percentile(values, [1, 99])
@@ -80,12 +80,12 @@ def draw_sheet(
     rows: Sequence[Label],
     header: bool = False,
 ) -> np.ndarray:
-    """Pictures in rows and columns on white paper, labelled above and to the left.
+    """Returns pictures in rows and columns on white paper, labelled above and to the left.
 
     Args:
-        cells: rows of equally many pictures, uint8 [S, S, 3]; None leaves the place empty.
-        columns, rows: their labels.
-        header: the first row and column are what the others are made of; a wider gap sets them apart.
+        cells: rows of equally many pictures, uint8 [S, S, 3]. None leaves a cell empty.
+        columns, rows: labels.
+        header: first row and column show the ingredients of the other cells. A wider gap separates them.
 
     Returns:
         uint8 [H, W, 3].
@@ -117,14 +117,14 @@ def draw_sheet(
 def mixing_columns(
     regions: Regions, which: Sequence[int] | None, donors: Sequence[int] | None
 ) -> list[tuple[int, int]]:
-    """Region and donor seed of every column of a mixing sheet.
+    """Returns region and donor seed of every column of a mixing sheet.
 
-    Regions and donors that are both given are all combined. Otherwise they take turns, one column each; of more than
-    `MOST_COLUMNS` regions the background and then the last ones stay out.
+    If regions and donors are both set, all combinations are used. Otherwise they alternate, one per column. With more
+    than `MOST_COLUMNS` regions, the background and then the last regions are omitted.
 
     Args:
-        which: indices of the regions; None chooses.
-        donors: seeds; None takes 100, 101, ..
+        which: indices of the regions. None chooses them.
+        donors: seeds. None uses 100, 101, ..
     """
     if which is not None and donors is not None:
         return list(itertools.product(which, donors))
@@ -141,13 +141,13 @@ def mixing_sheet(
     columns: Sequence[Label],
     rows: Sequence[Label],
 ) -> np.ndarray:
-    """The sheet of region mixing: donors along the top, sources down the left, each pair's mixture where they meet.
+    """Returns the sheet of region mixing: donors along the top, sources on the left, each pair's mixture in its cell.
 
     Args:
         sources: uint8 [rows, S, S, 3].
         donors: uint8 [columns, S, S, 3].
         mixes: uint8 [rows, columns, S, S, 3].
-        columns, rows: what each donor gives, what each source is.
+        columns, rows: labels of donors and of sources.
 
     Returns:
         uint8 [H, W, 3].
@@ -159,13 +159,13 @@ def mixing_sheet(
 def components_sheet(
     built: torch.Tensor, mask: torch.Tensor, depth: torch.Tensor, regions: Regions, order: Sequence[int], title: str
 ) -> np.ndarray:
-    """One image built up region by region, above each region's mask and pseudo-depth.
+    """Returns a sheet with one image built up region by region, above each region's mask and pseudo-depth.
 
     Args:
         built: images with the first 1, 2, .. regions of `order`, [len(order), 3, R, R] in [-1, 1].
         mask: planes of the last image, [K, R, R].
-        depth: pseudo-depths, [K, H, H]; the background's is constant.
-        order: the regions in the order in which they come.
+        depth: pseudo-depths, [K, H, H]. The background's depth is constant.
+        order: the regions in the order of the build-up.
         title: name of the image.
 
     Returns:
@@ -208,7 +208,7 @@ def _label_width(label: Label, large: int, small: int) -> int:
 def _draw_column_label(
     draw: PIL.ImageDraw.ImageDraw, label: Label, x: int, y: int, size: int, large: int, small: int
 ) -> None:
-    """Title and subtitle centred over the column."""
+    """Draw title and subtitle centred over the column."""
     middle = x + size / 2
     if label.title:
         _draw_fitting(draw, (middle, y), label.title, large, INK, size)
@@ -220,7 +220,7 @@ def _draw_column_label(
 def _draw_row_label(
     draw: PIL.ImageDraw.ImageDraw, label: Label, x: int, y: int, size: int, large: int, small: int
 ) -> None:
-    """Title and subtitle at the left edge, centred on the height of the row."""
+    """Draw title and subtitle at the left edge, centred on the height of the row."""
     height = 1.35 * large + (1.35 * small if label.subtitle else 0)
     y = y + (size - height) / 2
     draw.text((x, y), label.title, fill=INK, font=_font(large))
@@ -230,7 +230,7 @@ def _draw_row_label(
 def _draw_fitting(
     draw: PIL.ImageDraw.ImageDraw, where: tuple[float, float], text: str, height: int, ink: tuple, width: int
 ) -> None:
-    """Centred text, in smaller type where it is wider than `width`, and cut where that would be too small to read."""
+    """Draw centred text. Text wider than `width` gets smaller, and is cut at the smallest readable size."""
     shrunk = min(height, max(int(height * width / max(_font(height).getlength(text), 1)), SMALLEST_TYPE))
     font = _font(shrunk)
     if font.getlength(text) > width:

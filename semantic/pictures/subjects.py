@@ -1,4 +1,4 @@
-"""The images that edit.py works on: of seeds, of files, of a projector's folders."""
+"""Finds the images for edit.py: from seeds, from files, or from a projector's folders."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,15 +10,15 @@ from semantic.studio import Studio
 
 
 def find(studio: Studio, latents: str | None, seeds: Sequence[int] | None, photo: str | None) -> list[Subject]:
-    """The images to edit, each with the projector's folder of its photo where --photo names one.
+    """Returns the images to edit, each with the projector's folder of its photo if --photo names one.
 
     Args:
         latents: a file, a projector's folder, or a folder of files or of such folders.
-        seeds: of images, instead.
-        photo: a projector's folder, or a folder of such folders; without `latents` and `seeds` its codes are edited.
+        seeds: seeds of images, instead of `latents`.
+        photo: a projector's folder, or a folder of such folders. Without `latents` and `seeds`, its codes are edited.
 
     Raises:
-        UserError: nothing to edit there, or not one photo an image.
+        UserError: there is nothing to edit, or the number of photos and images differ.
     """
     photos = None if photo is None else _photos(Path(photo))
     if seeds is not None:
@@ -32,7 +32,7 @@ def find(studio: Studio, latents: str | None, seeds: Sequence[int] | None, photo
             states = load_state(file, studio.G)
             found += [(f"{len(found) + i:02d}", _source(file), states[i : i + 1]) for i in range(len(states))]
     if photos is not None and len(photos) != len(found):
-        raise UserError(f"{photo} holds {len(photos)} photos for {len(found)} images: name one photo an image.")
+        raise UserError(f"{photo} holds {len(photos)} photos for {len(found)} images. Name one photo per image.")
     return [
         Subject("" if len(found) == 1 else number, source, state, photos[i] if photos else None)
         for i, (number, source, state) in enumerate(found)
@@ -40,12 +40,12 @@ def find(studio: Studio, latents: str | None, seeds: Sequence[int] | None, photo
 
 
 def _source(file: str | Path) -> str:
-    """What a sheet calls a file: its folder's name for a projector's output."""
+    """Returns the name of a file on a sheet: the folder's name for a projector's output."""
     return Path(file).parent.name if Path(file).name == CODES else Path(file).stem
 
 
 def _files(latents: str) -> list[str | Path]:
-    """Files of codes that --latents names."""
+    """Returns the files of codes for --latents."""
     folder = Path(latents)
     if not folder.is_dir():
         return [latents]
@@ -53,13 +53,13 @@ def _files(latents: str) -> list[str | Path]:
         return [folder / CODES]
     found = sorted([*folder.glob("*.npz"), *folder.glob(f"*/{CODES}")])
     if not found:
-        raise UserError(f"There are no latents in {latents}: expected .npz files, or folders that projector.py wrote.")
+        raise UserError(f"There are no latents in {latents}. Expected .npz files, or output folders of projector.py.")
     return found
 
 
 def _photos(folder: Path) -> list[Path]:
-    """The projector's folders that --photo names."""
+    """Returns the projector's folders for --photo."""
     found = [folder] if (folder / PLACEMENT).is_file() else sorted(p.parent for p in folder.glob(f"*/{PLACEMENT}"))
     if not found:
-        raise UserError(f"There is no photo in {folder}: expected a folder that projector.py wrote.")
+        raise UserError(f"There is no photo in {folder}. Expected an output folder of projector.py.")
     return found

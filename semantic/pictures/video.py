@@ -1,4 +1,4 @@
-"""Frames to mp4."""
+"""Writes frames to mp4 files."""
 
 import itertools
 import math
@@ -14,19 +14,19 @@ QUALITY = 17  # x264's constant rate factor: lower is better; visually lossless 
 
 
 def pad_to_even(frame: np.ndarray) -> np.ndarray:
-    """Repeat the last row and column of uint8 [H, W, 3] where a side is odd: yuv420p halves the colour planes."""
+    """Repeat the last row or column of uint8 [H, W, 3] if a side is odd: yuv420p halves the colour planes."""
     height, width = frame.shape[:2]
     return np.pad(frame, [(0, height % 2), (0, width % 2), (0, 0)], mode="edge")
 
 
 def grid_frames(images: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
-    """Frames of `count` images each in a nearly square arrangement.
+    """Yields frames of `count` images each in a nearly square arrangement.
 
     Args:
-        images: uint8 [3, H, W], the `count` images of the first frame, then those of the second, and so on.
+        images: uint8 [3, H, W]: the `count` images of the first frame, then of the second frame, and so on.
 
     Returns:
-        uint8 [rows * H, columns * W, 3] each.
+        uint8 [rows * H, columns * W, 3] for each frame.
     """
     images = iter(images)
     while group := list(itertools.islice(images, count)):
@@ -36,12 +36,12 @@ def grid_frames(images: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray
 
 
 def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float = 30) -> None:
-    """Write an mp4 (H.264, yuv420p, plays in browsers and slides), whole or not at all.
+    """Write an mp4 (H.264, yuv420p, for browsers and slides), completely or not at all.
 
     Args:
         path: name of the file, ending in .mp4.
-        frames: uint8 [H, W, 3], all of one size; taken one at a time, so a generator needs no memory.
-        fps: frames a second.
+        frames: uint8 [H, W, 3], all of one size. Frames are read one at a time, so a generator saves memory.
+        fps: frames per second.
 
     Raises:
         UserError: ffmpeg is missing or fails, there are no frames, or the file cannot be written.
@@ -79,7 +79,7 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: floa
         finally:
             writer.close()
         if not temporary.stat().st_size:
-            raise UserError(f"Cannot write {path}: ffmpeg produced nothing. Check that it can encode H.264.")
+            raise UserError(f"Cannot write {path}: ffmpeg wrote nothing. Check that it can encode H.264.")
 
 
 def _send(writer, path: str | os.PathLike, frame: np.ndarray) -> None:

@@ -1,1 +1,1 @@
-"""Terms of the loss beside the paper's."""
+"""Terms of the loss that are not in the paper."""

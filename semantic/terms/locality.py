@@ -1,4 +1,4 @@
-"""Edits stay in their regions: which edits to try, and how much of their change leaks; not in the paper."""
+"""Keeps edits in their regions: chooses edits to try, and measures how much change leaks. Not in the paper."""
 
 import torch
 
@@ -8,15 +8,15 @@ from torch_utils import distributed, training_stats
 from training.loss import StyleGAN2Loss
 
 EDITS = 3
-"""Edits of every sample, at most."""
+"""Largest number of edits per sample."""
 HALF_LIFE = 200
 """Half-life of the running sums, in edits."""
 LEAST_LEAK = 0.1
-"""Added to the leak of a code in the odds of trying it, so that codes without a leak are tried too."""
+"""Added to the leak of a code in the odds of its choice, so that codes without a leak are tried too."""
 ABSENT = 0.05
-"""Odds of trying a code of an absent region, relative to a region that is there."""
+"""Odds of a code of an absent region, relative to a present region."""
 SMALL_CHANGE = 0.1
-"""Share of the usual change of a code; an edit that changes less counts less."""
+"""Fraction of a code's usual change below which an edit counts less."""
 
 
 class EditSums:
@@ -26,14 +26,14 @@ class EditSums:
 
     Args:
         num_regions: K.
-        device: where the sums are.
+        device: device of the sums.
     """
 
     def __init__(self, num_regions: int, device: torch.device):
         self.sums = torch.zeros(3, 2 * num_regions, device=device)
 
     def running(self) -> list[torch.Tensor]:
-        """All tensors that `observe` updates."""
+        """Returns all tensors that `observe` updates."""
         return [self.sums]
 
     def observe(self, codes: torch.Tensor, changes: torch.Tensor, is_there: torch.Tensor) -> None:
@@ -41,34 +41,34 @@ class EditSums:
 
         Args:
             codes: numbers of the edited codes, [N].
-            changes: as from `change_outside`, [N, 2].
-            is_there: bool [N], whether the region is in the picture before or after; other edits do not count.
+            changes: result of `change_outside`, [N, 2].
+            is_there: bool [N], whether the region is present before or after the edit. Other edits do not count.
         """
         rows = torch.cat([changes.detach(), torch.ones_like(changes[:, :1])], dim=1) * is_there.unsqueeze(1)
         of_code = torch.nn.functional.one_hot(codes, self.sums.shape[1]).float()
-        new = distributed.all_reduce(rows.T.float() @ of_code)  # as a product, so that it repeats exactly
+        new = distributed.all_reduce(rows.T.float() @ of_code)  # a matrix product repeats exactly
         kept = 0.5 ** (len(codes) * distributed.get_world_size() / HALF_LIFE)
         self.sums.mul_(kept).add_(new)
 
     def leaks(self) -> torch.Tensor:
-        """Share of the change that lies outside the region, for each code, [2K]; 1 where nothing is known."""
+        """Returns the fraction of change outside the region for each code, [2K]. 1 for codes without edits so far."""
         outside, everywhere, _ = self.sums
         return torch.where(everywhere > 0, outside / everywhere.clamp(min=1e-12), 1)
 
     def sizes(self) -> torch.Tensor:
-        """Mean change everywhere by an edit, for each code, [2K]."""
+        """Returns the mean total change of an edit for each code, [2K]."""
         _, everywhere, count = self.sums
         return everywhere / count.clamp(min=1e-12)
 
     def choose(self, mask: torch.Tensor, edits: int = EDITS) -> torch.Tensor:
-        """Codes to edit; the more of a code's change leaks, the more often it is chosen.
+        """Returns codes to edit. Codes with a larger leak are chosen more often.
 
         Args:
             mask: planes of the samples' masks, [N, K, R, R].
-            edits: edits of each sample.
+            edits: number of edits per sample.
 
         Returns:
-            Numbers of codes, [N, edits]; the codes of one sample are different.
+            Numbers of codes, [N, edits]. The codes of one sample differ.
         """
         odds = torch.where(is_present(mask_areas(mask)), 1, ABSENT).repeat_interleave(2, dim=1)
         odds = odds * (self.leaks() + LEAST_LEAK)
@@ -77,10 +77,10 @@ class EditSums:
     def leak(
         self, codes: torch.Tensor, change: torch.Tensor, before: torch.Tensor, after: torch.Tensor
     ) -> torch.Tensor:
-        """Mean share of the change outside the edited regions, as in the metric region_leak.
+        """Returns the mean fraction of change outside the edited regions, like the metric region_leak.
 
-        An edit far smaller than usual for its code counts less: else the smallest edits had the largest gradients.
-        Edits of regions that are absent before and after do not count.
+        An edit far smaller than usual for its code counts less. Otherwise the smallest edits would have the largest
+        gradients. Edits of regions that are absent before and after do not count.
 
         Args:
             codes: numbers of the edited codes, [N].
@@ -102,13 +102,12 @@ class EditSums:
 
 
 class LocalityTerm(Term):
-    """Keeps edits in their regions: penalizes what one code of one region changes outside that region.
+    """Keeps edits in their regions: penalizes changes outside a region when one of its codes changes.
 
-    A sixteenth of the batch is rendered. Each of these samples is then rendered up to `EDITS` times again, each time
-    with one code of one region from another latent; a batch of less than 16 has fewer edits. The term trains texture
-    layers, feature heads and render network, which make and spread colours. Trained shape layers would give up a
-    region rather than keep to it. The statistic Loss/region_leak is the mean over the edits that are tried, and codes
-    that leak most are tried most often.
+    A sixteenth of the batch is rendered. Each of these samples is rendered up to `EDITS` more times, each time with one
+    code of one region from another latent. A batch of less than 16 has fewer edits. The term trains texture layers,
+    feature heads and render network, which make and spread colours. If it trained shape layers, regions would vanish.
+    The statistic Loss/region_leak is the mean over the tried edits. Codes with the largest leak are tried most often.
     """
 
     def __init__(self, loss: StyleGAN2Loss, weight: float):
@@ -141,7 +140,7 @@ class LocalityTerm(Term):
         (leak * self.weight).backward()
 
     def render(self, ws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image and mask with constant noise; gradients reach all but mapping, shape layers and depths."""
+        """Returns image and mask with constant noise. Gradients do not reach mapping, shape layers and depths."""
         synthesis = self.loss.G.synthesis
         with self.loss.autocast():
             features, coarse_mask, _ = synthesis.compose(ws, fixed_shapes=True)

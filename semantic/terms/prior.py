@@ -1,4 +1,4 @@
-"""A prior on where regions are and how large: draws generated masks to the data on average; not in the paper."""
+"""A prior on place and area of regions: matches means of generated masks to the data. Not in the paper."""
 
 import torch
 import torch.nn.functional as F
@@ -8,34 +8,34 @@ from torch_utils import distributed, training_stats
 from training.loss import Samples, StyleGAN2Loss
 
 CELLS = 8
-"""Cells along a side."""
+"""Cells per side."""
 HALF_LIVES = {"real": 1000, "generated": 50}
-"""Half-lives of the running means in images; at first they are plain means."""
+"""Half-lives of the running means in images. The first values are plain means."""
 EPS = 1e-8
 LARGEST_LOG_RATIO = 1
 """Bound on the logarithm of the ratio of two mean squares."""
 
 
 def mean_shares(mask: torch.Tensor) -> torch.Tensor:
-    """Mean share of every region in every cell of a batch: planes [N, K, H, H] in [-1, 1] -> [K, CELLS, CELLS]."""
+    """Returns the mean share of regions in cells of a batch: planes [N, K, H, H] in [-1, 1] -> [K, CELLS, CELLS]."""
     return (F.adaptive_avg_pool2d(mask.mean(dim=0), CELLS) + 1) / 2
 
 
 def mean_squares(mask: torch.Tensor) -> torch.Tensor:
-    """Mean square of the share of the picture that each region takes: planes [N, K, H, H] in [-1, 1] -> [K]."""
+    """Returns the mean square of each region's share of the picture: planes [N, K, H, H] in [-1, 1] -> [K]."""
     return ((mask.mean(dim=(2, 3)) + 1) / 2).square().mean(dim=0)
 
 
 class RegionMeans:
-    """Running means of shares of regions in cells and of squared areas, of real and of generated masks.
+    """Running means of region shares in cells and of squared areas, for real and for generated masks.
 
-    A generator that matches the data matches these means, too. A discriminator's gradient passes through a softmax, so
-    it fades where a region is hardly there. The gradient of these terms is the factor by which a region is too rare,
-    and does not fade. The squares tell glasses on every fourth face from a quarter of them on every face.
+    A generator that matches the data matches these means too. A discriminator's gradient passes through a softmax, so
+    it vanishes if a region is hardly present. The gradient of these terms is the factor by which a region is too rare,
+    and does not vanish. Squares distinguish glasses on every fourth face from a quarter of glasses on every face.
 
     Args:
         num_regions: K.
-        device: where the means are.
+        device: device of the means.
     """
 
     def __init__(self, num_regions: int, device: torch.device):
@@ -44,7 +44,7 @@ class RegionMeans:
         self.images = {kind: torch.zeros([], device=device) for kind in HALF_LIVES}
 
     def running(self) -> list[torch.Tensor]:
-        """All tensors that `observe` updates."""
+        """Returns all tensors that `observe` updates."""
         return [*self.shares.values(), *self.images.values(), *self.squares.values()]
 
     def observe(self, kind: str, shares: torch.Tensor, squares: torch.Tensor, count: int) -> None:
@@ -52,9 +52,9 @@ class RegionMeans:
 
         Args:
             kind: 'real' or 'generated'.
-            shares: as from `mean_shares`.
-            squares: as from `mean_squares`.
-            count: images in the batch.
+            shares: result of `mean_shares`.
+            squares: result of `mean_squares`.
+            count: number of images in the batch.
         """
         count = count * distributed.get_world_size()
         self.images[kind] += count
@@ -63,30 +63,30 @@ class RegionMeans:
             mean.lerp_(distributed.all_reduce(batch.detach().clone()) / distributed.get_world_size(), rate)
 
     def divergence(self) -> torch.Tensor:
-        """Kullback-Leibler divergence of the generated from the real shares, a mean over cells, in nats."""
+        """Returns the Kullback-Leibler divergence of generated from real shares, a mean over cells, in nats."""
         real, generated = (self.shares[kind] + EPS for kind in HALF_LIVES)
         return (real * (real / generated).log()).sum(dim=0).mean()
 
     def share_term(self, batch: torch.Tensor) -> torch.Tensor:
-        """A scalar whose gradient with respect to a batch's shares is the gradient of `divergence` at the mean.
+        """Returns a scalar whose gradient with respect to a batch's shares is that of `divergence` at the mean.
 
-        The scalar is linear in the shares. So no batch, and no sample, is asked to look like the mean.
+        The scalar is linear in the shares, so single batches and samples may differ from the mean.
 
         Args:
-            batch: shares of a generated batch. `observe` must have seen it before: this bounds the factors.
+            batch: shares of a generated batch. `observe` must have seen it before, which bounds the factors.
         """
         factors = self.shares["real"] / (self.shares["generated"] + EPS)
         return (factors * (self.shares["generated"] - batch)).sum(dim=0).mean()
 
     def log_square_ratio(self) -> torch.Tensor:
-        """Logarithm of the mean squares' ratio, generated to real, within ±LARGEST_LOG_RATIO, by region [K]."""
+        """Returns the logarithm of the ratio of mean squares, generated to real, clamped to ±LARGEST_LOG_RATIO, [K]."""
         real, generated = (self.squares[kind] + EPS for kind in HALF_LIVES)
         return (generated / real).log().clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
 
     def square_term(self, batch: torch.Tensor) -> torch.Tensor:
-        """A scalar whose gradient is the gradient of half the squared logarithm, weighted with the real regions' areas.
+        """Returns a scalar with the gradient of half the squared logarithm, weighted with the real regions' areas.
 
-        Where the logarithm is beyond LARGEST_LOG_RATIO, the gradient is as at the bound.
+        Beyond LARGEST_LOG_RATIO, the gradient is that at the bound.
 
         Args:
             batch: mean squares of a generated batch. `observe` must have seen it before.
@@ -97,7 +97,7 @@ class RegionMeans:
 
 
 class PriorTerm(Term):
-    """Draws mean place, mean area and mean squared area of regions in coarse masks to the data; see `RegionMeans`."""
+    """Matches mean place, mean area and mean squared area of regions in coarse masks to the data, see `RegionMeans`."""
 
     def __init__(self, loss: StyleGAN2Loss, weight: float):
         super().__init__(loss, weight)
@@ -107,7 +107,7 @@ class PriorTerm(Term):
         return self.means.running()
 
     def real(self, real: Samples) -> float:
-        """Observe the data; D has no term."""
+        """Observe the data. D has no term."""
         mask = F.adaptive_avg_pool2d(real.extras["mask"], self.loss.G.synthesis.grid.shape[-1])
         self.means.observe("real", mean_shares(mask), mean_squares(mask), len(mask))
         return 0.0

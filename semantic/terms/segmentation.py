@@ -1,4 +1,4 @@
-"""D finds regions in images, and G makes images in which D finds them; not in the paper."""
+"""Trains D to segment images, and G to make images that D segments as intended. Not in the paper."""
 
 import torch
 import torch.nn.functional as F
@@ -10,13 +10,14 @@ from training.loss import Samples
 
 
 def segmentation_loss(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy between scores and the regions of masks, in nats.
+    """Returns the cross-entropy between scores and the regions of masks, in nats.
 
-    Rare regions weigh more, by the inverse root of their share of the batch. The weights' mean over pixels is 1.
+    Weights grow with the inverse root of a region's share of the batch, so that rare regions count more. The mean
+    weight of all pixels is 1.
 
     Args:
         scores: [N, K, R, R].
-        mask: planes [N, K, R, R]; the largest plane at a pixel is its region. No gradient flows to the mask.
+        mask: planes [N, K, R, R]. The largest plane at a pixel is its region. No gradient flows to the mask.
 
     Returns:
         Mean over pixels, a scalar.
@@ -28,7 +29,7 @@ def segmentation_loss(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 class SegmentationTerm(Term):
-    """`segmentation_loss` of D at real pairs, and of G at its own pairs; D does not learn from generated pairs."""
+    """`segmentation_loss` of D at real pairs, and of G at generated pairs. D does not learn from generated pairs."""
 
     needs_scores = True
 

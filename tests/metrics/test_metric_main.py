@@ -74,7 +74,7 @@ def test_evaluate_loads_plugins_itself(tmp_path, monkeypatch, capsys):
 
 
 def test_unknown_names_and_missing_data_end_in_one_line():
-    with pytest.raises(UserError, match="no metric 'fid'"):
+    with pytest.raises(UserError, match="Unknown metric 'fid'"):
         metric_main.calc_metric("fid", G=Flat())
     with pytest.raises(UserError, match="--data"):
         metric_main.calc_metric("swd", G=Flat())

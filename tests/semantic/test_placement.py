@@ -46,7 +46,7 @@ def test_a_damaged_placement_is_refused_in_one_line(tmp_path, change):
     path = tmp_path / "placement.json"
     placement().save(path)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(UserError, match=r"placement\.json that projector\.py writes"):
+    with pytest.raises(UserError, match=r"Expected the placement\.json of projector\.py"):
         Placement.load(path)
 
 
@@ -100,5 +100,5 @@ def test_a_crop_that_leaves_the_photo_is_continued_and_put_back_in_part():
 
 
 def test_a_photo_of_another_size_is_refused():
-    with pytest.raises(UserError, match="name the same photo"):
+    with pytest.raises(UserError, match="Name that photo"):
         placement().crop(torch.zeros(3, 10, 10))

@@ -44,7 +44,7 @@ def test_the_tuned_recipe_meets_the_papers_widths_and_penalties_from_256_on(reso
 
 
 def test_unknown_recipes_are_told():
-    with pytest.raises(UserError, match="no recipe 'papr'"):
+    with pytest.raises(UserError, match="Unknown recipe 'papr'"):
         semantic_options(64, Regions(["sky", "one"]), "fp32", "papr")
 
 
@@ -70,8 +70,8 @@ def test_a_network_goes_on_without_its_highest_octave(semantic_run, archive, tmp
     assert {**kwargs[0], "octaves": 3} == kwargs[1]
     assert "-octaves3-" in asked[1]["description"]
     for more, message in (
-        ((source, "--octaves=5"), "--octaves=5: there are 4 frequencies in the network of --resume"),
-        (("--octaves=6",), "--octaves=6: there are 5 frequencies at 32²"),
+        ((source, "--octaves=5"), "--octaves=5 is too large: there are 4 frequencies in the network of --resume"),
+        (("--octaves=6",), "--octaves=6 is too large: there are 5 frequencies at 32²"),
     ):
         refused = run(tmp_path, *start, *more)
         assert refused.exit_code == 1

@@ -166,7 +166,7 @@ def test_names_with_commas_and_colons_can_be_named():
     assert regions.split("door:left:dx=0.1,dy=2") == (3, "dx=0.1,dy=2")
     assert regions.split("door:left:top:swap:7") == (4, "swap:7")
     assert regions.split("wall") == (1, "")
-    with pytest.raises(UserError, match="no region 'roof'"):
+    with pytest.raises(UserError, match="Unknown region 'roof'"):
         regions.split("roof:1")
 
 

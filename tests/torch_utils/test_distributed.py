@@ -250,7 +250,7 @@ def test_what_is_not_finite_in_one_process_is_skipped_in_all(together):
 def test_replicas_that_drift_are_found(together):
     assert together["same"] is None
     assert together["different"] == ["b", 1]
-    assert together["inconsistent"] == "Linear.bias of process 1 differs from that of process 0."
+    assert together["inconsistent"] == "Linear.bias of process 1 differs from process 0."
     # Gradients 1 and 2 are kept apart at first. Then 1 + 1 and 2 + 2 are averaged.
     assert (together["not_synced"], together["synced"]) == (1, 3)
 

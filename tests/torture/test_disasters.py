@@ -95,7 +95,7 @@ def test_sigterm_saves_and_the_run_goes_on(trainings, data, tmp_path):
     log = training.log.read_text()
     assert code == 75, log[-2000:]
     assert "SIGTERM: finishing this step and saving" in log
-    assert "go on with --resume=latest" in log
+    assert "Resume with --resume=latest" in log
     assert "Traceback" not in log
     (run_dir,) = Path(tmp_path).iterdir()
     seen = load_state(find_states(run_dir)[0])["run"]["images_seen"]

@@ -225,10 +225,10 @@ def refuse(message, *arguments, **options):
 
 
 def test_missing_and_foreign_files_are_told_apart(tmp_path):
-    refuse("There is no file or folder .*nothing.zip", tmp_path / "nothing.zip")
+    refuse("File or folder .*nothing.zip", tmp_path / "nothing.zip")
     (tmp_path / "a.tar").write_bytes(b"x" * 1000)
     refuse("a.tar is not a zip", tmp_path / "a.tar")
-    refuse("There is no image in", tmp_path)
+    refuse("holds no images", tmp_path)
 
 
 def test_broken_zip_is_refused(tmp_path):
@@ -236,7 +236,7 @@ def test_broken_zip_is_refused(tmp_path):
     write(path, pictures())
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    refuse("broken off", path)
+    refuse("incomplete", path)
     path.write_bytes(whole[:60] + bytes([whole[60] ^ 255]) + whole[61:])
     refuse(r"Cannot read 00000/img00000000.png in .*a.zip: Bad CRC", path)
 
@@ -263,10 +263,10 @@ def test_wrong_labels_are_refused(tmp_path):
             ([[names[0], 1], [names[1], -1]], "class numbers from 0"),
             ([[names[0], [1, 2]], [names[1], [1]]], "of one length"),
             ([1, 2], r"must be a list of \[image name, label\]"),
-            ([[names[0], 1], [names[0], 2], [names[1], 1]], "two labels, 1 and 2"),
+            ([[names[0], 1], [names[0], 2], [names[1], 1]], "two labels for 00000/img00000000.png, 1 and 2"),
             *(([[names[0], 1], [names[1], wrong]], "class numbers from 0") for wrong in ("1", True, None, 0.5, [])),
             *(([[names[0], [1.0]], [names[1], [wrong]]], "finite numbers") for wrong in ("1", True, math.nan, 1e300)),
-            ([[names[0], 10**30], [names[1], 1]], "number the classes"),
+            ([[names[0], 10**30], [names[1], 1]], "Number the classes"),
             ([[names[0], 1], [names[1], [1]]], "all of one kind"),
         ]
     ):
@@ -274,7 +274,7 @@ def test_wrong_labels_are_refused(tmp_path):
         refuse(message, path, use_labels=True)
     for number, key in enumerate(("label", "Labels", "LABEL")):
         path = write(tmp_path / f"key{number}.zip", pictures(2), {key: []})
-        refuse(f"an entry '{key}', but labels must stand under 'labels'", path, use_labels=True)
+        refuse(f"an entry '{key}', but labels must be under 'labels'", path, use_labels=True)
     refuse("must be an object", write(tmp_path / "list.zip", pictures(2), [[names[0], 1]]))
     path = write(tmp_path / "json.zip", pictures(2), extra=[("dataset.json", b"{")])
     refuse("dataset.json in .* not valid JSON", path)
@@ -287,7 +287,7 @@ def test_names_that_lead_outside_are_refused(tmp_path):
             archive.writestr(name, encode_png(pictures(1)[0]))
         refuse("leads outside", path)
     (tmp_path / "a").mkdir()
-    with pytest.raises(UserError, match="There is no"):
+    with pytest.raises(UserError, match="The archive has no"):
         Archive(tmp_path / "a").read("../0.zip")
 
 
@@ -296,7 +296,7 @@ def test_images_that_declare_huge_sizes_are_not_decoded():
     data[16:24] = (9000).to_bytes(4, "big") * 2
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     assert decode_plain_png(bytes(data)) is None
-    with pytest.raises(UserError, match=r"huge\.png declares 9000x9000 pixels"):
+    with pytest.raises(UserError, match=r"huge\.png has 9000x9000 pixels"):
         decode_image(bytes(data), "huge.png")
 
 
@@ -385,5 +385,5 @@ def test_labels_in_another_place_are_found(tmp_path):
 
 def test_labels_that_are_not_used_are_told(tmp_path):
     path = write(tmp_path / "a.zip", pictures(2), {"labels": [[image_name(i), i] for i in range(2)]})
-    assert "add --cond=1" in ImageFolderDataset(path).notes[0]
+    assert "Add --cond=1" in ImageFolderDataset(path).notes[0]
     assert not ImageFolderDataset(path, use_labels=True).notes

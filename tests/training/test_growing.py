@@ -79,7 +79,7 @@ def test_a_grown_semantic_pair_computes_the_same(factor, wider):
     arguments = D.grown_arguments({}, D, 32 * factor)
     large_G, large_D = semantic_pair(32 * factor, widths, **arguments)
     said = warm_start.copy_networks({"G": G, "D": D, "G_ema": G}, {"G": large_G, "D": large_D})
-    assert said.startswith(f"Grown from 32² to {32 * factor}²: G makes the same at first, resampled.")
+    assert said.startswith(f"Grown from 32² to {32 * factor}². At first G makes resampled pictures.")
     assert ("Wider" in said) == (wider > 1)
     z = torch.randn(4, 4)
     theirs, ours = (network(z, None, return_mask=True, noise_mode="const") for network in (G, large_G))
@@ -153,7 +153,7 @@ def test_explicit_widths_are_halved_for_new_stages():
 def test_other_regions_come_before_growing():
     G, _ = semantic_pair(32, {"channel_base": 1024})
     other = Generator(4, 0, 5, 64, 3, {"names": ["background", "hat", "hair"]}, {"num_layers": 1}, SIZES)
-    with pytest.raises(UserError, match=r"take the regions over first, with data of 32², then grow"):
+    with pytest.raises(UserError, match=r"First transfer the regions, with data of 32², then grow"):
         warm_start.copy_networks({"G_ema": G}, {"G": other})
 
 
@@ -164,7 +164,7 @@ def test_networks_do_not_shrink_or_grow_by_other_factors(resolution):
     if resolution == 256:
         assert growing.growth(G, other) == 4
         return
-    with pytest.raises(UserError, match=r"networks go on at 64², 128², 256²\."):
+    with pytest.raises(UserError, match=r"Networks can resume at 64², 128², 256²:"):
         warm_start.copy_networks({"G_ema": G}, {"G": other})
 
 
@@ -173,13 +173,13 @@ def test_generators_without_colours_of_their_own_in_each_stage_do_not_grow():
         training.networks.Generator(4, 0, 5, r, 3, synthesis_kwargs={"channel_max": 4, "architecture": "resnet"})
         for r in (16, 32)
     )
-    with pytest.raises(UserError, match=r"architecture resnet cannot grow"):
+    with pytest.raises(UserError, match=r"Only generators of architecture skip can grow, not resnet"):
         warm_start.copy_networks({"G_ema": small}, {"G": large})
 
 
 def test_discriminators_too_narrow_to_pass_colours_on_are_refused_in_one_line():
     small, large = (training.discriminator.Discriminator(0, r, 3, channel_base=128) for r in (16, 32))
-    with pytest.raises(UserError, match=r"D needs 6 channels at 32², but has 4: choose a greater --cbase"):
+    with pytest.raises(UserError, match=r"D needs 6 channels at 32², but has 4. Set a larger --cbase"):
         warm_start.copy_networks({"D": small}, {"D": large})
 
 
@@ -190,7 +190,7 @@ def test_a_run_grows_a_network_and_resumes_exactly(semantic_run, tmp_path):
     result = run(tmp_path / "whole", *grown, steps=2)
     assert result.exit_code == 0, result.output
     said = (only_run(tmp_path / "whole") / "log.txt").read_text()
-    assert "Grown from 32² to 64²: G makes the same at first, resampled. Wider than the network to resume" in said
+    assert "Grown from 32² to 64². At first G makes resampled pictures. Wider than the network to resume" in said
     assert run(tmp_path / "halves", *grown, steps=1).exit_code == 0
     assert run(tmp_path / "halves", "--resume=latest", steps=2).exit_code == 0
     whole, halves = (state(only_run(tmp_path / name)) for name in ("whole", "halves"))
@@ -216,4 +216,4 @@ def test_a_network_that_grows_may_have_one_frequency_more(semantic_run, tmp_path
     octaves = [json.loads(r.stdout)["G_kwargs"]["synthesis_kwargs"]["octaves"] for r in (plain, more)]
     assert octaves == [4, 5]
     assert json.loads(plain.stdout)["D_kwargs"]["mask_least"] == {"64": 6}
-    assert "--octaves=6: there are 5 frequencies" in most.stderr
+    assert "--octaves=6 is too large: there are 5 frequencies" in most.stderr

@@ -210,7 +210,7 @@ def test_mapping_alone_and_with_labels():
 @pytest.mark.parametrize(("z", "c"), [((2, 7), (2, 4)), ((2, 6), (2, 3)), ((2, 6), None)])
 def test_mapping_says_what_it_takes(z, c):
     mapping = MappingNetwork(6, 4, 5, num_ws=1)
-    with pytest.raises(UserError, match=r"takes [zc] of shape"):
+    with pytest.raises(UserError, match=r"expects [zc] of shape"):
         mapping(torch.zeros(z), None if c is None else torch.zeros(c))
 
 
@@ -355,9 +355,9 @@ def test_resolutions_that_cannot_be(resolution):
 
 
 def test_shapes_that_do_not_fit_are_named():
-    with pytest.raises(UserError, match=r"takes ws of shape \[N, 6, 5\]"):
+    with pytest.raises(UserError, match=r"expects ws of shape \[N, 6, 5\]"):
         generator().synthesis(torch.zeros(1, 7, 5))
-    with pytest.raises(UserError, match=r"takes images of shape \[N, 3, 16, 16\]"):
+    with pytest.raises(UserError, match=r"expects images of shape \[N, 3, 16, 16\]"):
         discriminator()(torch.zeros(1, 3, 32, 32))
     with pytest.raises(UserError, match="architecture 'new'"):
         generator(architecture="new")

@@ -81,7 +81,7 @@ def test_half_precision_runs_four_resolutions_and_clamps():
 
 
 def test_unknown_configuration_is_told_in_one_line():
-    with pytest.raises(UserError, match="no configuration 'paper2048': choose auto, stylegan2"):
+    with pytest.raises(UserError, match=r"Unknown configuration 'paper2048'\. Choose one of auto, stylegan2"):
         stylegan2_options("paper2048", 256, 1, "fp32")
 
 

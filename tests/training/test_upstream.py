@@ -158,7 +158,7 @@ def test_options_in_half_precision_reach_the_file(tmp_path):
 
 def test_a_semantic_network_is_refused_in_one_line(tmp_path):
     data = legacy.load_network("faces64")
-    with pytest.raises(UserError, match=r"only plain StyleGAN2 networks can be written"):
+    with pytest.raises(UserError, match=r"Only plain StyleGAN2 networks can be written"):
         upstream.save_upstream(data, tmp_path / "net.pkl")
     assert not list(tmp_path.iterdir())
 

@@ -53,7 +53,7 @@ def test_a_wider_semantic_pair_computes_the_same():
     G, D = semantic_pair({8: 6, 16: 4, 32: 2})
     wide_G, wide_D = semantic_pair({8: 8, 16: 7, 32: 6})
     said = warm_start.copy_networks({"G": G, "D": D, "G_ema": G}, {"G": wide_G, "D": wide_D})
-    assert said == "Wider than the network to resume: G, D. What G makes is the same at first."
+    assert said == "Wider than the network to resume: G, D. At first G makes the same pictures."
     z = torch.randn(4, 4)
     for theirs, ours in zip(G(z, None, return_mask=True, noise_mode="const"),
                             wide_G(z, None, return_mask=True, noise_mode="const"), strict=True):  # fmt: skip
@@ -89,7 +89,7 @@ def test_other_regions_come_first():
     G, _ = semantic_pair({8: 6, 16: 4, 32: 2})
     sizes = {**G.init_args[-1], "channels": {8: 8, 16: 7, 32: 6}}
     arguments = [*G.init_args[:5], {"names": ["background", "hair"]}, G.init_args[6], sizes]
-    with pytest.raises(UserError, match=r"Take the regions over first"):
+    with pytest.raises(UserError, match=r"First transfer the regions"):
         warm_start.copy_networks({"G_ema": G}, {"G": Generator(*arguments)})
 
 
@@ -126,5 +126,5 @@ def test_a_run_goes_on_wider(semantic_run, tmp_path):
     data, source = make_archive(tmp_path / "faces.zip", count=8), f"--resume={semantic_run}/network-snapshot-000000.pkl"
     result = run(tmp_path / "runs", *SEMANTIC, f"--data={data}", source, "--cbase=256", steps=1)
     assert result.exit_code == 0, result.output
-    line = "Wider than the network to resume: G, D, G_ema. What G makes is the same at first."
+    line = "Wider than the network to resume: G, D, G_ema. At first G makes the same pictures."
     assert line in (only_run(tmp_path / "runs") / "log.txt").read_text()

@@ -1,1 +1,1 @@
-"""Reading and rebuilding network files without running what is in them."""
+"""Reads and rebuilds network files without running code from them."""

@@ -1,7 +1,7 @@
-"""The objects that a network file may ask for. A function that checks its arguments makes each of them.
+"""The objects that a network file may request. A function that checks its arguments creates each object.
 
-A name in a pickle is looked up in `_ALLOWED` alone. The functions below replace those of torch and numpy, so that sizes
-and strides cannot reach outside the bytes of the file.
+Names in a pickle are looked up only in `_ALLOWED`. The functions below replace functions of torch and numpy, so that
+sizes and strides cannot reach outside the bytes of the file.
 """
 
 import argparse
@@ -40,21 +40,21 @@ DTYPES = {
 
 
 class Refused(Exception):
-    """The file asks for something that is not allowed; the text completes a sentence that begins with 'The file'."""
+    """The file requests something that is not allowed. The text completes a sentence that begins with 'The file'."""
 
 
 class Reader(Protocol):
-    """The methods of the machine that runs a pickle, as far as the functions below use them."""
+    """Interface of the machine that runs a pickle, for the functions below."""
 
     def allocate(self, size: int) -> None:
-        """Charge `size` bytes; refuses when the file asks for far more than its own size."""
+        """Count `size` bytes of memory. Raises Refused if the file needs far more than its own size."""
 
     def run_part(self, stream: BinaryIO, storage: Callable[[Any], Any]) -> Any:
-        """Run a pickle inside the pickle; `storage` answers its references to storages."""
+        """Run a pickle inside the pickle. `storage` resolves its references to storages."""
 
 
 class Global:
-    """A name in a pickle and the function that is called under it. The object of that name is never touched."""
+    """A name in a pickle, and the function that is called instead of the named object."""
 
     __slots__ = ("_make", "name")
 
@@ -84,32 +84,32 @@ class Storage(NamedTuple):
 
 
 class NumberType:
-    """A numpy number type, while a file spells it out."""
+    """A numpy number type while it is read from a file."""
 
     def __init__(self, name: str):
         self.dtype = np.dtype(name)
 
 
 def kind(value: Any) -> str:
-    """The name of a value for messages."""
+    """Returns the name of a value for messages."""
     return value.name if isinstance(value, Global) else f"an object of type {type(value).__name__}"
 
 
 def is_allowed(module: str, name: str) -> bool:
-    """Whether `find` knows `module.name`."""
+    """Whether `find` accepts `module.name`."""
     return (module, name) in _ALLOWED
 
 
 def find(module: Any, name: Any, packages: Collection[str] = ()) -> Any:
-    """The object that stands for `module.name` of a file.
+    """Returns the object that replaces `module.name` of a file.
 
     Args:
-        module, name: from the file.
-        packages: top-level packages whose classes a file may name for the parts of a network. Such a part becomes a
-            `Record`; its class is not touched.
+        module, name: values from the file.
+        packages: top-level packages whose classes a file may name for parts of a network. Such a part becomes a
+            `Record`. Its class is not used.
 
     Raises:
-        Refused: it is not allowed.
+        Refused: the name is not allowed.
     """
     if type(module) is not str or type(name) is not str:
         raise Refused("names an object by something other than text")
@@ -123,7 +123,7 @@ def find(module: Any, name: Any, packages: Collection[str] = ()) -> Any:
 
 
 def set_state(target: Any, state: Any, reader: Reader) -> Any:
-    """Set the state of `target` to the one that the file gives, as the instruction BUILD does, and return `target`."""
+    """Set the state of `target` to the state in the file, like the instruction BUILD, and return `target`."""
     if type(target) is argparse.Namespace and _is_text_dict(state):
         vars(target).update(state)
     elif type(target) is Record and _is_text_dict(state):
@@ -133,7 +133,7 @@ def set_state(target: Any, state: Any, reader: Reader) -> Any:
     elif type(target) is np.ndarray and type(state) is tuple and len(state) == 5:
         _fill_array(target, *state, reader=reader)
     elif not (type(target) is OrderedDict and _is_text_dict(state)):
-        # An OrderedDict's own attributes, such as the versions in a state_dict, are not needed.
+        # Attributes of an OrderedDict, such as the versions in a state_dict, are not needed.
         raise Refused(f"sets the state of {kind(target)}")
     return target
 
@@ -180,7 +180,7 @@ def _make_set(reader: Reader, items: Any = ()) -> set:
 
 
 def _make_bytes(reader: Reader, text: Any, encoding: Any) -> bytes:
-    """Bytes, as pickles of protocol 2 spell them."""
+    """Returns bytes as written by pickles of protocol 2."""
     _require(type(text) is str and encoding == "latin1")
     reader.allocate(len(text))
     return text.encode("latin1")
@@ -237,7 +237,7 @@ def _make_storage(reader: Reader, data: Any) -> Storage:
     def read() -> Any:
         return reader.run_part(stream, declare)
 
-    if data.startswith(_STORAGE_HEAD):  # as torch writes it nearly everywhere; a file repeats it for every tensor
+    if data.startswith(_STORAGE_HEAD):  # torch writes this head for nearly every tensor
         stream.seek(len(_STORAGE_HEAD))
     else:
         _require(read() == LEGACY_MAGIC and read() == LEGACY_VERSION)
@@ -255,7 +255,7 @@ def _make_storage(reader: Reader, data: Any) -> Storage:
 
 
 def declared_storage(identity: Any) -> tuple[torch.dtype, str, int]:
-    """Number type, name and length of a storage, from the tuple by which torch's files refer to it."""
+    """Returns number type, name and length of a storage, from the tuple that refers to it in torch's files."""
     _require(type(identity) is tuple and len(identity) in (5, 6) and identity[0] == "storage")
     _, storage_type, key, _, length, *view = identity
     _require(type(storage_type) is _StorageType and type(key) is str and view in ([], [None]))
@@ -264,7 +264,7 @@ def declared_storage(identity: Any) -> tuple[torch.dtype, str, int]:
 
 
 def storage_of(dtype: torch.dtype, length: int, data: bytes | memoryview) -> Storage:
-    """A storage of `length` numbers; `data` must be exactly that long."""
+    """Returns a storage of `length` numbers. `data` must have exactly this length."""
     size = length * torch.empty(0, dtype=dtype).element_size()
     if len(data) != size:
         raise Refused(f"is cut short: a tensor has {len(data)} of its {size} bytes")

@@ -1,8 +1,8 @@
-"""Reading pickles safely.
+"""Reads pickles safely.
 
-A pickle is a small program: it can name any function of any module and call it. `load` runs this program on a machine
-of its own, which knows only the instructions that plain data need. It imports nothing. It calls only the functions of
-`allowed`, which check their arguments. Anything else in the file ends the reading with an error.
+A pickle is a small program: it can name any function of any module and call it. `load` runs this program on its own
+machine, which accepts only the instructions for plain data. The machine imports nothing. It calls only functions of
+`allowed`, which check their arguments. Any other content of the file ends the reading with an error.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ def dump(obj: Any, file: BinaryIO) -> None:
     """Write a pickle that `load` and Python's own unpickler read.
 
     Raises:
-        UserError: `obj` holds something that `load` would refuse.
+        UserError: `obj` holds an object that `load` would refuse.
     """
     _Writer(file, protocol=4).dump(obj)
 
@@ -40,7 +40,7 @@ class _Writer(pickle.Pickler):
         if isinstance(obj, (type, types.FunctionType, types.BuiltinFunctionType)):
             if not allowed.is_allowed(obj.__module__, obj.__qualname__):
                 raise UserError(
-                    f"A network file cannot hold {obj.__module__}.{obj.__qualname__}: keep to plain data, tensors and"
+                    f"A network file cannot hold {obj.__module__}.{obj.__qualname__}. Use only plain data, tensors and"
                     " persistent objects."
                 )
         elif _is_plain_object(obj):
@@ -49,7 +49,7 @@ class _Writer(pickle.Pickler):
 
 
 def _is_plain_object(obj: Any) -> bool:
-    """Whether `obj` is fully described by its `__dict__`, such as a sub-module of a persistent network."""
+    """Whether the `__dict__` describes `obj` completely, as for a sub-module of a persistent network."""
     cls = type(obj)
     default = cls.__reduce__ is object.__reduce__ and cls.__reduce_ex__ is object.__reduce_ex__
     return default and hasattr(obj, "__dict__") and not allowed.is_allowed(cls.__module__, cls.__qualname__)
@@ -63,17 +63,17 @@ def load(
 ) -> Any:
     """Read a pickle of plain data, tensors and persistent objects.
 
-    Persistent objects that stand alone or as the values of the outermost dictionary are rebuilt from their recorded
-    constructor arguments, and their parameters and buffers are copied; those deeper down stay `Record`s.
+    A persistent object that is the whole content, or a value of the outermost dictionary, is rebuilt from its recorded
+    constructor arguments, with its parameters and buffers copied. Objects at deeper levels stay `Record`s.
 
     Args:
-        file: open for binary reading.
+        file: file object, open for binary reading.
         class_names: dotted names of the classes that the file names without a module.
         packages: top-level packages in which the file may name further persistent classes.
-        where: what to call the file in messages; its name where None.
+        where: name of the file in messages. None uses the name of the file object.
 
     Raises:
-        UserError: the file is damaged or asks for something that is not allowed. Nothing of it was run.
+        UserError: the file is damaged, or requests an object that is not allowed. No code of it was run.
     """
     where = where or describe(file)
     value = load_records(file, where, packages)
@@ -81,11 +81,11 @@ def load(
 
 
 def load_records(file: BinaryIO, where: str | None = None, packages: Collection[str] = ()) -> Any:
-    """Read a pickle as `load` does, but leave persistent objects as `Record`s: class name, module and state."""
+    """Same as `load`, but leaves persistent objects as `Record`s: class name, module and state."""
     where = where or describe(file)
     stream = _Bounded(file)
     if stream.size > MAX_FILE_BYTES:
-        raise UserError(f"{where} holds {stream.size >> 30} GiB, which is too much for a network file.")
+        raise UserError(f"{where} has {stream.size >> 30} GiB, too much for a network file.")
     with _plain_errors(where):
         return _Machine(stream, _Memory(stream.size), packages=packages).run()
 
@@ -94,7 +94,7 @@ def load_torch(file: BinaryIO, where: str | None = None) -> Any:
     """Read a file of `torch.save` without `torch.load`: plain data, tensors and argparse.Namespace, on the CPU.
 
     Raises:
-        UserError: for the reasons of `load`, and for a file that is no zip archive, as torch writes since version 1.6.
+        UserError: as for `load`, or the file is not a zip archive, which torch writes since version 1.6.
     """
     where = where or describe(file)
     archive, root = open_archive(file, where)
@@ -118,24 +118,24 @@ def load_torch(file: BinaryIO, where: str | None = None) -> Any:
 
 
 def open_archive(file: BinaryIO, where: str) -> tuple[zipfile.ZipFile, str]:
-    """The zip archive of a torch file, and the name of the folder in it.
+    """Returns the zip archive of a torch file, and the name of the folder in it.
 
     Raises:
-        UserError: it is no torch file, or claims to hold more than its own size.
+        UserError: the file is not a torch file, or claims to hold more than its own size.
     """
     size = file.seek(0, os.SEEK_END)
     try:
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise UserError(f"{where} is cut short or damaged: fetch it again.") from error
+        raise UserError(f"{where} is cut short or damaged. Copy or download it again.") from error
     members = archive.infolist()
     roots = [name.removesuffix("/data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(roots) != 1:
-        raise UserError(f"{where} is a zip archive, not a network file: expected .pkl, .safetensors or .pt.")
+        raise UserError(f"{where} is a zip archive, not a network file. Expected .pkl, .safetensors or .pt.")
     if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
-        raise UserError(f"{where} is a compressed archive, which torch never writes: it was not loaded.")
+        raise UserError(f"{where} is a compressed archive, which torch never writes. It was not loaded.")
     if sum(member.file_size for member in members) > size:
-        raise UserError(f"{where} claims to hold more than its own size: it was not loaded.")
+        raise UserError(f"{where} claims to hold more than its own size. It was not loaded.")
     return archive, roots[0]
 
 
@@ -144,27 +144,29 @@ def _plain_errors(where: str) -> Iterator[None]:
     try:
         yield
     except Refused as error:
-        raise UserError(f"{where} {error}. It was not loaded, and nothing in it was run.") from error
+        raise UserError(f"{where} {error}. It was not loaded, and no code in it was run.") from error
     except MemoryError as error:
-        raise UserError(f"{where} needs more memory than there is.") from error
+        raise UserError(f"{where} needs more memory than this machine has.") from error
     except RecursionError as error:
         raise UserError(f"{where} is nested too deeply for a network file.") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200].rstrip(".")
-        raise UserError(f"{where} is not a complete network file: {reason}. Fetch it again.") from error
+        raise UserError(f"{where} is not a complete network file: {reason}. Copy or download it again.") from error
     except Exception as error:
         # A malformed program fails in many ways, such as missing operands and objects.
-        raise UserError(f"{where} is damaged: its instructions contradict each other. Fetch it again.") from error
+        raise UserError(
+            f"{where} is damaged: its instructions contradict each other. Copy or download it again."
+        ) from error
 
 
 def describe(file: BinaryIO) -> str:
-    """The name of a file for messages."""
+    """Returns the name of a file for messages."""
     name = getattr(file, "name", None)
     return os.fspath(name) if isinstance(name, (str, os.PathLike)) else "The file"
 
 
 class _Bounded:
-    """A file that reads no more bytes than it has, whatever number is asked for."""
+    """A file that reads at most as many bytes as it has, for any requested number."""
 
     def __init__(self, file: BinaryIO):
         if not file.seekable():
@@ -186,9 +188,9 @@ class _Bounded:
 
 
 class _Memory:
-    """How many bytes a file may still allocate.
+    """Counts the bytes that a file may still allocate.
 
-    The bytes of every tensor stand in the file once. Pickles of protocol 2 spell them as text, which is decoded first.
+    The file holds the bytes of every tensor once. Pickles of protocol 2 store them as text, which is decoded first.
     """
 
     def __init__(self, size: int):
@@ -214,7 +216,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """The object that the program builds; leaves the file behind the program's end."""
+        """Returns the object that the program builds. The file position is then after the program."""
         for count, (opcode, arg, _) in enumerate(pickletools.genops(self.file)):
             if count > MAX_INSTRUCTIONS:
                 raise Refused("has more instructions than any network file")
@@ -256,7 +258,7 @@ class _Machine:
         return items
 
     def target(self, *kinds: type) -> Any:
-        """The container on top of the stack, which must be of exactly one of `kinds`."""
+        """Returns the container on top of the stack. Its type must be one of `kinds`."""
         if type(self.stack[-1]) not in kinds:
             raise Refused(f"adds items to {allowed.kind(self.stack[-1])}")
         return self.stack[-1]
@@ -292,7 +294,7 @@ class _Machine:
 
 
 def _checked_key(key: Any) -> Any:
-    # Nested tuples are refused, too: their hash can take exponential time.
+    # Nested tuples are refused too, since their hash can take exponential time.
     if type(key) not in SCALARS:
         raise Refused(f"uses {allowed.kind(key)} as a key")
     return key

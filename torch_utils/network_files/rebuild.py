@@ -1,4 +1,4 @@
-"""Building networks from the constructor arguments and tensors of a file, neither of which is trusted."""
+"""Builds networks from the constructor arguments and tensors of a file. Neither is trusted."""
 
 import contextlib
 from collections.abc import Collection, Mapping
@@ -26,7 +26,7 @@ MODULE_GROUPS = ("_parameters", "_buffers", "_modules")
 def rebuild_records(
     value: Any, class_names: Mapping[str, str], packages: Collection[str], where: str = "The file"
 ) -> Any:
-    """`value` with instances of our classes in place of `Record`s: itself, or the values of the dictionary."""
+    """Returns `value` with instances of our classes instead of `Record`s: itself, or the values of a dictionary."""
     done: dict[int, Any] = {}
 
     def convert(item: Any, label: str) -> Any:
@@ -42,7 +42,7 @@ def rebuild_records(
 
 
 def rebuild_record(record: Record, class_names: Mapping[str, str], packages: Collection[str], where: str) -> nn.Module:
-    """Build the module that `record` describes, in the mode (training or not) in which it was saved.
+    """Build the module that `record` describes, in its saved mode (training or evaluation).
 
     Raises:
         UserError: its class is unknown, or its arguments or tensors do not fit the class.
@@ -51,7 +51,7 @@ def rebuild_record(record: Record, class_names: Mapping[str, str], packages: Col
     cls = find_record_class(record, class_names, packages, where)
     args, kwargs = record.state.get("_init_args"), record.state.get("_init_kwargs")
     if type(args) not in (tuple, list) or type(kwargs) not in DICTIONARIES:
-        raise UserError(f"{where} lacks the arguments that it was built from: save it again with its own tools.")
+        raise UserError(f"{where} lacks its constructor arguments. Save it again with its own tools.")
     module = build_module(cls, args, kwargs, tensors, where)
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(tensors[name].requires_grad)
@@ -61,26 +61,26 @@ def rebuild_record(record: Record, class_names: Mapping[str, str], packages: Col
 def find_record_class(
     record: Record, class_names: Mapping[str, str], packages: Collection[str], where: str
 ) -> type[nn.Module]:
-    """Our class for a record: by the module that the file gives, or by the table `class_names` if it gives none."""
+    """Returns our class for a record, by the module in the file, or by the table `class_names` without a module."""
     if record.module is not None:
         return find_network_class(f"{record.module}.{record.class_name}", packages, where)
     if record.class_name not in class_names:
-        raise UserError(f"{where} is of class {record.class_name[:100]!r}, which is no network known here.")
+        raise UserError(f"{where} is of class {record.class_name[:100]!r}, which is not a known network.")
     return classes.find_class(class_names[record.class_name])
 
 
 def find_network_class(name: str, packages: Collection[str], where: str) -> type[nn.Module]:
-    """The network class of a dotted name in a file. It is in one of the `packages`, or imported already.
+    """Returns the network class of a dotted name in a file. It must be in one of the `packages`, or imported already.
 
     Raises:
-        UserError: there is no such class.
+        UserError: the class does not exist.
     """
     if classes.is_known(name) or (name.split(".")[0] in packages and name.replace(".", "a").isidentifier()):
         with contextlib.suppress(UserError):
             cls = classes.find_class(name)
             if issubclass(cls, nn.Module):
                 return cls
-    raise UserError(f"{where} is of class {name[:100]!r}, which is no network known here.")
+    raise UserError(f"{where} is of class {name[:100]!r}, which is not a known network.")
 
 
 def build_module(
@@ -90,11 +90,11 @@ def build_module(
     tensors: Mapping[str, torch.Tensor],
     where: str,
 ) -> nn.Module:
-    """A network of the class `cls`, whose parameters and buffers are copied from `tensors` bit by bit.
+    """Returns a network of the class `cls` with parameters and buffers copied from `tensors` bit by bit.
 
-    The names and shapes must be those of the network. It is constructed without memory first, and memory is allocated
-    when they fit. A class with a method `recorded_kwargs` translates the arguments that other code bases record.
-    Tensors stored in half precision become those of single precision that the class has.
+    Names and shapes must be those of the network. The network is first built without memory. Memory is allocated only
+    if the tensors fit. A class with a method `recorded_kwargs` translates the arguments of other code bases. Tensors in
+    half precision are converted to single precision if the class uses it.
 
     Raises:
         UserError: arguments or tensors do not fit the class, in one line that names the tensor.
@@ -114,14 +114,14 @@ def build_module(
     for name in own.keys() - tensors.keys():
         raise UserError(f"{where} lacks the tensor {name}.")
     for name in tensors.keys() - own.keys():
-        raise UserError(f"{where} has a tensor {name[:200]!r} that a {cls.__name__} of its arguments has no place for.")
+        raise UserError(f"{where} has a tensor {name[:200]!r} that a {cls.__name__} of its arguments does not have.")
     for name, target in own.items():
         source = tensors[name]
         if source.shape != target.shape:
             raise UserError(f"{where}: the tensor {name} is {list(source.shape)} but must be {list(target.shape)}.")
         if source.dtype != target.dtype and (source.dtype, target.dtype) != (torch.float16, torch.float32):
             raise UserError(f"{where}: the tensor {name} holds {source.dtype} but must hold {target.dtype}.")
-    # As `to_empty` does, which would import PyTorch's compiler.
+    # Same as `to_empty`, which would import PyTorch's compiler.
     module._apply(lambda meta: torch.empty_strided(meta.shape, meta.stride(), dtype=meta.dtype, device="cpu"))
     with torch.no_grad():
         for name, target in named_tensors(module).items():
@@ -130,12 +130,12 @@ def build_module(
 
 
 def named_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """All parameters and buffers by name, those left out of state_dict included."""
+    """Returns all parameters and buffers by name, including tensors that are not in the state_dict."""
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def _collect(record: Record, where: str) -> dict[str, torch.Tensor]:
-    """All tensors of a record and its sub-modules under their dotted names."""
+    """Returns all tensors of a record and its sub-modules by dotted name."""
     tensors: dict[str, torch.Tensor] = {}
     waiting: list[tuple[str, Any]] = [("", record)]
     for _ in range(MAX_MODULES):
@@ -147,7 +147,7 @@ def _collect(record: Record, where: str) -> dict[str, torch.Tensor]:
                 f"{where} is a {classes.UNSUPPORTED[part.class_name]} network, which is not supported: use a StyleGAN2"
                 " network."
             )
-        if isinstance(part, nn.Module):  # Python's own unpickler has made it already
+        if isinstance(part, nn.Module):  # Python's own unpickler has already built it
             tensors.update((prefix + name, tensor) for name, tensor in named_tensors(part).items())
             continue
         groups = [part.state.get(name) if isinstance(part, Record) else None for name in MODULE_GROUPS]
@@ -156,7 +156,7 @@ def _collect(record: Record, where: str) -> dict[str, torch.Tensor]:
         parameters, buffers, modules = groups
         for name, tensor in [*parameters.items(), *buffers.items()]:
             if tensor is not None and not isinstance(tensor, torch.Tensor):
-                raise UserError(f"{where} is malformed: {(prefix + name)[:100]!r} is no tensor.")
+                raise UserError(f"{where} is malformed: {(prefix + name)[:100]!r} is not a tensor.")
             if tensor is not None:
                 tensors[prefix + name] = tensor
         waiting += [(f"{prefix}{name}.", module) for name, module in modules.items() if module is not None]
@@ -164,10 +164,10 @@ def _collect(record: Record, where: str) -> dict[str, torch.Tensor]:
 
 
 def plain_arguments(value: Any, where: str) -> Any:
-    """A copy of constructor arguments.
+    """Returns a copy of constructor arguments.
 
     Raises:
-        UserError: they are not plain data of moderate size.
+        UserError: the arguments are not plain data of moderate size.
     """
     left = MAX_ARGUMENTS
 
@@ -188,19 +188,19 @@ def plain_arguments(value: Any, where: str) -> Any:
             kind = EasyDict if type(item) is EasyDict else dict
             return kind((copy(key, depth + 1), copy(part, depth + 1)) for key, part in item.items())
         shown = repr(item)[:40] if type(item) in (int, str) else f"an object of type {type(item).__name__}"
-        raise UserError(f"{where} has {shown} among its constructor arguments, which no network takes.")
+        raise UserError(f"{where} has {shown} among its constructor arguments, which no network accepts.")
 
     return copy(value, 0)
 
 
 class Blueprint(TorchDispatchMode):
-    """Within it, networks are built on the meta device: every tensor has a shape and no memory, whatever its size.
+    """Inside `with`, networks are built on the meta device: every tensor has a shape but no memory.
 
-    Operations are counted, because a module without memory still takes time. Arithmetic is answered by shape: PyTorch
-    would import its compiler for arithmetic on the meta device, which takes seconds.
+    Operations are counted, since a module without memory still takes time. Arithmetic only computes shapes: for
+    arithmetic on the meta device, PyTorch would import its compiler, which takes seconds.
 
     Args:
-        num_tensors: how many tensors the file has for the network; some operations are allowed for each.
+        num_tensors: number of tensors in the file. Some operations are allowed for each tensor.
     """
 
     def __init__(self, num_tensors: int):
@@ -219,13 +219,13 @@ class Blueprint(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # PyTorch asks this of every such class; True would make it import its compiler, too.
+        # PyTorch calls this for every such class. True would make it import its compiler too.
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         self.left -= 1
         if self.left < 0:
-            raise UserError("its arguments ask for far more parts than it has tensors.")
+            raise UserError("its arguments request far more parts than it has tensors.")
         kwargs = kwargs or {}
         if func is torch.ops.aten.linspace.default:
             return torch.empty(args[2], dtype=kwargs.get("dtype"), device="meta")
@@ -237,14 +237,14 @@ class Blueprint(TorchDispatchMode):
 
 
 def _pointwise(func: Any, args: tuple, kwargs: dict) -> torch.Tensor:
-    """A tensor on the meta device with the shape and the number type of `func(*args, **kwargs)`."""
+    """Returns a tensor on the meta device with shape and number type of `func(*args, **kwargs)`."""
     ones = [torch.ones([], dtype=a.dtype, device="cpu") if isinstance(a, torch.Tensor) else a for a in args]
     shape = np.broadcast_shapes(*(arg.shape for arg in args if isinstance(arg, torch.Tensor)))
     return torch.empty(shape, dtype=func(*ones, **kwargs).dtype, device="meta")
 
 
 class Undrawn(TorchFunctionMode):
-    """Within it, `torch.randn` gives memory as it is: for networks whose weights are filled from a file."""
+    """Inside `with`, `torch.randn` returns uninitialized memory: for networks that are filled from a file."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))

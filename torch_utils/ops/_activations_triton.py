@@ -1,6 +1,6 @@
 """The activations of `bias_act` and their derivatives in Triton's language.
 
-Comparisons are made so that what is not a number stays so.
+Comparisons are written so that NaN stays NaN.
 """
 
 import triton
@@ -29,7 +29,7 @@ def _tanh(v):
 
 @triton.jit
 def _softplus(v):
-    # log(1 + e) keeps its relative precision where e vanishes beside 1: log(u) / (u - 1) hardly depends on u there.
+    # log(1 + e) stays precise for small e: log(u) / (u - 1) hardly depends on u there.
     e = tl.exp(-tl.abs(v))
     u = 1 + e
     log1p = tl.where(u == 1, e, tl.log(u) * (e / tl.where(u == 1, 1, u - 1)))

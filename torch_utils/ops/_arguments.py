@@ -1,4 +1,4 @@
-"""Reading of the arguments that several operators share."""
+"""Checks and normalizes arguments that several operators share."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -9,13 +9,13 @@ IMPLEMENTATIONS = ("ref", "cuda")
 
 
 def check_impl(impl: str) -> None:
-    """Refuse anything but `'ref'` (plain PyTorch) and `'cuda'` (the kernel where the input is on a GPU)."""
+    """Refuse all values but `'ref'` (plain PyTorch) and `'cuda'` (the kernel for inputs on a GPU)."""
     if impl not in IMPLEMENTATIONS:
         raise ValueError(f"impl must be 'ref' or 'cuda', not {impl!r}")
 
 
 def check_images(x: torch.Tensor, name: str = "x") -> None:
-    """Refuse anything but a floating-point batch of images `[N, C, H, W]`."""
+    """Refuse all values but a floating-point batch of images `[N, C, H, W]`."""
     if not isinstance(x, torch.Tensor):
         raise ValueError(f"{name} must be a tensor [N, C, H, W], not {type(x).__name__}")
     if x.ndim != 4 or not x.is_floating_point():
@@ -23,7 +23,7 @@ def check_images(x: torch.Tensor, name: str = "x") -> None:
 
 
 def check_filter(f: torch.Tensor | None) -> None:
-    """Refuse anything but `None`, a row of taps `[n]` or an image of taps `[h, w]`."""
+    """Refuse all values but `None`, a row of taps `[n]` or an image of taps `[h, w]`."""
     if f is None:
         return
     if not isinstance(f, torch.Tensor):
@@ -33,13 +33,13 @@ def check_filter(f: torch.Tensor | None) -> None:
 
 
 def filter_size(f: torch.Tensor | None) -> tuple[int, int]:
-    """Width and height in taps; a row stands for its outer product with itself, `None` for the identity."""
+    """Returns width and height in taps. A row stands for its outer product with itself, `None` for the identity."""
     check_filter(f)
     return (1, 1) if f is None else (f.shape[-1], f.shape[0])
 
 
 def factor_pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
-    """A resampling factor, one number or `[x, y]`, as `(x, y)`, both at least 1."""
+    """Returns a resampling factor, one number or `[x, y]`, as `(x, y)`. Both must be at least 1."""
     pair = _integers(value, name, "an integer or [x, y]", lengths=(1, 2))
     if min(pair) < 1:
         raise ValueError(f"{name} must be at least 1, not {value}")
@@ -47,7 +47,7 @@ def factor_pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
 
 
 def padding_sides(value: int | Sequence[int], name: str = "padding") -> tuple[int, int, int, int]:
-    """A padding, one number, `[x, y]` or `[x0, x1, y0, y1]`, as `(x0, x1, y0, y1)`; negative numbers crop."""
+    """Returns a padding, one number, `[x, y]` or `[x0, x1, y0, y1]`, as `(x0, x1, y0, y1)`. Negative numbers crop."""
     sides = _integers(value, name, "an integer, [x, y] or [x0, x1, y0, y1]", lengths=(1, 2, 4))
     if len(sides) == 4:
         return sides
@@ -55,17 +55,17 @@ def padding_sides(value: int | Sequence[int], name: str = "padding") -> tuple[in
 
 
 def margins_up(taps: int, factor: int) -> tuple[int, int]:
-    """What to pad, before and after, so that up-sampling with this many taps gives `factor` times the size."""
+    """Returns the padding before and after for up-sampling with `taps` taps to exactly `factor` times the size."""
     return (taps + factor - 1) // 2, (taps - factor) // 2
 
 
 def margins_down(taps: int, factor: int) -> tuple[int, int]:
-    """What to pad, before and after, so that down-sampling with this many taps divides the size by `factor`."""
+    """Returns the padding before and after for down-sampling with `taps` taps to exactly 1 / `factor` of the size."""
     return (taps - factor + 1) // 2, (taps - factor) // 2
 
 
 def grow_sides(sides: tuple[int, int, int, int], x: tuple[int, int], y: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The padding `(x0, x1, y0, y1)` with `x` and `y` (before, after) added."""
+    """Returns the padding `(x0, x1, y0, y1)` plus `x` and `y`, each (before, after)."""
     return sides[0] + x[0], sides[1] + x[1], sides[2] + y[0], sides[3] + y[1]
 
 

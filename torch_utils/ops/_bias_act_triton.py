@@ -1,8 +1,8 @@
 """Triton kernels of `bias_act`: the operator, its slope and its curvature, each in one pass over memory.
 
-A dense tensor of any memory format is seen as a matrix `[rows, cols]` over its memory. Either the bias varies along
-the columns (channels last, or a batch of vectors), or a row is as long as the bias's stride and the bias varies from
-row to row (NCHW). So a tile of that matrix finds its biases without a division for each element.
+A dense tensor of any memory format is treated as a matrix `[rows, cols]` over its memory. Either the bias varies along
+the columns (channels last, or a batch of vectors), or each row has the length of the bias's stride and the bias varies
+from row to row (NCHW). A tile of that matrix therefore finds its biases without a division per element.
 """
 
 import functools
@@ -18,13 +18,13 @@ from torch_utils.ops._bias_act_plain import along, plain_bias_act
 
 _WARPS = 4
 _TILE_BYTES = 4096  # 32 for each thread
-_MAX_CHANNELS = 256  # in a tile whose columns are channels, so that it has several rows to add up
-_MAX_TILES = 16  # that one program adds up
-_MANY_PROGRAMS = 2048  # enough to keep a large GPU busy
+_MAX_CHANNELS = 256  # in a tile whose columns are channels, so that it sums several rows
+_MAX_TILES = 16  # tiles per program
+_MANY_PROGRAMS = 2048  # enough to fill a large GPU
 
 
 class Settings(NamedTuple):
-    """gain * act(x + b), limited to -clamp..clamp, where b runs along dimension `dim` of x."""
+    """gain * act(x + b), clamped to -clamp..clamp. b runs along dimension `dim` of x."""
 
     act: str
     alpha: float
@@ -34,14 +34,14 @@ class Settings(NamedTuple):
 
     @property
     def known(self) -> str:
-        """What derivatives are computed from. The output's sign is enough for a function of two straight pieces."""
+        """The tensor from which derivatives are computed. Piecewise linear activations need only the output's sign."""
         if self.act not in ("linear", "relu", "lrelu") or self.alpha < 0:
             return "input"
         return "nothing" if self.act == "linear" and self.clamp is None else "output"
 
 
 def bias_act(x: torch.Tensor, b: torch.Tensor | None, settings: Settings) -> torch.Tensor:
-    """The operator. The result has the data type and memory format of `x`; inside, float16 and bfloat16 are float32."""
+    """Apply the operator. The result has data type and memory format of `x`. 16-bit inputs are computed in float32."""
     return _BiasAct.apply(x, b, settings)
 
 
@@ -66,14 +66,14 @@ class _BiasAct(torch.autograd.Function):
         if grad is None:
             return None, None, None
         known, b = (None, None) if ctx.settings.known == "nothing" else ctx.saved_tensors
-        # The slope of straight pieces does not change with the output, so nothing is to be differentiated there.
+        # The slope of a piecewise linear activation does not depend on the output, so it has no further derivative.
         known = known.detach() if ctx.settings.known == "output" else known
         bias_dtype = ctx.bias_dtype if ctx.needs_input_grad[1] else None
         return *_Slope.apply(grad, known, b, bias_dtype, ctx.settings), None
 
 
 class _Slope(torch.autograd.Function):
-    """The gradient times the slope, and its sum for each bias (None without a `bias_dtype`)."""
+    """The gradient times the slope, and its sum for each bias (None without `bias_dtype`)."""
 
     @staticmethod
     def forward(ctx, grad, known, b, bias_dtype: torch.dtype | None, settings: Settings):
@@ -105,7 +105,7 @@ class _Slope(torch.autograd.Function):
 
 
 def _curvature(cotangent, grad, x, b, settings: Settings):
-    """What `cotangent` on the slope's result gives for the gradient, the input and the bias."""
+    """Returns the gradients of `cotangent` on the slope's result for gradient, input and bias."""
     dense = _dense(x)
     for_grad, for_x = torch.empty_like(dense), torch.empty_like(dense)
     matrix = _Matrix(dense, None if b is None else settings.dim)
@@ -116,8 +116,8 @@ def _curvature(cotangent, grad, x, b, settings: Settings):
 
 
 def _plain_second_order(cotangent, grad, x, b, settings: Settings):
-    """The same in plain PyTorch, for the rare caller that differentiates once more."""
-    # Views, since the gradient may itself depend on the input, and that is not to be differentiated here.
+    """Same as `_curvature` in plain PyTorch, for the rare third derivative."""
+    # Views: the gradient may itself depend on the input, and this dependence must not be differentiated here.
     known = [tensor for tensor in (grad, x, b) if tensor is not None]
     known = [tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_() for tensor in known]
     grad, x, b = [*known, None][:3]
@@ -127,7 +127,7 @@ def _plain_second_order(cotangent, grad, x, b, settings: Settings):
 
 
 class _Matrix:
-    """A dense tensor as rows and columns of its memory, cut into tiles; one long row if no biases are involved."""
+    """A dense tensor as rows and columns of its memory, split into tiles. One long row if there is no bias."""
 
     def __init__(self, dense: torch.Tensor, dim: int | None):
         count = dense.numel()
@@ -145,7 +145,7 @@ class _Matrix:
         self.tiles_each = 1
 
     def new_sums(self) -> torch.Tensor:
-        """Room for partial sums for each bias, one for each program and channel that it meets."""
+        """Returns memory for partial sums of each bias, one for each program and channel."""
         dtype = torch.float64 if self.dense.dtype == torch.float64 else torch.float32
         if not self.channels_in_columns:
             return self.dense.new_empty([self.rows, self.col_tiles], dtype=dtype)
@@ -184,12 +184,12 @@ class _Matrix:
 
 @functools.lru_cache(maxsize=1000)
 def _representable(clamp: float, dtype: torch.dtype) -> float:
-    """The limit as both a saved output and a kernel's argument have it, so that a clamped output is recognised."""
+    """Returns the limit as both a saved output and a kernel's argument represent it, to recognize clamped outputs."""
     return torch.tensor(clamp, dtype=torch.float32).to(dtype).item()
 
 
 def _dense(x: torch.Tensor) -> torch.Tensor:
-    """`x`, or a copy where its memory has gaps or overlaps."""
+    """Returns `x`, or a copy if its memory has gaps or overlaps."""
     if x.is_contiguous():
         return x
     expected = 1
@@ -201,7 +201,7 @@ def _dense(x: torch.Tensor) -> torch.Tensor:
 
 
 def _like(x: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
-    """`x`, or a copy where its elements are not in the order of those of `dense`."""
+    """Returns `x`, or a copy if its elements are not in the order of `dense`."""
     same = all(a == b or n == 1 for a, b, n in zip(x.stride(), dense.stride(), x.shape, strict=True))
     return x if same else torch.empty_like(dense).copy_(x)
 
@@ -219,7 +219,7 @@ def _value_kernel(
     ACT: tl.constexpr, KNOWN: tl.constexpr, COLUMN_BIAS: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr, WIDE: tl.constexpr, DOUBLE: tl.constexpr,
 ):  # fmt: skip
-    """y = gain * act(x + b), limited to -clamp..clamp."""
+    """y = gain * act(x + b), clamped to -clamp..clamp."""
     row, col, offset, inside = _tile(0, rows, cols, col_tiles, tiles_each, ROWS, COLS, WIDE)
     v = _shifted(tl.load(x_ptr + offset, mask=inside), b_ptr, row, col, rows, cols, channels, COLUMN_BIAS, DOUBLE)
     y = value(v, alpha, ACT) * gain
@@ -286,7 +286,7 @@ def _curvature_kernel(
 
 @triton.jit
 def _tile(tile, rows, cols, col_tiles, tiles_each, ROWS: tl.constexpr, COLS: tl.constexpr, WIDE: tl.constexpr):
-    """Rows, columns, memory offsets and validity of this program's tile number `tile`."""
+    """Returns rows, columns, memory offsets and validity of this program's tile number `tile`."""
     program = tl.program_id(0)
     if WIDE:
         program = program.to(tl.int64)
@@ -302,7 +302,7 @@ def _wide(x, DOUBLE: tl.constexpr):
 
 @triton.jit
 def _shifted(x, b_ptr, row, col, rows, cols, channels, COLUMN_BIAS: tl.constexpr, DOUBLE: tl.constexpr):
-    """x + b in the precision of the computation."""
+    """Returns x + b in the precision of the computation."""
     v = _wide(x, DOUBLE)
     if b_ptr is not None:
         if COLUMN_BIAS:
@@ -318,7 +318,7 @@ def _store_sums(
     sums_ptr, total, rows, cols, col_tiles, tiles_each, COLUMN_BIAS: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """One number for each column in row (program // col_tiles), or one for each row in column (program % col_tiles)."""
+    """Store one number per column in row (program // col_tiles), or one per row in column (program % col_tiles)."""
     program = tl.program_id(0)
     if WIDE:
         program = program.to(tl.int64)

@@ -1,14 +1,14 @@
-"""Triton kernels of `upfirdn2d`, which move the images once and never meet the zeros that up-sampling inserts.
+"""Triton kernels of `upfirdn2d`. They move the images once and skip the zeros that up-sampling inserts.
 
-Along one axis, with factors U and D, padding p in front and taps g in the order in which they meet the samples,
+Along one axis, with factors U and D, padding p in front and taps g in the order in which they are applied,
 
     y[o] = sum over t of g[t] z[o D + t - p],   z[m U] = x[m],   all other z zero.
 
-So output o meets input m with tap t = m U + p - o D. Outputs are made in patches of P: with o = P q + a, p = U k + s,
-input m = (P D / U) q - k + r meets output a with tap t = r U + s - a D, whatever q is, if P D is a multiple of U. Which
-taps are met is therefore known when the kernel is compiled, and an input that several outputs of a patch meet is loaded
-and converted once. That is what the speed rests on: in half precision a GPU has time for about 35 instructions for an
-element that it moves.
+Output o therefore uses input m with tap t = m U + p - o D. Outputs are computed in patches of P: with o = P q + a and
+p = U k + s, input m = (P D / U) q - k + r contributes to output a with tap t = r U + s - a D for every q, if P D is a
+multiple of U. The taps are therefore known when the kernel is compiled, and an input that several outputs of a patch
+use is loaded and converted once. This determines the speed: in half precision, a GPU has time for about 35 instructions
+per element that it moves.
 """
 
 import math
@@ -22,8 +22,8 @@ from torch_utils.ops import triton_support
 
 _MAX_UNROLLED_TAPS = 36  # beyond, the kernel with a loop over taps
 
-# Patches in a tile, by number of warps. Channels last, a thread has 4 channels of a patch; otherwise one channel of
-# two patches or of four, one below the other.
+# Patches in a tile, by number of warps. With channels last, a thread has 4 channels of a patch. Otherwise it has one
+# channel of two or four patches, one below the other.
 _CHANNELS_LAST_WARPS = 8
 _PLANES_WARPS = 4
 
@@ -38,7 +38,7 @@ class Axis(NamedTuple):
     size: int
 
     def transposed(self, size: int) -> "Axis":
-        """The axis of the operator's transpose, whose result has the `size` of the operator's input."""
+        """Returns the axis of the operator's transpose, whose result has the `size` of the operator's input."""
         return Axis(self.down, self.up, self.taps - 1 - self.padding, self.taps, size)
 
 
@@ -59,10 +59,10 @@ class Settings(NamedTuple):
 def upfirdn2d(
     x: torch.Tensor, f: torch.Tensor | None, axis_y: Axis, axis_x: Axis, flip_filter: bool, gain: float
 ) -> torch.Tensor:
-    """The operator. The result has the data type and memory format of `x`; sums are float32 (float64 if `x` is).
+    """Apply the operator. The result has data type and memory format of `x`. Sums are float32 (float64 if `x` is).
 
-    A row of taps stands for its outer product with itself: for few taps that is what the kernel applies, for many it
-    runs along the rows and then along the columns.
+    A row of taps stands for its outer product with itself. With few taps the kernel applies the product. With many taps
+    it runs along the rows and then along the columns.
     """
     row = f is not None and f.ndim == 1
     if row and axis_y.taps * axis_x.taps > _MAX_UNROLLED_TAPS:
@@ -132,27 +132,27 @@ def _launch(x: torch.Tensor, f: torch.Tensor | None, settings: Settings) -> torc
 
 
 def _tile_sizes(y: torch.Tensor, settings: Settings, channels_last: bool, unrolled: bool) -> dict[str, int]:
-    """Sizes of a patch (PY x PX outputs) and of a tile (TC channels of TY x TX patches), and the number of warps."""
+    """Returns sizes of a patch (PY x PX outputs) and a tile (TC channels of TY x TX patches), and number of warps."""
     _, channels, height, width = y.shape
     py, px = (4, _patch_width(y, settings.x, channels_last)) if unrolled else (1, 1)
     high, wide = triton.next_power_of_2(triton.cdiv(height, py)), triton.next_power_of_2(triton.cdiv(width, px))
     deep = triton.next_power_of_2(channels)
     if channels_last:
-        # 32 channels of 16 x 16 outputs, which share what their patches have in common through the L1 cache.
+        # 32 channels of 16 x 16 outputs. Their patches share inputs through the L1 cache.
         warps, patches, tx = _CHANNELS_LAST_WARPS, 128 * _CHANNELS_LAST_WARPS, min(wide, 256 // min(deep, 32))
         ty = min(high, patches // (tx * min(deep, 32)))
     else:
         warps, patches, tx = _PLANES_WARPS, 32 * _PLANES_WARPS * (2 if px == 4 else 4), min(wide, 32)
         ty = min(high, patches // tx)
     tc = min(deep, patches // (tx * ty))
-    # Neighbouring outputs of a row are stored as one word where rows begin at a multiple of it.
+    # Neighbouring outputs of a row are stored as one word if rows start at a multiple of its size.
     bits = 8 * y.element_size()
     pack = bits if px > 1 and not channels_last and width % px == 0 and px * bits <= 64 else 0
     return {"PY": py, "PX": px, "PACK": pack, "TC": tc, "TY": ty, "TX": tx, "num_warps": warps}
 
 
 def _patch_width(y: torch.Tensor, axis: Axis, channels_last: bool) -> int:
-    """Wide patches load less and store with gaps, unless they can be packed into words or their pixels are long."""
+    """Returns the width of a patch. Wide patches load less, but store with gaps unless outputs pack into words."""
     least = axis.up // math.gcd(axis.up, axis.down)
     if channels_last:
         return max(least, 2)
@@ -207,9 +207,9 @@ def _tap_loop_kernel(
     OUTER: tl.constexpr, FLIP: tl.constexpr, CHANNELS_LAST: tl.constexpr, WIDE: tl.constexpr, DOUBLE: tl.constexpr,
     PY: tl.constexpr, PX: tl.constexpr, PACK: tl.constexpr, TC: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr,
 ):  # fmt: skip
-    """Any factors and filters: single outputs, each of which looks up the taps that it meets."""
+    """Any factors and filters: computes single outputs, and looks up the taps of each."""
     n, c, oy, ox = _tile(channel_tiles, tiles_y, tiles_x, TC, TY, TX, CHANNELS_LAST, WIDE)
-    # The first tap, 0..U-1, that meets a sample and not an inserted zero; % takes the sign of its left side.
+    # The first tap, 0..U-1, on a sample instead of an inserted zero. % has the sign of its left side.
     ty = ((pad_y - oy * DOWN_Y) % UP_Y + UP_Y) % UP_Y
     tx = ((pad_x - ox * DOWN_X) % UP_X + UP_X) % UP_X
     top = (oy * DOWN_Y - pad_y + ty) // UP_Y
@@ -227,12 +227,12 @@ def _tap_loop_kernel(
     tl.store(corner, (total * gain).to(y_ptr.dtype.element_ty), mask=inside)
 
 
-# Arguments that do not tell the compiler what is aligned, so that it need not compile anew for every size.
+# Arguments without alignment information for the compiler, so that it does not compile again for every size.
 _SIZES = ["in_h", "in_w", "out_h", "out_w", "pad_y", "pad_x", "channel_tiles", "tiles_y", "tiles_x"]
 
-# Channels last, four channels are loaded and stored as one, which takes knowledge of alignment. In planes a thread must
-# not get four neighbouring patches, as it does where their outputs are known to be aligned: a warp's loads would have
-# gaps.
+# With channels last, four channels are loaded and stored as one, which needs alignment information. With planes, a
+# thread must not get four neighbouring patches, as it does if outputs are known to be aligned: the loads of a warp
+# would have gaps.
 _patches_of_pixels = triton.jit(_patch_kernel, do_not_specialize=_SIZES)
 _patches_of_planes = triton.jit(_patch_kernel, do_not_specialize=[*_SIZES, "ys_n", "ys_c"])
 _outputs = triton.jit(_tap_loop_kernel, do_not_specialize=_SIZES)
@@ -243,9 +243,9 @@ def _tile(
     channel_tiles, tiles_y, tiles_x, TC: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr,
     CHANNELS_LAST: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """This program's sample and, in the order of memory, the channels, rows and columns of its patches.
+    """Returns this program's sample and, in memory order, the channels, rows and columns of its patches.
 
-    Programs are numbered in that order too, so that those which run together read neighbouring lines.
+    Programs are numbered in that order too, so programs that run together read neighbouring lines.
     """
     program = tl.program_id(0)
     if WIDE:
@@ -275,7 +275,7 @@ def _tile(
 
 @triton.jit
 def _within(index, size, WIDE: tl.constexpr):
-    """0 <= index < size, in one comparison."""
+    """Returns 0 <= index < size, in one comparison."""
     if WIDE:
         inside = index.to(tl.uint64) < size.to(tl.uint64)
     else:
@@ -287,7 +287,7 @@ def _within(index, size, WIDE: tl.constexpr):
 def _tap(
     f_ptr, ty, tx, mask, TAPS_Y: tl.constexpr, TAPS_X: tl.constexpr, OUTER: tl.constexpr, FLIP: tl.constexpr
 ):  # fmt: skip
-    """The tap at (ty, tx), counted in the order in which taps meet samples: a convolution meets them in reverse."""
+    """Returns the tap at (ty, tx), in the order of use: a convolution uses them in reverse."""
     if f_ptr is None:
         tap = 1.0
     else:
@@ -305,7 +305,7 @@ def _add(
     o0, o1, o2, o3, v, f_ptr, ty: tl.constexpr, tx: tl.constexpr, DOWN_X: tl.constexpr,
     TAPS_Y: tl.constexpr, TAPS_X: tl.constexpr, OUTER: tl.constexpr, FLIP: tl.constexpr,
 ):  # fmt: skip
-    """What sample v, which meets the first output of a row with tap (ty, tx), adds to the row's outputs."""
+    """Add the contribution of sample v to a row's outputs. The first output uses it with tap (ty, tx)."""
     if ty >= 0 and ty < TAPS_Y:
         if tx >= 0 and tx < TAPS_X:
             o0 += v * _tap(f_ptr, ty, tx, None, TAPS_Y, TAPS_X, OUTER, FLIP)
@@ -320,7 +320,7 @@ def _add(
 
 @triton.jit
 def _store_row(ptr, o0, o1, o2, o3, gain, space, step, PX: tl.constexpr, PACK: tl.constexpr):
-    """The first `space` of PX outputs that stand `step` apart; or all, PACK bits each, as one word."""
+    """Store the first `space` of PX outputs with distance `step`, or all as one word, PACK bits each."""
     o0 = (o0 * gain).to(ptr.dtype.element_ty)
     o1 = (o1 * gain).to(ptr.dtype.element_ty)
     o2 = (o2 * gain).to(ptr.dtype.element_ty)
@@ -343,11 +343,11 @@ def _store_row(ptr, o0, o1, o2, o3, gain, space, step, PX: tl.constexpr, PACK: t
 
 @triton.jit
 def _pair_of_halves(low, high):
-    """Two numbers of 16 bits as one of 32, the first at the lower address."""
+    """Returns two 16-bit numbers as one 32-bit number, the first at the lower address."""
     return low.to(tl.uint16, bitcast=True).to(tl.uint32) | (high.to(tl.uint16, bitcast=True).to(tl.uint32) << 16)
 
 
 @triton.jit
 def _pair_of_words(low, high):
-    """Two numbers of 32 bits as one of 64, the first at the lower address."""
+    """Returns two 32-bit numbers as one 64-bit number, the first at the lower address."""
     return low.to(tl.uint32, bitcast=True).to(tl.uint64) | (high.to(tl.uint32, bitcast=True).to(tl.uint64) << 32)

@@ -19,24 +19,24 @@ def bias_act(
     clamp: float | None = None,
     impl: str = "cuda",
 ) -> torch.Tensor:
-    """`gain * act(x + b)`, limited to -clamp..clamp; differentiable to any order.
+    """Returns `gain * act(x + b)`, clamped to -clamp..clamp. Differentiable to any order.
 
     Args:
         x: Any shape.
-        b: Bias `[x.shape[dim]]`, added along dimension `dim`; None adds nothing.
-        dim: The dimension of `x` that `b` runs along.
+        b: Bias `[x.shape[dim]]`, added along dimension `dim`. None adds no bias.
+        dim: Dimension of `x` for `b`.
         act: A name in `activation_funcs`: linear, relu, lrelu, tanh, sigmoid, elu, selu, softplus, swish.
-        alpha: Slope of `lrelu` below zero; the other activations ignore it. None: the activation's default.
-        gain: Factor on the activation's result. None: the activation's default.
-        clamp: Limit of the magnitude after the gain, at least 0; None does not limit.
-        impl: `'ref'` is plain PyTorch; `'cuda'` runs the kernel, one pass over memory forward and one backward,
-            where `triton_support.runs_on(x)`, and otherwise is the same as `'ref'`.
+        alpha: Slope of `lrelu` below zero. Other activations ignore it. None uses the activation's default.
+        gain: Factor of the activation's result. None uses the activation's default.
+        clamp: Largest magnitude after the gain, at least 0. None does not clamp.
+        impl: `'ref'` is plain PyTorch. `'cuda'` runs the kernel, one pass over memory forward and one backward,
+            if `triton_support.runs_on(x)`, and otherwise plain PyTorch.
 
     Returns:
         A tensor with the shape and data type of `x`.
 
     Raises:
-        ValueError: an unknown `act` or `impl`, a bias that does not fit, a negative clamp.
+        ValueError: `act` or `impl` is unknown, the bias does not fit, or the clamp is negative.
     """
     check_impl(impl)
     if act not in activation_funcs:
@@ -61,7 +61,7 @@ def bias_act(
 
 
 def _is_proven(kernels: Any, x: torch.Tensor, b: torch.Tensor | None, settings: Any) -> bool:
-    """Whether the kernel does on the device of `x` what the plain form does, for such tensors and settings."""
+    """Whether the kernel agrees with the plain form on the device of `x`, for such tensors and settings."""
     dim, layout = settings.dim % x.ndim if b is not None else 0, proof.layout(x)
     shape = [8 if axis == dim else 4 for axis in range(x.ndim)]
     settings = settings._replace(clamp=None if settings.clamp is None else 1.0)

@@ -1,4 +1,4 @@
-"""Convolutions whose weights can be left out of a backward pass."""
+"""Convolutions whose weight gradients can be skipped in a backward pass."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 import torch
 import torch.nn.functional as F
 
-# A plain module variable: the backward of GPU work runs in threads of its own, which would not see a context variable.
+# A plain module variable: backward work of a GPU runs in separate threads, which do not see a context variable.
 _weight_gradients_wanted = True
 
 
 @contextlib.contextmanager
 def no_weight_gradients() -> Iterator[None]:
-    """Backward passes that run inside give no gradient to the weights of this module's convolutions.
+    """Inside `with`, backward passes compute no gradients of the weights of this module's convolutions.
 
-    For regularisers such as R1 and path length, which differentiate with respect to images or latents inside and,
-    outside, once more with respect to everything: the second pass is complete, weights included. What counts is where
-    the backward pass runs; the forward pass may run anywhere. `torch.autograd.grad` with inputs that the weights do
-    not depend on skips the work by itself; here it is a promise whatever the inputs, and for `backward()` too.
+    For regularizers such as R1 and path length. They first differentiate with respect to images or latents inside
+    `with`, and then outside with respect to all parameters. The second pass is complete, weights included. The place of
+    the backward pass matters, not that of the forward pass. `torch.autograd.grad` skips this work by itself for inputs
+    on which the weights do not depend. Here it is skipped for any inputs, and for `backward()` too.
     """
     global _weight_gradients_wanted
     before = _weight_gradients_wanted
@@ -37,7 +37,7 @@ def conv2d(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> torch.Tensor:
-    """`torch.nn.functional.conv2d`, heeding `no_weight_gradients`."""
+    """Same as `torch.nn.functional.conv2d`, but respects `no_weight_gradients`."""
     return F.conv2d(input, _gated(weight), bias, stride, padding, dilation, groups)
 
 
@@ -51,7 +51,7 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: int | Sequence[int] = 1,
 ) -> torch.Tensor:
-    """`torch.nn.functional.conv_transpose2d`, heeding `no_weight_gradients`."""
+    """Same as `torch.nn.functional.conv_transpose2d`, but respects `no_weight_gradients`."""
     return F.conv_transpose2d(input, _gated(weight), bias, stride, padding, output_padding, groups, dilation)
 
 
@@ -60,7 +60,7 @@ def _gated(weight: torch.Tensor) -> torch.Tensor:
 
 
 class _WeightGate(torch.autograd.Function):
-    """The identity, whose gradient is dropped inside `no_weight_gradients`."""
+    """The identity. Inside `no_weight_gradients` its gradient is dropped."""
 
     @staticmethod
     def forward(ctx, weight: torch.Tensor) -> torch.Tensor:

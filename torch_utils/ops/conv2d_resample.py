@@ -1,4 +1,4 @@
-"""Convolution joined with up- or down-sampling."""
+"""Convolution combined with up- or down-sampling."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -29,29 +29,29 @@ def conv2d_resample(
     flip_weight: bool = True,
     flip_filter: bool = False,
 ) -> torch.Tensor:
-    """Enlarge images by `up`, convolve them with `w`, shrink them by `down`; differentiable to any order.
+    """Enlarge images by `up`, convolve them with `w`, reduce them by `down`. Differentiable to any order.
 
-    The low-pass `f` acts after the zeros of up-sampling are inserted and before samples are dropped in
-    down-sampling; with neither it is unused. All steps are linear and commute up to a shift, so they run in the
-    order that costs least: the convolution works on the smaller image wherever possible.
+    The low-pass `f` acts after up-sampling inserts zeros, and before down-sampling drops samples. Without resampling,
+    `f` is not used. All steps are linear and commute up to a shift, so they run in the cheapest order: the convolution
+    uses the smaller image if possible.
 
     Args:
         x: Images `[N, C, H, W]`.
         w: Weights `[out_channels, C / groups, kh, kw]`.
-        f: Filter of `upfirdn2d.setup_filter`; None is the identity.
+        f: Filter of `upfirdn2d.setup_filter`. None is the identity.
         up: Up-sampling factor, an integer.
         down: Down-sampling factor, an integer.
-        padding: In samples of the up-sampled image, on top of what keeps `f` from shrinking it: an integer,
-            `[x, y]` or `[x0, x1, y0, y1]`; negative crops.
-        groups: Channels are split into this many groups that do not mix.
-        flip_weight: True correlates with `w`, as `torch.nn.functional.conv2d` does; False convolves.
+        padding: Samples of the up-sampled image, in addition to the padding for `f`: an integer, `[x, y]` or
+            `[x0, x1, y0, y1]`. Negative numbers crop.
+        groups: Number of groups of channels that do not mix.
+        flip_weight: True correlates with `w`, like `torch.nn.functional.conv2d`. False convolves.
         flip_filter: False convolves with `f`, True correlates.
 
     Returns:
-        `[N, out_channels, h, w]`; (kh - 1) / 2 and (kw - 1) / 2 as padding give h = H * up / down, and w likewise.
+        `[N, out_channels, h, w]`. Padding (kh - 1) / 2 and (kw - 1) / 2 gives h = H * up / down, and w likewise.
 
     Raises:
-        ValueError: arguments that cannot be read so, or weights that do not fit the channels of `x`.
+        ValueError: an argument has a wrong form, or the weights do not fit the channels of `x`.
     """
     check_images(x)
     up, down = _factor(up, "up"), _factor(down, "down")
@@ -72,7 +72,7 @@ def conv2d_resample(
             x = upfirdn2d(x, f, up=up, padding=sides, flip_filter=flip_filter, gain=up**2)
         else:
             x = _convolve_zero_inserted(x, w, up, groups, flip_weight)
-            # It already reaches beyond the image by the kernel, less the zeros behind the last sample.
+            # The result already extends beyond the image by the kernel, minus the zeros after the last sample.
             sides = grow_sides(sides, (1 - kw, up - kw), (1 - kh, up - kh))
             x = upfirdn2d(x, f, padding=sides, flip_filter=flip_filter, gain=up**2)
         return x if down == 1 else upfirdn2d(x, f, down=down, flip_filter=flip_filter)
@@ -99,8 +99,8 @@ def _convolve(x: torch.Tensor, w: torch.Tensor, groups: int, **options) -> torch
 
 
 def _convolve_zero_inserted(x: torch.Tensor, w: torch.Tensor, up: int, groups: int, flip_weight: bool) -> torch.Tensor:
-    """`x` with `up - 1` zeros between its samples, convolved with `w`: wherever the two overlap."""
-    w = w.flip([2, 3]) if flip_weight else w  # a transposed convolution is a true one
+    """Returns `x` with `up - 1` zeros between samples, convolved with `w` at all overlapping positions."""
+    w = w.flip([2, 3]) if flip_weight else w  # a transposed convolution does not correlate
     outputs, inputs, kh, kw = w.shape
     w = w.reshape(groups, outputs // groups, inputs, kh, kw).transpose(1, 2)
     w = w.reshape(groups * inputs, outputs // groups, kh, kw)

@@ -4,7 +4,7 @@ import torch
 
 
 def fma(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """`a * b + c` with broadcasting, in one pass over memory; differentiable to any order.
+    """Returns `a * b + c` with broadcasting, in one pass over memory. Differentiable to any order.
 
     Raises:
         ValueError: the shapes do not broadcast to one shape.

@@ -1,29 +1,29 @@
-"""Bilinear grid sampling that can be differentiated any number of times."""
+"""Bilinear grid sampling with derivatives of any order."""
 
 import torch
 import torch.nn.functional as F
 
 from torch_utils.ops._arguments import check_images
 
-# False: PyTorch's own operator, whose gradient not every supported version can differentiate again.
+# False uses PyTorch's own operator. Some supported versions cannot differentiate its gradient again.
 enabled = True
 
 
 def grid_sample(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     """Sample images at given points: bilinear, zeros outside, `align_corners=False`.
 
-    Derivatives of every order with respect to `input` are exact, with any version of PyTorch. A grid that requires
-    gradients goes to PyTorch's operator: first derivatives with respect to both, second ones where it has them.
+    Derivatives of every order with respect to `input` are exact, with any version of PyTorch. If the grid requires
+    gradients, PyTorch's operator is used. It has first derivatives for both, and second derivatives in some versions.
 
     Args:
         input: Images `[N, C, H, W]`.
-        grid: Points `[N, h, w, 2]`, x before y; -1 and 1 are the outer edges of the outermost pixels.
+        grid: Points `[N, h, w, 2]`, x before y. -1 and 1 are the outer edges of the outermost pixels.
 
     Returns:
         `[N, C, h, w]`.
 
     Raises:
-        ValueError: shapes other than these.
+        ValueError: the shapes differ from these.
     """
     check_images(input, "input")
     if grid.ndim != 4 or grid.shape[0] != input.shape[0] or grid.shape[3] != 2:
@@ -38,7 +38,7 @@ def _sample(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """Each output pixel is a weighted sum of input pixels, with weights that depend on the grid alone."""
+    """Each output pixel is a weighted sum of input pixels, with weights that depend only on the grid."""
 
     @staticmethod
     def forward(ctx, input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
@@ -53,7 +53,7 @@ class _Gather(torch.autograd.Function):
 
 
 class _Scatter(torch.autograd.Function):
-    """The transposed sum; being linear, its own derivative is the gathering again."""
+    """The transposed sum. It is linear, so its derivative is `_Gather` again."""
 
     @staticmethod
     def forward(ctx, grad: torch.Tensor, grid: torch.Tensor, image_shape: torch.Size) -> torch.Tensor:

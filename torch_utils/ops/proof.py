@@ -1,7 +1,7 @@
-"""Whether a kernel gives on this device what the plain form gives: tried once on small random input, then remembered.
+"""Tests whether a kernel agrees with its plain form on this device, on small random input, and stores the result.
 
-A GPU that nobody has tried may compile a kernel wrongly, or not at all. The answer is kept in the cache for each
-device, driver, version of PyTorch and of Triton, and version of the kernels.
+An untested GPU may compile a kernel wrongly, or not at all. The cache stores the result for each device, driver,
+version of PyTorch and of Triton, and version of the kernels.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ from dnnlib.option_types import KERNELS_VARIABLE
 from torch_utils import distributed
 
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 8e-2}
-"""Largest distance of results, in shares of their length; a wrong kernel misses by far more."""
+"""Largest distance of results, relative to their norm. A wrong kernel exceeds it by far."""
 TF32_TOLERANCE = 1e-2
 
 ON_CPU = False
-"""Whether kernels are tried on a CPU too, where Triton's interpreter runs them; tests switch it on."""
+"""Whether kernels are also tested on a CPU, in Triton's interpreter. Tests set it."""
 
 _folders = [Path(__file__).resolve().parent]
 _results: dict[tuple[str, str], str] = {}
@@ -37,7 +37,7 @@ _busy = False
 
 
 def mode() -> str:
-    """What the user chose: 'auto', 'plain' or 'strict'."""
+    """Returns the user's choice: 'auto', 'plain' or 'strict'."""
     return os.environ.get(KERNELS_VARIABLE, "auto")
 
 
@@ -49,12 +49,12 @@ def holds(
     inputs: Callable[[torch.Generator], Sequence[torch.Tensor]],
     tolerance: float,
 ) -> bool:
-    """True if a kernel agrees with the plain form on `device`, in values and in both derivatives.
+    """Returns whether a kernel agrees with the plain form on `device`, in values and both derivatives.
 
     Args:
-        name: the kernel, with the data type and layout that are tried; one answer is kept for each name.
-        device: where to try.
-        kernel, plain: take the inputs and return a tensor or several; `plain` is given float64.
+        name: name of the kernel with data type and layout of the test. One result is stored for each name.
+        device: device of the test.
+        kernel, plain: functions that map the inputs to one or several tensors. `plain` gets float64.
         inputs: draws the inputs on the CPU with a generator.
         tolerance: see `TOLERANCES`.
 
@@ -71,15 +71,15 @@ def holds(
             _remember(place, name, found)
         _results[place, name] = found
         if found and mode() != "strict" and distributed.get_rank() == 0:
-            tqdm.write(f"{name} on {_name(device)} {found}: the slower plain form runs.", file=sys.stderr)
+            tqdm.write(f"{name} on {_name(device)} {found}. Using the slower plain form.", file=sys.stderr)
     found = _results[place, name]
     if found and mode() == "strict":
-        raise UserError(f"{name} on {_name(device)} {found}: --kernels=strict does not take the plain form instead.")
+        raise UserError(f"{name} on {_name(device)} {found}. --kernels=strict does not allow the plain form.")
     return not found
 
 
 def answer(key: tuple, device: torch.device, ask: Callable[[], bool]) -> bool:
-    """What `ask` says, asked once for each key and device: names take longer to make than an operator to start."""
+    """Returns the result of `ask`, stored for each key and device: building a name takes longer than an operator."""
     if device.type != "cuda" and not ON_CPU:
         return True
     key = (device, mode(), *key)
@@ -89,29 +89,29 @@ def answer(key: tuple, device: torch.device, ask: Callable[[], bool]) -> bool:
 
 
 def results() -> dict[str, str]:
-    """What was found in this process: for each kernel why it does not run, or an empty text."""
+    """Returns the results of this process: for each kernel the reason why it does not run, or an empty text."""
     return {name: found for (_, name), found in _results.items()}
 
 
 def forget() -> None:
-    """Forget what was found in this process."""
+    """Forget the results of this process."""
     _results.clear()
     _answers.clear()
 
 
 def layout(x: torch.Tensor) -> str:
-    """The memory format of a tensor as part of a name."""
+    """Returns the memory format of a tensor as part of a name."""
     last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return "channels last" if last else "channels first"
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """A data type as part of a name."""
+    """Returns a data type as part of a name."""
     return str(dtype).removeprefix("torch.")
 
 
 def _try(device, kernel, plain, inputs, tolerance) -> str:
-    """Why a kernel cannot be used, or an empty text."""
+    """Returns the reason why a kernel cannot be used, or an empty text."""
     try:
         with _aside():
             tensors = [x.to(device).detach().requires_grad_() for x in inputs(torch.Generator().manual_seed(0))]
@@ -126,13 +126,13 @@ def _try(device, kernel, plain, inputs, tolerance) -> str:
         return ""
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # compilers and drivers raise anything
+    except Exception as error:  # compilers and drivers may raise any error
         reason = " ".join(str(error).split())[:160]
         return f"fails ({type(error).__name__}: {reason})" if reason else f"fails ({type(error).__name__})"
 
 
 def _derivatives(function: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> dict[str, list[torch.Tensor | None]]:
-    """Values, gradients of the sum of their squares, and gradients of the sum of squares of these."""
+    """Returns values, gradients of the sum of their squares, and gradients of the sum of squares of these gradients."""
     values = function(*inputs)
     found = {"values": [values] if isinstance(values, torch.Tensor) else list(values)}
     last = found["values"]
@@ -156,7 +156,7 @@ def _distance(found: torch.Tensor | None, wanted: torch.Tensor | None) -> float:
 
 @contextlib.contextmanager
 def _aside() -> Iterator[None]:
-    """Within it derivatives can be taken, and kernels that are just tried are not tried again."""
+    """Inside `with`, derivatives are enabled, and a kernel under test is not tested again."""
     global _busy
     _busy = True
     try:
@@ -172,7 +172,7 @@ def _name(device: torch.device) -> str:
 
 @functools.cache
 def describe(device: torch.device) -> str:
-    """Everything on which it may depend whether a kernel is right."""
+    """Returns a text with all facts that affect whether a kernel is correct."""
     packages = ["torch", "triton"]
     versions = []
     for package in packages:
@@ -186,7 +186,7 @@ def describe(device: torch.device) -> str:
 
 
 def add_sources(folder: Path) -> None:
-    """Let answers depend on the files of a folder with further kernels; an answer from before them is not used."""
+    """Make results depend on the files of a folder with further kernels. Earlier results are not used."""
     if folder not in _folders:
         _folders.append(folder)
         _sources.cache_clear()
@@ -195,7 +195,7 @@ def add_sources(folder: Path) -> None:
 
 @functools.cache
 def _sources() -> str:
-    """A checksum of the kernels' own files."""
+    """Returns a checksum of the files of the kernels."""
     digest = hashlib.md5()
     for path in sorted(path for folder in _folders for path in folder.glob("*.py")):
         digest.update(path.read_bytes())
@@ -207,7 +207,7 @@ def _file(place: str) -> Path:
 
 
 def _kept(place: str) -> dict[str, str]:
-    """What earlier processes found at a place."""
+    """Returns the results of earlier processes for a device."""
     path = find_kept(_file(place))
     if path is not None:
         with contextlib.suppress(OSError, ValueError, AttributeError):

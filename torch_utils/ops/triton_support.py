@@ -1,7 +1,7 @@
-"""Whether a Triton kernel can take a tensor, and what launching one needs.
+"""Checks whether Triton kernels can process a tensor, and prepares their launch.
 
-Triton itself is imported by the kernels' own modules, which are imported when the first kernel runs: a process that
-never runs one does not pay for it, and a machine without it needs none.
+The modules of the kernels import Triton, and are themselves imported when the first kernel runs. A process without
+kernels does not pay for the import, and a machine without kernels does not need Triton.
 """
 
 import contextlib
@@ -15,20 +15,20 @@ import torch
 
 from torch_utils.ops import proof
 
-# A GPU older than this is not one that Triton generates code for.
+# Triton does not generate code for older GPUs.
 _MIN_CAPABILITY = (7, 0)
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
-# Offsets reach past the end of a tensor by less than its size, where they are masked: half of what 32 bits hold.
+# Masked offsets may exceed the size of a tensor by less than this size, so the limit is half of the 32-bit range.
 _INDEX_LIMIT = 2**30
 
 
 def runs_on(x: torch.Tensor) -> bool:
-    """True where kernels run on `x`: on a GPU with Triton, or on a CPU under Triton's interpreter.
+    """Whether kernels run on `x`: on a GPU with Triton, or on a CPU in Triton's interpreter.
 
-    Inside `torch.compile` the answer is no: its own generated code fuses the plain operators. Where a GPU cannot be
-    used for lack of Triton, one line on stderr says so, once per process. Where the user chose plain forms it is no.
+    False inside `torch.compile`, whose own generated code fuses the plain operators, and if the user chose plain forms.
+    If a GPU cannot be used for lack of Triton, one line on stderr says so, once per process.
     """
     if x.dtype not in _DTYPES or x.numel() == 0 or torch.compiler.is_compiling() or proof.mode() == "plain":
         return False
@@ -38,12 +38,12 @@ def runs_on(x: torch.Tensor) -> bool:
 
 
 def device_of(x: torch.Tensor) -> AbstractContextManager:
-    """Makes the device of `x` the current one, as launching a kernel needs."""
+    """Makes the device of `x` the current device, as a launch requires."""
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
 def needs_wide_index(*tensors: torch.Tensor) -> bool:
-    """True if offsets into one of the tensors may not fit into 32 bits and need wider, slower arithmetic."""
+    """Whether offsets into one of the tensors may exceed 32 bits, and need wider, slower arithmetic."""
     return any(_last_offset(x) >= _INDEX_LIMIT for x in tensors)
 
 
@@ -63,11 +63,11 @@ def _runs_on_gpu(index: int) -> bool:
         return False
     capability = torch.cuda.get_device_capability(index)
     if torch.version.hip is None and capability < _MIN_CAPABILITY:
-        _tell(f"the GPU's compute capability {capability[0]}.{capability[1]} is below what Triton supports")
+        _tell(f"Triton does not support the GPU's compute capability {capability[0]}.{capability[1]}")
         return False
     return True
 
 
 @functools.cache
 def _tell(reason: str) -> None:
-    print(f"{reason}: operators and local generators take the slower plain path", file=sys.stderr)
+    print(f"{reason}: operators and local generators use the slower plain form", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Up-sample, pad, filter with a finite impulse response, down-sample: one operator on images."""
+"""Up-sample, pad, filter with a finite impulse response, and down-sample images in one operator."""
 
 from collections.abc import Sequence
 
@@ -18,8 +18,8 @@ from torch_utils.ops._arguments import (
     padding_sides,
 )
 
-# From this many taps on, one pass along the rows and one along the columns beat a single pass with the image of
-# taps (4 taps: the single pass is a third faster on a CPU).
+# From this number of taps, one pass along rows and one along columns are faster than one pass with the image of taps.
+# With 4 taps, the single pass is a third faster on a CPU.
 _SEPARABLE_FROM_TAPS = 8
 
 
@@ -31,21 +31,21 @@ def setup_filter(
     gain: float = 1,
     separable: bool | None = None,
 ) -> torch.Tensor:
-    """A filter in the form that the other functions here take.
+    """Returns a filter in the form that the other functions of this module need.
 
     Args:
-        f: Taps: an image `[h, w]`, a row `[n]` used along both axes, one number, or None for the identity.
-        device: Where the result is put; None: PyTorch's default device, which is the CPU unless it is set.
+        f: Taps: an image `[h, w]`, a row `[n]` for both axes, one number, or None for the identity.
+        device: Device of the result. None uses PyTorch's default device.
         normalize: Scale the taps to sum to 1 (before `gain`).
         flip_filter: Reverse the order of the taps.
-        gain: Factor on the signal that the filter passes at frequency zero.
-        separable: Keep a row as a row, to be applied as two passes. None: rows of 8 and more taps.
+        gain: Gain of the filter at frequency zero.
+        separable: Keep a row as a row, which is applied in two passes. None: for rows of 8 and more taps.
 
     Returns:
         float32, `[n]` for a separable filter, else `[h, w]`.
 
     Raises:
-        ValueError: no taps, more than two dimensions, or `separable` with an image of taps.
+        ValueError: there are no taps, they have more than two dimensions, or `separable` is set for an image of taps.
     """
     taps = torch.as_tensor(1 if f is None else f, dtype=torch.float32)
     if taps.ndim > 2 or taps.numel() == 0:
@@ -61,7 +61,7 @@ def setup_filter(
         taps = taps / taps.sum()
     if flip_filter:
         taps = _reversed(taps)
-    # A row acts twice, so each pass carries the square root of the gain.
+    # A row is applied twice, so each pass uses the square root of the gain.
     return (taps * gain ** (taps.ndim / 2)).to(device or torch.get_default_device())
 
 
@@ -75,27 +75,27 @@ def upfirdn2d(
     gain: float = 1,
     impl: str = "cuda",
 ) -> torch.Tensor:
-    """Up-sample, pad, filter and down-sample images; differentiable to any order.
+    """Up-sample, pad, filter and down-sample images. Differentiable to any order.
 
-    Every sample is followed by `up - 1` zeros; the result is padded with zeros or cropped, convolved with `f` where
-    the filter lies fully inside, multiplied by `gain`, and of it every `down`-th sample is kept, from the first on.
+    Inserts `up - 1` zeros after every sample, pads with zeros or crops, convolves with `f` where the filter is fully
+    inside, multiplies by `gain`, and keeps every `down`-th sample, starting with the first.
 
     Args:
         x: Images `[N, C, H, W]`.
-        f: Filter of `setup_filter`, `[h, w]` or, separable, `[n]`; None is the identity.
+        f: Filter of `setup_filter`, `[h, w]` or, separable, `[n]`. None is the identity.
         up: Up-sampling factor, an integer or `[x, y]`.
         down: Down-sampling factor, an integer or `[x, y]`.
-        padding: In samples of the up-sampled image: an integer, `[x, y]` or `[x0, x1, y0, y1]`; negative crops.
+        padding: Samples of the up-sampled image: an integer, `[x, y]` or `[x0, x1, y0, y1]`. Negative numbers crop.
         flip_filter: False convolves, True correlates.
-        gain: Factor on the result.
-        impl: `'ref'` is plain PyTorch; `'cuda'` runs the kernel, one pass over memory (two with a long separable
-            filter), where `triton_support.runs_on(x)`, and otherwise is the same as `'ref'`.
+        gain: Factor of the result.
+        impl: `'ref'` is plain PyTorch. `'cuda'` runs the kernel, one pass over memory (two with a long separable
+            filter), if `triton_support.runs_on(x)`, and otherwise plain PyTorch.
 
     Returns:
         `[N, C, h, w]` with h = (H * up + y0 + y1 - taps) // down + 1, and w likewise.
 
     Raises:
-        ValueError: arguments that cannot be read so, or a filter that is larger than the padded image.
+        ValueError: an argument has a wrong form, or the filter is larger than the padded image.
     """
     check_images(x)
     check_impl(impl)
@@ -109,7 +109,7 @@ def upfirdn2d(
     if f is not None and f.device != x.device:
         raise ValueError(f"f must be on the device of x, {x.device}, not on {f.device}")
 
-    # The kernel has no gradient for the filter, which nothing here trains.
+    # The kernel has no gradient for the filter, since no filter is trained.
     if impl == "cuda" and triton_support.runs_on(x) and not (f is not None and f.requires_grad):
         factors = (upx, upy), (downx, downy), (px0, px1, py0, py1)
         key = ("upfirdn2d", *factors, None if f is None else f.shape, x.dtype, proof.layout(x))
@@ -125,7 +125,7 @@ def upfirdn2d(
 
 
 def _run_kernel(x, f, up, down, sides, flip_filter: bool, gain: float) -> torch.Tensor:
-    """The operator by its kernel; factors are pairs (x, y), sides are (x0, x1, y0, y1)."""
+    """Run the kernel. Factors are pairs (x, y), sides are (x0, x1, y0, y1)."""
     from torch_utils.ops import _upfirdn2d_triton as kernels
 
     (fw, fh), (px0, px1, py0, py1) = filter_size(f), sides
@@ -136,11 +136,11 @@ def _run_kernel(x, f, up, down, sides, flip_filter: bool, gain: float) -> torch.
 
 
 def _is_proven(x: torch.Tensor, f: torch.Tensor | None, up, down, sides) -> bool:
-    """Whether the kernel does on the device of `x` what the plain form does, for such tensors and factors."""
+    """Whether the kernel agrees with the plain form on the device of `x`, for such tensors and factors."""
     taps, layout = None if f is None else list(f.shape), proof.layout(x)
     traits = f"up {up}, down {down}, padding {sides}, taps {taps}, {proof.dtype_name(x.dtype)}, {layout}"
     width, height = filter_size(f)
-    # Large enough for the filter, whatever is cropped.
+    # Large enough for the filter after cropping.
     size = [max(8, -(-(needed - before - after) // factor) + 3) for needed, before, after, factor in
             ((height, *sides[2:], up[1]), (width, *sides[:2], up[0]))]  # fmt: skip
 
@@ -170,9 +170,9 @@ def filter2d(
     gain: float = 1,
     impl: str = "cuda",
 ) -> torch.Tensor:
-    """Filter images `[N, C, H, W]`; with padding 0 they keep their size, what lies outside being zero.
+    """Filter images `[N, C, H, W]`. With padding 0 the size stays, with zeros outside of the image.
 
-    `padding` comes on top of what keeps the size. For the other arguments and errors see `upfirdn2d`.
+    `padding` is added to the padding that keeps the size. For other arguments and errors see `upfirdn2d`.
     """
     fw, fh = filter_size(f)
     sides = grow_sides(padding_sides(padding), margins_up(fw, 1), margins_up(fh, 1))
@@ -188,9 +188,9 @@ def upsample2d(
     gain: float = 1,
     impl: str = "cuda",
 ) -> torch.Tensor:
-    """Enlarge images `[N, C, H, W]` by `up`, to `[N, C, H * up, W * up]` with padding 0, at unchanged brightness.
+    """Enlarge images `[N, C, H, W]` by `up`, to `[N, C, H * up, W * up]` with padding 0, at the same brightness.
 
-    `padding` is in samples of the result. For the other arguments and errors see `upfirdn2d`.
+    `padding` is in samples of the result. For other arguments and errors see `upfirdn2d`.
     """
     fw, fh = filter_size(f)
     upx, upy = factor_pair(up, "up")
@@ -207,9 +207,9 @@ def downsample2d(
     gain: float = 1,
     impl: str = "cuda",
 ) -> torch.Tensor:
-    """Shrink images `[N, C, H, W]` by `down`, to `[N, C, H / down, W / down]` with padding 0.
+    """Reduce images `[N, C, H, W]` by `down`, to `[N, C, H / down, W / down]` with padding 0.
 
-    `padding` is in samples of `x`. For the other arguments and errors see `upfirdn2d`.
+    `padding` is in samples of `x`. For other arguments and errors see `upfirdn2d`.
     """
     fw, fh = filter_size(f)
     downx, downy = factor_pair(down, "down")
@@ -228,17 +228,17 @@ def _resample(
     down: tuple[int, int],
     sides: tuple[int, int, int, int],
 ) -> torch.Tensor:
-    """One pass with the convolution kernel `taps` `[h, w]`; here `(y, x)` and `(y0, y1, x0, x1)`, as PyTorch counts.
+    """Run one pass with the kernel `taps` `[h, w]`. Factors are `(y, x)` and sides `(y0, y1, x0, x1)`, as in PyTorch.
 
-    A strided convolution computes only the samples that are kept, a transposed one skips the inserted zeros.
-    Depthwise, both are 3 to 15 times faster on a CPU than with the channels moved into the batch.
+    A strided convolution computes only the kept samples, a transposed convolution skips the inserted zeros. Depthwise
+    convolutions are 3 to 15 times faster on a CPU than channels moved into the batch.
     """
     channels = x.shape[1]
     if up == (1, 1):
         padding, rest = _split_sides(sides)
         weight = _reversed(taps).expand(channels, 1, -1, -1)
         return F.conv2d(_pad(x, rest), weight, stride=down, padding=padding, groups=channels)
-    # The full transposed convolution reaches beyond the wanted samples by these.
+    # The full transposed convolution exceeds the requested samples by these numbers.
     (th, tw), (upy, upx), (y0, y1, x0, x1) = taps.shape, up, sides
     excess = (th - 1 - y0, th - upy - y1, tw - 1 - x0, tw - upx - x1)
     crop, rest = _split_sides(excess)
@@ -248,11 +248,11 @@ def _resample(
 
 
 def _split_sides(sides: Sequence[int]) -> tuple[tuple[int, int], list[int]]:
-    """The share of `(y0, y1, x0, x1)` that a convolution takes for nothing, equal on both sides, and the rest."""
+    """Returns the part of `(y0, y1, x0, x1)` that a convolution pads at no cost, equal on both sides, and the rest."""
     y, x = (max(0, min(pair)) for pair in (sides[:2], sides[2:]))
     return (y, x), [sides[0] - y, sides[1] - y, sides[2] - x, sides[3] - x]
 
 
 def _pad(x: torch.Tensor, sides: Sequence[int]) -> torch.Tensor:
-    """Zeros around, or a crop where negative, by `(y0, y1, x0, x1)`."""
+    """Pad with zeros, or crop at negative numbers, by `(y0, y1, x0, x1)`."""
     return F.pad(x, [*sides[2:], *sides[:2]]) if any(sides) else x

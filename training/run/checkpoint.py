@@ -1,4 +1,4 @@
-"""Everything that a resume needs, saved and restored."""
+"""Saves and restores the complete state of a run."""
 
 import os
 from collections.abc import Mapping
@@ -17,8 +17,9 @@ class Checkpoint:
 
     Args:
         run_dir: folder of the run.
-        parts: objects with `state_dict` and `load_state_dict` by name. 'run' is the run's position; None is left out.
-        keep: how many of the newest states stay in the folder.
+        parts: objects with `state_dict` and `load_state_dict`, by name. 'run' is the run's position. Parts that are
+            None are ignored.
+        keep: number of newest states that stay in the folder.
 
     Attributes:
         logs: sizes of the run's logs at the last `save` or `restore`, see `training.run.folder.log_sizes`.
@@ -31,10 +32,10 @@ class Checkpoint:
         self.logs: dict[str, int] = {}
 
     def save(self, metrics_due: bool) -> None:
-        """Write a state and remove the oldest one; all processes must call this together.
+        """Write a state and remove the oldest state. All processes must call this function together.
 
         Args:
-            metrics_due: whether metrics of this moment are to be computed; a resume computes those that are missing.
+            metrics_due: whether the metrics of this snapshot must be computed. A resume computes missing metrics.
         """
         state = {name: part.state_dict() for name, part in self.parts.items()}
         if distributed.get_rank() == 0:
@@ -44,7 +45,7 @@ class Checkpoint:
             remove_old_states(self.run_dir, self.keep)
 
     def restore(self, path: str) -> bool:
-        """Load a state into the parts; all processes must call this together.
+        """Load a state into the parts. All processes must call this function together.
 
         Returns:
             Whether metrics were due when the state was saved.
@@ -64,36 +65,36 @@ class Checkpoint:
 
 
 def fitted(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The state of an optimizer with this run's options, which depend on the device.
+    """Returns the state of an optimizer with the options of this run. Some options depend on the device.
 
-    Shapes are compared, since a fused optimizer would write beyond tensors that are too small.
+    The shapes are compared first. A fused optimizer would write beyond the end of tensors that are too small.
 
     Raises:
-        ValueError: the state is for other parameters.
+        ValueError: the state belongs to other parameters.
     """
     own, theirs = optimizer.state_dict()["param_groups"], state["param_groups"]
     if [len(group["params"]) for group in own] != [len(group["params"]) for group in theirs]:
-        raise ValueError(f"{name} is for another number of parameters")
+        raise ValueError(f"{name} has another number of parameters")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, parameter in enumerate(parameters):
         for key, value in state["state"].get(number, {}).items():
             wanted = [] if key == "step" else list(parameter.shape)
             if isinstance(value, torch.Tensor) and list(value.shape) != wanted:
                 shapes = f"{list(value.shape)} for a parameter of shape {list(parameter.shape)}"
-                raise ValueError(f"{name} holds {key} of shape {shapes}")
+                raise ValueError(f"{name} has {key} of shape {shapes}")
     return {**state, "param_groups": own}
 
 
 def check_replicas(networks: Mapping[str, torch.nn.Module], images_seen: int) -> None:
-    """Compare the networks of all processes; `w_avg` follows each one's own latents.
+    """Compare the networks of all processes. Buffer `w_avg` is not compared: each process averages its own latents.
 
     Raises:
-        UserError: they have drifted apart.
+        UserError: the networks differ.
     """
     tensors = {f"{key}.{n}": t for key, network in networks.items() for n, t in network.state_dict().items()}
     found = distributed.find_difference({n: t for n, t in tensors.items() if not n.endswith("w_avg")})
     if found is not None:
         raise UserError(
-            f"At {images_seen / 1000:g} kimg {found[0]} of process {found[1]} differs from that of process 0: the "
-            f"processes have drifted apart. Go on from the last state with --resume=latest, and check the devices."
+            f"At {images_seen / 1000:g} kimg, {found[0]} of process {found[1]} differs from process 0. "
+            f"Resume from the last state with --resume=latest, and check the devices."
         )

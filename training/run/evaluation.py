@@ -1,4 +1,4 @@
-"""Metrics during training: computed at snapshots, reported like any statistic, and not twice after a resume."""
+"""Computes metrics at snapshots, reports them as statistics, and skips metrics that are already recorded."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -21,19 +21,19 @@ def report_metrics(
     network: str,
     logs: Mapping[str, int],
 ) -> None:
-    """Compute metrics of a snapshot on all processes, write them into the run directory and report them.
+    """Compute the metrics of a snapshot on all processes, write them into the run directory and report them.
 
-    A result that is recorded there already is taken as it is. Metrics that cannot be computed are left out.
+    A recorded result is not computed again. A metric that cannot be computed is skipped.
 
     Args:
-        metrics: names.
+        metrics: names of metrics.
         plugins: modules that register further metrics.
         G: the generator.
         training_set_kwargs: class name and options of the real data.
-        run_dir: where results go.
-        device: where to compute.
+        run_dir: folder for the results.
+        device: device that computes the metrics.
         network: file name of the snapshot.
-        logs: sizes of the files of results when the snapshot was made, see `training.run.folder.log_sizes`.
+        logs: sizes of the result files when the snapshot was made, see `training.run.folder.log_sizes`.
     """
     network_path = os.path.join(run_dir, network)
     for metric in metrics:

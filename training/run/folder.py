@@ -1,4 +1,4 @@
-"""The folder of a run as a whole: made, held by one run at a time, put back to where a state was saved."""
+"""The folder of a run: create it, lock it, and rewind it to a saved state."""
 
 import contextlib
 import errno
@@ -20,16 +20,16 @@ from dnnlib import EasyDict, UserError, remove_temporary
 from training.run.snapshots import NETWORK_PATTERN, STATE_PATTERN, find_states
 
 LOGS = ("log.txt", "stats.jsonl")
-LOCK = ".lock"  # the file that the process which works in a folder has locked
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # what file systems without locks answer
-WAIT = 30.0  # seconds for which a run waits until another process has left its folder
+LOCK = ".lock"  # the file that the process in this folder keeps locked
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # errors of file systems without locks
+WAIT = 30.0  # seconds that a run waits for another process to leave the folder
 
 
 def next_run_dir(outdir: str | os.PathLike, description: str) -> str:
-    """Make the next numbered folder under `outdir`.
+    """Create the next numbered folder under `outdir` and return its path.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: the folder cannot be created.
     """
     try:
         Path(outdir).mkdir(parents=True, exist_ok=True)
@@ -38,29 +38,29 @@ def next_run_dir(outdir: str | os.PathLike, description: str) -> str:
         run_dir.mkdir()
     except OSError as error:
         raise UserError(
-            f"Cannot make a run folder under {outdir}: {error.strerror}. Choose another --outdir."
+            f"Cannot create a run folder under {outdir}: {error.strerror}. Choose another --outdir."
         ) from error
     return str(run_dir)
 
 
 def read_options(run_dir: str | os.PathLike) -> EasyDict:
-    """The options with which a run was started.
+    """Returns the options of a run, as its first start saved them.
 
     Raises:
-        UserError: they cannot be read.
+        UserError: the options cannot be read.
     """
     path = Path(run_dir) / "training_options.json"
     try:
         options = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(options, dict):
-            raise ValueError("no object")
+            raise ValueError("not a JSON object")
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"Cannot read {path}: the run cannot be continued.") from error
+        raise UserError(f"Cannot read {path}: the run cannot be resumed.") from error
     return EasyDict(options)
 
 
 def find_runs(outdir: str | os.PathLike) -> list[Path]:
-    """The run directories under `outdir`, the newest first; `outdir` itself where it is one."""
+    """Returns the run directories under `outdir`, newest first, or `outdir` itself if it is a run directory."""
     folder = Path(outdir)
     if not folder.is_dir():
         return []
@@ -71,7 +71,7 @@ def find_runs(outdir: str | os.PathLike) -> list[Path]:
 
 @contextlib.contextmanager
 def report_damaged_options(run_dir: str | os.PathLike, stored: bool) -> Iterator[None]:
-    """Turn errors into one line that blames the stored options of a run; `stored` False changes nothing."""
+    """Turn errors into one line that names the stored options of a run. Does nothing if `stored` is False."""
     try:
         yield
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -79,15 +79,15 @@ def report_damaged_options(run_dir: str | os.PathLike, stored: bool) -> Iterator
             raise
         reason = f"{type(error).__name__}: {error}"[:200]
         raise UserError(
-            f"{Path(run_dir) / 'training_options.json'} does not describe a run that can be continued: {reason}"
+            f"{Path(run_dir) / 'training_options.json'} does not describe a run that can be resumed: {reason}"
         ) from error
 
 
 def check_options(options: Mapping[str, Any], function: Callable[..., Any]) -> None:
-    """Compare stored options with what a function takes: names, types, and signs of numbers.
+    """Compare stored options with the parameters of a function: names, types, and signs of numbers.
 
     Raises:
-        TypeError, ValueError: they do not fit.
+        TypeError, ValueError: the options do not fit.
     """
     hints = typing.get_type_hints(function)
     inspect.signature(function).bind("", **options)
@@ -118,23 +118,21 @@ def _fits(value: Any, hint: Any) -> bool:
 def lock_run(run_dir: str | os.PathLike, say: Callable[[str], None]) -> Iterator[None]:
     """Keep other processes from working in a run's folder; the lock goes with the process that holds it.
 
-    A process that is still ending, as after its launcher was killed, is waited for. Where the file system knows no
-    locks there is none.
+    Waits for a process that is still ending, for example after its launcher was killed. On a file system without
+    locks, the folder is not locked.
 
     Raises:
-        UserError: another process works there.
+        UserError: another process works in the folder.
     """
     lock = filelock.FileLock(os.path.join(run_dir, LOCK))
     try:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            say(f"Waiting for the process that still works in {run_dir}")
+            say(f"Waiting for another process to leave {run_dir}")
             lock.acquire(timeout=WAIT, poll_interval=0.1)
     except filelock.Timeout as error:
-        raise UserError(
-            f"Another process still works in {run_dir}: end it first, or wait until it has ended."
-        ) from error
+        raise UserError(f"Another process works in {run_dir}. End that process, or wait until it has ended.") from error
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in NO_LOCKS:
             raise UserError(f"Cannot open {run_dir}: {error.strerror}. Check the permissions.") from error
@@ -145,13 +143,13 @@ def lock_run(run_dir: str | os.PathLike, say: Callable[[str], None]) -> Iterator
 
 
 def discard_start(run_dir: str | os.PathLike) -> None:
-    """Remove the folder of a new run that failed before its first state; nothing in it is worth keeping."""
+    """Remove the folder of a new run that failed before its first state."""
     if os.path.isdir(run_dir) and not find_states(run_dir):
         shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def log_sizes(run_dir: str | os.PathLike) -> dict[str, int]:
-    """Bytes of every file that a run appends to, all of them on the disk."""
+    """Returns the size in bytes of every log file of a run. Flushes the files to disk first."""
     sizes = {}
     for path in sorted(Path(run_dir).iterdir()):
         if path.name in LOGS or _is_metric(path):
@@ -164,16 +162,16 @@ def log_sizes(run_dir: str | os.PathLike) -> dict[str, int]:
 def rewind(
     run_dir: str | os.PathLike, state_path: str | os.PathLike | None, state: Mapping[str, Any], keep_log: bool = False
 ) -> None:
-    """Take away what killed processes left unfinished, and what was written after a state was saved.
+    """Remove unfinished files of killed processes, and everything written after a state was saved.
 
-    Logs are cut to their sizes at that time. Of the metrics, results of the state's own snapshot stay, and so do
-    those that other tools added for earlier ones.
+    Logs are cut to their sizes at that time. Metric results of the state's own snapshot stay. Results that other tools
+    added for earlier snapshots stay too.
 
     Args:
-        run_dir: folder of the run; nobody else may work there.
-        state_path: the state from which the run goes on; None empties it for a new start.
-        keep_log: leave log.txt alone.
-        state: its content; `logs` are the sizes, see `log_sizes`. A file that is not in it is new since.
+        run_dir: folder of the run. No other process may work there.
+        state_path: the state from which the run resumes. None empties the folder for a new start.
+        keep_log: do not change log.txt.
+        state: content of the state file. Its `logs` are the sizes, see `log_sizes`. Logs not listed there are removed.
     """
     sizes = state.get("logs", {})
     logs = LOGS if state_path is None or "logs" in state else ()
@@ -190,12 +188,12 @@ def rewind(
                     path.unlink()
     except OSError as error:
         raise UserError(
-            f"Cannot put {run_dir} back to its last state: {error.strerror}. Check the permissions."
+            f"Cannot rewind {run_dir} to its last state: {error.strerror}. Check the permissions."
         ) from error
 
 
 def recorded_result(run_dir: str | os.PathLike, metric: str, network_path: str, size: int) -> dict[str, Any] | None:
-    """The result of a metric for one snapshot that was recorded after its file had `size` bytes, or None."""
+    """Returns the result that a metric file recorded for a snapshot after its first `size` bytes, or None."""
     path = Path(run_dir) / f"metric-{metric}.jsonl"
     if path.is_file():
         for line in path.read_bytes()[size:].splitlines():
@@ -211,7 +209,7 @@ def _is_metric(path: Path) -> bool:
 
 
 def _cut(path: Path, size: int) -> None:
-    """Shorten a file of lines to at most `size` bytes, and to whole lines."""
+    """Cut a file of lines to at most `size` bytes. Removes incomplete lines."""
     with open(path, "r+b") as file:
         head = file.read(size)
         if not head.endswith(b"\n"):
@@ -221,7 +219,7 @@ def _cut(path: Path, size: int) -> None:
 
 
 def _rewind_metric(path: Path, size: int, state_path: str | os.PathLike | None) -> None:
-    """Drop the lines behind `size` that belong to snapshots after the state, and repeated ones of its own."""
+    """Drop lines beyond `size` that belong to later snapshots, and repeated lines of the state's own snapshot."""
     name = STATE_PATTERN.fullmatch(os.path.basename(state_path)) if state_path is not None else None
     own = int(name[1]) if name else -1
     data = path.read_bytes()
@@ -246,7 +244,7 @@ def _replace_tail(path: Path, size: int, tail: bytes, before: bytes) -> None:
 
 
 def _snapshot_number(line: bytes) -> int | None:
-    """Thousands of images of the snapshot that a line of a metric file is about."""
+    """Returns the thousands of images in a snapshot's name, from a line of a metric file."""
     with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
         name = NETWORK_PATTERN.fullmatch(os.path.basename(json.loads(line)["snapshot_pkl"]))
         return int(name[1]) if name else None

@@ -1,4 +1,4 @@
-"""How many images a device holds at a time, found by trying."""
+"""Finds by trial how many images fit into the memory of a device at a time."""
 
 import contextlib
 import traceback
@@ -14,9 +14,9 @@ from training.phases import Phase
 
 
 def shares(largest: int, D: torch.nn.Module | None = None) -> list[int]:
-    """`largest`, its half, and so on: the sizes to try, each a divisor of the one before.
+    """Returns the sizes to try: `largest`, its half, its quarter and so on. Each size divides the previous size.
 
-    Sizes at which the groups of D's minibatch deviation stay as they are come first: smaller ones change what D sees.
+    Sizes that keep the groups of D's minibatch deviation come first. A smaller group would change what D computes.
     """
     sizes = [largest]
     while sizes[-1] > 1:
@@ -38,10 +38,10 @@ def _group(layer: MinibatchStdLayer, count: int) -> int:
 
 
 class Trial:
-    """A training step that leaves no trace, to see whether it fits.
+    """Runs a training step without lasting effects, to test whether the step fits into memory.
 
     Args:
-        phases, loss, G, training_set, device: those of the run.
+        phases, loss, G, training_set, device: as in the run.
     """
 
     def __init__(self, phases: Sequence[Phase], loss: Any, G: Any, training_set: Any, device: torch.device):
@@ -52,13 +52,13 @@ class Trial:
         self.device = device
 
     def fits(self, size: int) -> bool:
-        """Whether all phases of a step run with `size` images at a time, with room for what optimizers keep."""
+        """Whether all phases of a step fit with `size` images at a time, including memory for the optimizers."""
         try:
             with distributed.alone(), training_stats.muted():
                 self._step(size)
             return True
         except torch.OutOfMemoryError as error:
-            traceback.clear_frames(error.__traceback__)  # they hold the tensors that did not fit
+            traceback.clear_frames(error.__traceback__)  # the frames hold the tensors that did not fit
         finally:
             for phase in reversed(self.phases):
                 phase.cancel()
@@ -77,21 +77,19 @@ class Trial:
         del room
 
     def largest(self, sizes: Sequence[int]) -> int | None:
-        """The first of `sizes` that fits, None where none does."""
+        """Returns the first of `sizes` that fits, or None if no size fits."""
         return next((size for size in sizes if self.fits(size)), None)
 
 
 def find_share(trial: Trial, largest: int, D: torch.nn.Module) -> int:
-    """The most images, of `largest`, that every process can handle at a time; all must call this together.
+    """Returns how many of `largest` images every process can handle at a time. All processes must call this together.
 
     Raises:
-        UserError: not even one image fits.
+        UserError: a single image does not fit.
     """
     found = [0 if size is None else size for size in distributed.gather(trial.largest(shares(largest, D)))]
     if min(found) == 0:
-        raise UserError(
-            "Not even one image at a time fits into the memory: choose smaller images or a smaller --cbase."
-        )
+        raise UserError("A single image does not fit into memory. Choose smaller images or a smaller --cbase.")
     return min(found)
 
 
@@ -99,15 +97,15 @@ def find_share(trial: Trial, largest: int, D: torch.nn.Module) -> int:
 def report_shortage(
     trial: Callable[[], Trial], batch_gpu: int, D: torch.nn.Module, first: Callable[[], bool]
 ) -> Iterator[None]:
-    """Turn a lack of memory into a line that says what to do.
+    """Turn an out-of-memory error into one line with advice.
 
     Args:
-        trial: makes the trial with which a size that fits is found.
-        batch_gpu: images that are handled at a time.
-        first: tells whether this is the first step; a later one has fitted before.
+        trial: creates the trial that searches a size that fits.
+        batch_gpu: number of images handled at a time.
+        first: returns whether this is the first step. Later steps have fitted before.
 
     Raises:
-        UserError: the memory does not suffice.
+        UserError: the memory is too small.
     """
     try:
         yield
@@ -115,11 +113,11 @@ def report_shortage(
         traceback.clear_frames(error.__traceback__)
         if not first():
             raise UserError(
-                f"Memory ran out with {batch_gpu} images at a time, which fitted before: end what else uses the device "
-                f"and go on with --resume=latest, perhaps with --batch-gpu={max(batch_gpu // 2, 1)}."
+                f"Memory ran out with {batch_gpu} images at a time. This size fitted before. End other programs on the "
+                f"device and resume with --resume=latest, or also reduce --batch-gpu to {max(batch_gpu // 2, 1)}."
             ) from None
         size = trial().largest([size for size in shares(batch_gpu, D) if size < batch_gpu])
-        advice = "choose smaller images or a smaller --cbase, not even 1 does"
+        advice = "A single image does not fit either. Choose smaller images or a smaller --cbase."
         if size is not None:
-            advice = f"--batch-gpu={size} does and gives the same batches in more rounds (or --batch-gpu=auto)"
-        raise UserError(f"{batch_gpu} images at a time do not fit into the memory: {advice}.") from None
+            advice = f"Use --batch-gpu={size} or --batch-gpu=auto: both keep the batch and need more rounds per step."
+        raise UserError(f"{batch_gpu} images at a time do not fit into memory. {advice}") from None

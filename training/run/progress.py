@@ -1,4 +1,4 @@
-"""Where a run is, and what it says about itself: progress bar, a line per tick, stats.jsonl, TensorBoard."""
+"""The position of a run and its progress: progress bar, a line per tick, stats.jsonl, TensorBoard."""
 
 import contextlib
 import dataclasses
@@ -17,15 +17,15 @@ import dnnlib
 from torch_utils import distributed, training_stats
 from training.run.monitor import Look
 
-tqdm.set_lock(threading.RLock())  # the default one is shared by processes, and a killed one would leave it behind
+tqdm.set_lock(threading.RLock())  # processes share the default lock, and a killed process would never release it
 
 
 @dataclasses.dataclass
 class Position:
-    """Where a run is.
+    """The position of a run.
 
     Attributes:
-        images_seen, step, tick: images, steps and ticks so far.
+        images_seen, step, tick: number of images, steps and ticks so far.
         elapsed: seconds of training so far.
     """
 
@@ -35,15 +35,15 @@ class Position:
     elapsed: float = 0.0
 
     def is_due(self, interval: int | None) -> bool:
-        """Whether what happens every `interval` ticks happens after this one; never where that is None."""
+        """Whether an event that happens every `interval` ticks is due after this tick. False if `interval` is None."""
         return interval is not None and self.tick % interval == 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resume needs."""
+        """Returns the values that a resume needs."""
         return dataclasses.asdict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`.
+        """Restore the values of `state_dict`.
 
         Raises:
             ValueError: a number is negative or too large.
@@ -56,14 +56,14 @@ class Position:
 
 
 class Progress:
-    """Moves a run's position on; at every tick collects statistics of all processes and writes them on process 0.
+    """Advances the position of a run. At every tick, collects statistics of all processes and writes them on process 0.
 
     Args:
-        run_dir: where stats.jsonl and TensorBoard events go.
+        run_dir: folder for stats.jsonl and TensorBoard events.
         total_kimg: length of the run in thousands of images.
         kimg_per_tick: thousands of images between ticks.
-        run: where the run is, changed in place.
-        device: for the memory figures and for sums over processes.
+        run: position of the run, changed in place.
+        device: device for the memory figures and for sums over processes.
     """
 
     def __init__(self, run_dir: str, total_kimg: float, kimg_per_tick: float, run: Position, device: torch.device):
@@ -75,7 +75,7 @@ class Progress:
         self.collector = training_stats.Collector()
 
     def start(self) -> None:
-        """Show the bar and start the clock, once it is known where the run is."""
+        """Show the bar and start the clock. Call this after the run's position is known."""
         self._start = time.monotonic() - self.run.elapsed
         self._tick_start, self._tick_nimg = time.monotonic(), self.run.images_seen
         self._maintenance = 0.0
@@ -97,16 +97,16 @@ class Progress:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has reached its length."""
+        """Whether the run has reached its full length."""
         return self.run.images_seen >= self.total_images
 
     @property
     def tick_is_over(self) -> bool:
-        """Whether the present tick has all its images."""
+        """Whether the current tick has all its images."""
         return self.finished or self.run.images_seen >= round((self.run.tick + 1) * self.kimg_per_tick * 1000)
 
     def advance(self, images: int) -> None:
-        """Note a step with so many images."""
+        """Count one step of `images` images."""
         self.run.images_seen += images
         self.run.step += 1
         self.run.elapsed = time.monotonic() - self._start
@@ -119,12 +119,12 @@ class Progress:
             self.total_images = self.run.images_seen
 
     def say(self, line: str) -> None:
-        """Print a line above the bar, on process 0."""
+        """Print a line above the bar on process 0."""
         if distributed.get_rank() == 0:
             tqdm.write(line)
 
     def end_tick(self, augment_p: float, figures: Mapping[str, float]) -> None:
-        """Report the figures of a tick, `figures` among them, collect everything that was reported and write it out."""
+        """Report `figures` and the figures of the tick, then collect and write all reported statistics."""
         now, nimg = time.monotonic(), self.run.images_seen
         seconds = now - self._tick_start
         sec_per_kimg = seconds / max(nimg - self._tick_nimg, 1) * 1000
@@ -157,17 +157,17 @@ class Progress:
         self._tick_end = now
 
     def begin_tick(self) -> None:
-        """Start the clock of the next tick; what passed since the last one ended was maintenance."""
+        """Start the clock of the next tick. The time since the end of the last tick counts as maintenance."""
         now = time.monotonic()
         self._maintenance = now - self._tick_end
         self._tick_start = now
 
     def state_dict(self) -> dict[str, Any]:
-        """The statistics, those of an unfinished tick included; in a group all must call this together."""
+        """Returns the statistics, including the unfinished tick. In a group, all processes must call this together."""
         return self.collector.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore the statistics of `state_dict`."""
         self.collector.load_state_dict(state)
 
     def _write(self, figures: dnnlib.EasyDict) -> None:
@@ -181,10 +181,10 @@ class Progress:
                 self._writer.flush()
             except OSError as error:
                 self._writer = None
-                self.say(f"TensorBoard gets no more figures: {error.strerror or error}")
+                self.say(f"Cannot write to TensorBoard, its figures end here: {error.strerror or error}")
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bar.close()
         if self._writer is not None:
             with contextlib.suppress(OSError):
@@ -192,7 +192,7 @@ class Progress:
 
 
 def _tensorboard(run_dir: str) -> Any:
-    """A TensorBoard writer, or None where tensorboard is not installed."""
+    """Returns a TensorBoard writer, or None if tensorboard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -1,4 +1,4 @@
-"""What a run leaves behind: picture grids, networks, its own state."""
+"""Files that a run writes: picture grids, networks and training states."""
 
 import contextlib
 import copy
@@ -22,7 +22,7 @@ NETWORK_PATTERN = re.compile(r"network-snapshot-(\d{6})\.pkl")
 
 
 def grid_size(resolution: int, count: int | None = None) -> tuple[int, int]:
-    """Columns and rows of a picture grid of about 1536×1024 pixels, with no more than `count` cells."""
+    """Returns columns and rows of a picture grid of about 1536×1024 pixels, with at most `count` cells."""
     columns = int(np.clip(1536 // resolution, 4, 12))
     rows = int(np.clip(1024 // resolution, 2, 8))
     if count is not None:
@@ -32,15 +32,15 @@ def grid_size(resolution: int, count: int | None = None) -> tuple[int, int]:
 
 
 class Previews:
-    """Writes grids of real and generated samples, one picture for each thing that data set and generator preview.
+    """Writes grids of real and generated samples. Each kind of preview of the data set and generator is one picture.
 
     Args:
-        run_dir: where pictures go.
-        training_set: gives the real samples and the labels, see `training.dataset.Dataset.preview`.
+        run_dir: folder for the pictures.
+        training_set: provides the real samples and the labels, see `training.dataset.Dataset.preview`.
         z_dim: width of the latents.
-        device: where the generator is.
-        batch: how many samples are generated at a time.
-        seed: chooses samples and latents.
+        device: device of the generator.
+        batch: number of samples generated at a time.
+        seed: seed for the choice of samples and latents.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class Previews:
         self.c = torch.from_numpy(np.stack([training_set.get_label(i) for i in self.indices])).to(device)
 
     def save_reals(self) -> None:
-        """Write reals.png and its companions (reals_mask.png)."""
+        """Write reals.png and its companions, for example reals_mask.png."""
         for suffix, pixels in self.training_set.preview(self.indices).items():
             save_image(os.path.join(self.run_dir, f"reals{suffix}.png"), image_grid(pixels, self.grid))
 
     def save_fakes(self, G: torch.nn.Module, name: str) -> None:
-        """Write fakes<name>.png and its companions from fixed latents."""
+        """Write fakes<name>.png and its companions, always from the same latents."""
         parts: dict[str, list[torch.Tensor]] = {}
         with torch.no_grad():
             for z, c in zip(self.z.split(self.batch), self.c.split(self.batch), strict=True):
@@ -72,23 +72,23 @@ class Previews:
 
 
 def snapshot_name(images_seen: int) -> str:
-    """File name of the networks after so many images."""
+    """Returns the file name of the networks after `images_seen` images."""
     return f"network-snapshot-{images_seen // 1000:06d}.pkl"
 
 
 def state_name(images_seen: int) -> str:
-    """File name of the training state after so many images."""
+    """Returns the file name of the training state after `images_seen` images."""
     return f"training-state-{images_seen // 1000:06d}.pt"
 
 
 def save_networks(path: str | os.PathLike, training_set_kwargs: Mapping[str, Any] | None, **networks: Any) -> None:
-    """Write networks as a `.pkl` with a dictionary like StyleGAN2-ADA's. The file appears when it is complete.
+    """Write networks as a `.pkl` with a dictionary like StyleGAN2-ADA's. The file appears only when it is complete.
 
     Args:
-        path: the file.
-        training_set_kwargs: options of the data set that the networks were trained on, or None.
-        networks: G, D, G_ema and augment_pipe; each may be None. Copies are written, in evaluation mode. Weights that
-            are computed from others, see `torch.nn.utils.parametrize`, become ordinary ones.
+        path: file to write.
+        training_set_kwargs: options of the data set on which the networks were trained, or None.
+        networks: G, D, G_ema and augment_pipe. Each may be None. The file holds copies in evaluation mode.
+            Weights that are computed from others, see `torch.nn.utils.parametrize`, become ordinary weights.
     """
     data = {name: _frozen_copy(network) for name, network in networks.items()}
     data["training_set_kwargs"] = None if training_set_kwargs is None else dict(training_set_kwargs)
@@ -118,7 +118,7 @@ def _compute_weights(module: torch.nn.Module) -> None:
 
 
 def save_state(path: str | os.PathLike, state: Mapping[str, Any]) -> None:
-    """Write the state of a run, whole or not at all."""
+    """Write the state of a run. The file appears only when it is complete."""
     with atomic_open(path, "wb") as file:
         try:
             torch.save(dict(state), file)
@@ -130,47 +130,47 @@ def save_state(path: str | os.PathLike, state: Mapping[str, Any]) -> None:
 
 
 def load_state(path: str | os.PathLike, mmap: bool = False) -> dict[str, Any]:
-    """Read a state written by `save_state`; nothing in the file is executed.
+    """Read a state written by `save_state`. Executes nothing from the file.
 
     Args:
-        path: the file.
-        mmap: check everything, but fetch tensors only when they are used.
+        path: file to read.
+        mmap: check the whole file, but load tensors only when they are used.
 
     Raises:
-        UserError: the file is damaged or is something else.
+        UserError: the file is damaged, or is not a training state.
     """
     try:
-        with zipfile.ZipFile(path) as archive:  # PyTorch does not look at checksums, nor at what members unpack to
+        with zipfile.ZipFile(path) as archive:  # PyTorch checks neither checksums nor unpacked sizes
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise ValueError("it is compressed")
+                raise ValueError("the archive is compressed")
             damaged = archive.testzip()
             if damaged is not None:
-                raise ValueError(f"{damaged} in it is damaged")
+                raise ValueError(f"its member {damaged} is damaged")
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         if not isinstance(state, dict) or not isinstance(state.get("run"), dict):
-            raise ValueError("it holds no run")
+            raise ValueError("it has no position of a run")
         if not all(type(size) is int and size >= 0 for size in state.get("logs", {}).values()):
-            raise ValueError("it holds no sizes of logs")
+            raise ValueError("it has no sizes of logs")
         return state
-    except Exception as error:  # unpickling raises almost anything on damaged files
+    except Exception as error:  # unpickling a damaged file can raise almost any error
         raise UserError(f"Cannot read the training state {path}: {str(error)[:120] or type(error).__name__}") from error
 
 
 def find_states(run_dir: str | os.PathLike) -> list[Path]:
-    """The training states of a run, the newest first."""
+    """Returns the training states of a run, newest first."""
     found = (path for path in Path(run_dir).iterdir() if STATE_PATTERN.fullmatch(path.name) and not path.is_dir())
     return sorted(found, reverse=True)
 
 
 def newest_state(run_dir: str | os.PathLike, say: Callable[[str], None]) -> Path | None:
-    """The newest state of a run that reads back; None where there is none.
+    """Returns the newest state of a run that can be read, or None if the run has no states.
 
     Args:
         run_dir: folder of the run.
-        say: is given a line for each state that does not read back.
+        say: called with a line for each state that cannot be read.
 
     Raises:
-        UserError: there are states, but none of them reads back.
+        UserError: the run has states, but none can be read.
     """
     failure = None
     for path in find_states(run_dir):

@@ -63,7 +63,7 @@ def test_unfit_latents_and_parts_are_refused():
         codes.mix_regions(torch.zeros(1, 30, 5), random_ws(1), REGIONS, [1])
     with pytest.raises(UserError, match="no part 'color'"):
         codes.mix_regions(random_ws(1), random_ws(1), REGIONS, [1], "color")
-    with pytest.raises(UserError, match="no region 'tail'"):
+    with pytest.raises(UserError, match="Unknown region 'tail'"):
         codes.mix_regions(random_ws(1), random_ws(1), REGIONS, ["tail"])
 
 
@@ -106,7 +106,7 @@ def test_transform_is_read():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("tail:dx=1", "no region 'tail'"),
+        ("tail:dx=1", "Unknown region 'tail'"),
         ("hair:dz=1", "no setting 'dz'"),
         ("hair:dx=far", "must be a number"),
         ("hair", "changes nothing"),

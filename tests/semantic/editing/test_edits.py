@@ -249,7 +249,7 @@ def test_names_of_regions_may_hold_commas_and_colons():
     ("name", "text", "message"),
     [
         ("swap", "hair", "write REGION:SEED"),
-        ("swap", "tail:5", "no region 'tail'"),
+        ("swap", "tail:5", "Unknown region 'tail'"),
         ("swap", "hair:5:colour", "no part 'colour'"),
         ("swap", "hair:99999999999", "seeds end"),
         ("swap", "hair:missing.npz", "Cannot open missing.npz"),
@@ -258,7 +258,7 @@ def test_names_of_regions_may_hold_commas_and_colons():
         ("apply", "hair/big:much", "STRENGTH must be a finite number"),
         ("apply", "hair/big:nan", "STRENGTH must be a finite number"),
         ("transform", "hair:up=1", "no setting 'up'"),
-        ("drop", "", "no region ''"),
+        ("drop", "", "Unknown region ''"),
         ("psi", "hair", "write REGION:PSI"),
         ("psi", "hair:inf", "PSI must be a finite number"),
     ],

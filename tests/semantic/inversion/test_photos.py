@@ -71,7 +71,7 @@ def test_masks_that_do_not_fit_are_refused_in_one_line(tmp_path, values, size, m
 def test_folders_without_photos_and_missing_files_are_refused_in_one_line(tmp_path):
     with pytest.raises(UserError, match="no photo"):
         find_photos(str(tmp_path))
-    with pytest.raises(UserError, match="no file or folder"):
+    with pytest.raises(UserError, match="File or folder"):
         find_photos(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="Cannot open"):
         find_photos(str(tmp_path / "nothing.jpg"))[0].read()

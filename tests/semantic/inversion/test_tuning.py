@@ -77,5 +77,5 @@ def test_another_network_and_damaged_files_are_refused_in_one_line(G, tmp_path):
     with pytest.raises(UserError, match="tuned for another network"):
         apply_tuned(other, path)
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(UserError, match=r"expected the tuned\.npz"):
+    with pytest.raises(UserError, match=r"Expected the tuned\.npz"):
         apply_tuned(G, path)

@@ -82,16 +82,16 @@ def test_all_processes_take_what_fits_everywhere(monkeypatch):
 
 def test_nothing_that_fits_is_told():
     attempt, _, G = trial(limit=0)
-    with pytest.raises(UserError, match="Not even one image"):
+    with pytest.raises(UserError, match="A single image does not fit"):
         find_share(attempt, 8, G)
 
 
 @pytest.mark.parametrize(
     ("limit", "first", "message"),
     [
-        (3, True, r"8 images at a time do not fit into the memory: --batch-gpu=2 does"),
-        (0, True, "not even 1 does"),
-        (3, False, "which fitted before: .*--batch-gpu=4"),
+        (3, True, r"8 images at a time do not fit into memory. Use --batch-gpu=2 "),
+        (0, True, "A single image does not fit either"),
+        (3, False, "This size fitted before.*--batch-gpu to 4"),
     ],
 )
 def test_advice_names_what_fits(limit, first, message):

@@ -18,8 +18,8 @@ def test_each_return_halves_the_rate_until_the_run_gives_up(tmp_path):
         assert go_back(str(tmp_path), "a gradient was not finite", images_seen, lines.append) == str(path)
         recovery.load_state_dict(load_state(path)["recovery"])
         assert (recovery.rollbacks, recovery.until) == (number, until)
-        assert f"Learning {0.5**number:g} times as fast until {until / 1000:g} kimg" in lines[-1]
-    with pytest.raises(UserError, match="again after 3 returns"):
+        assert f"The learning rate is multiplied by {0.5**number:g} until {until / 1000:g} kimg" in lines[-1]
+    with pytest.raises(UserError, match="again after 3 roll backs"):
         go_back(str(tmp_path), "a gradient was not finite", 61500, lines.append)
     go_back(str(tmp_path), "a gradient was not finite", 61501, lines.append)  # this failure is a new one
     recovery.load_state_dict(load_state(path)["recovery"])

@@ -206,7 +206,7 @@ def test_transfer_makes_do_with_what_there_is():
         (lambda: generator(img_resolution=4), "img_resolution=8, .*img_resolution=4, .*at 8²"),
         (lambda: generator(c_dim=3), "mapping.fc0.weight has shape"),
         (lambda: generator(synthesis_kwargs={"channel_base": 8}), r"has shape \[.* not narrower"),
-        (discriminator, "is a training.networks.Generator, this run's a training.discriminator.Discriminator"),
+        (discriminator, "is a training.networks.Generator, not a training.discriminator.Discriminator"),
     ],
 )
 def test_transfer_between_networks_that_do_not_fit_is_told_in_one_line(target, message):
