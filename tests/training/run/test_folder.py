@@ -66,7 +66,7 @@ def test_a_run_is_held_by_one_process_and_freed_when_that_dies(tmp_path, monkeyp
         assert holder.stdout.readline() == "held\n"
         monkeypatch.setattr(folder, "WAIT", 0.3)
         said = []
-        with pytest.raises(UserError, match="Another process still works in"), lock_run(tmp_path, said.append):
+        with pytest.raises(UserError, match="Another process works in"), lock_run(tmp_path, said.append):
             pass
         assert len(said) == 1
         holder.kill()
