@@ -119,7 +119,7 @@ def test_black_and_white_masks_of_every_mode(tmp_path, kind):
     options = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
     make(tmp_path / "a.zip", palette=tmp_path / "p.json", **options)
     assert (MaskedImageDataset(tmp_path / "a.zip")[0].mask == (drawn > 0)).all()
-    if kind not in ("1", "black alpha"):
+    if kind != "1":
         refuse("--palette", tmp_path / "b.zip", **options)
 
 
@@ -141,6 +141,13 @@ def test_grey_values_are_not_taken_for_classes(tmp_path):
     (tmp_path / "p.json").write_text(json.dumps(palette))
     make(tmp_path / "a.zip", palette=tmp_path / "p.json", **options)
     assert (MaskedImageDataset(tmp_path / "a.zip")[0].mask == mask(classes=3)).all()
+
+
+def test_masks_of_nothing_but_background_are_refused(tmp_path):
+    save(tmp_path / "images" / "a.png", picture())
+    save(tmp_path / "masks" / "a.png", mask(classes=3) * 0)
+    options = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
+    refuse("all pixels are background", tmp_path / "a.zip", **options)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

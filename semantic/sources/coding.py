@@ -102,11 +102,17 @@ class MaskCoding:
         """Classes of a mask with an alpha channel: transparent pixels are background."""
         alpha = np.asarray(image.getchannel("A"))
         colors = image.convert("RGB")
+        flat = all(low == high for low, high in colors.getextrema())
+        drawn = flat and alpha.min() < alpha.max()  # the object is drawn in the alpha channel alone
+        if self._palette is None and drawn:
+            raise DataError(
+                f"{where} has one colour and draws its object in the alpha channel alone: give --palette with "
+                f'{{"background": [0, 0, 0], "object": [255, 255, 255]}}.'
+            )
         if self._palette is None:
             return np.where(alpha < 128, np.uint8(0), _single_channel(colors, where))
-        flat = all(low == high for low, high in colors.getextrema())
-        if flat and alpha.min() < alpha.max() and len(self._palette.regions) == 2:
-            return (alpha >= 128).astype(np.uint8)  # the object is drawn in the alpha channel alone
+        if drawn and len(self._palette.regions) == 2:
+            return (alpha >= 128).astype(np.uint8)
         ground = PIL.Image.new("RGB", image.size, tuple(self._palette.regions.colors[0]))
         ground.paste(colors, mask=image.getchannel("A"))
         return self._palette.indices(np.asarray(ground), where)
@@ -156,9 +162,13 @@ def numbered_regions(used: Sequence[int]) -> Regions:
         used: the indices that masks hold, in order.
 
     Raises:
-        DataError: most indices up to the largest are missing, as in grey pictures of masks.
+        DataError: all is background, or most indices up to the largest are missing, as in grey pictures of masks.
     """
     largest = max(used)
+    if largest == 0:
+        raise DataError(
+            "All masks hold 0 alone, so all pixels are background: check --masks, or give the colours with --palette."
+        )
     if largest > 2 and 2 * len(used) <= largest + 1:
         shown = ", ".join(map(str, used[:8])) + ", ..." * (len(used) > 8)
         groups = {("background" if i == 0 else f"region{i}"): [int(k)] for i, k in enumerate(used[:8])}

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from semantic.loss import SemanticLoss, mask_consistency, mix_region_codes
 from semantic.regions import Regions
 from tests.helpers import assert_close
+from tests.networks import tiny_generator
 from tests.semantic.helpers import (
     BATCH,
     COARSE,
@@ -22,9 +23,11 @@ from tests.semantic.helpers import (
     latents,
     plain_reals,
     random_tensor,
+    reals,
     region_names,
     repeatable_noise,
 )
+from training.augment import AugmentPipe
 
 
 def plain_consistency(coarse, mask):
@@ -255,3 +258,23 @@ def test_reduced_precision_runs(G, D, phase):
     found = accumulate(build_loss(G, D, precision="bf16"), trained, phase)
     assert all(torch.isfinite(grad).all() for grad in found.values() if grad is not None)
     assert any(grad is not None and grad.any() for grad in found.values())
+
+
+@pytest.mark.parametrize(("names", "turned"), [(["skin", "hair"], [0, 1, 2]), (["left_eye", "right_eye"], [0, 2, 1])])
+def test_left_and_right_change_places_where_augmentation_mirrors(names, turned):
+    G = tiny_generator(names=["background", *names])
+    seen = []
+
+    def judged(images, c, mask):
+        seen.append(mask)
+        return images.mean(dim=(1, 2, 3)).unsqueeze(1)
+
+    loss = SemanticLoss(CPU, G, judged, AugmentPipe(xflip=1))
+    torch.manual_seed(0)
+    samples = loss.real_samples({key: value.repeat(8, *[1] * (value.ndim - 1)) for key, value in reals().items()})
+    loss.discriminate(samples, torch.zeros(8 * BATCH, 0))
+    given = samples.extras["mask"]
+    mirrored = given.flip(3)[:, turned]
+    same, other = ((seen[0] == mask).flatten(1).all(1) for mask in (given, mirrored))
+    assert bool((same ^ other).all())
+    assert 8 < other.sum() < 24
