@@ -90,7 +90,7 @@ def require(name: str) -> Metric:
     """
     found = find(name)
     if found is None:
-        raise UserError(f"There is no metric {name!r}. Choose from: {', '.join(list_valid_metrics())}.")
+        raise UserError(f"Unknown metric {name!r}. Choose from: {', '.join(list_valid_metrics())}.")
     return found
 
 

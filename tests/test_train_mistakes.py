@@ -58,7 +58,7 @@ def mistakes(archive, folder, snapshot):
         "regions file not JSON": ((*semantic, good, f"--regions={folder}/notes.json"), r"notes\.json is not JSON"),
         "regions file missing": ((*semantic, good, f"--regions={folder}/no.json"), r"Cannot read --regions=.*no\.json"),
         "regions file not text": ((*semantic, good, f"--regions={archive}"), "is not a text file"),
-        "regions without names": ((*semantic, good, '--regions={"names": 3}'), "Cannot read --regions: expected"),
+        "regions without names": ((*semantic, good, '--regions={"names": 3}'), "Cannot read --regions. Expected"),
         "too few regions": ((*semantic, good, '--regions={"names": ["a", "b"]}'), "but there are 2 regions"),
         "indivisible batch": ((*plain, good, "--gpus=3"), "3 processes cannot share --batch=4"),
         "indivisible share": ((*plain, good, "--batch-gpu=3"), "--batch-gpu=3 must divide the 4 images"),
@@ -148,7 +148,7 @@ def copied_run(semantic_run, tmp_path):
 def test_continuing_keeps_the_options_of_the_run(copied_run):
     result = run(copied_run.parent, "--resume=latest", "--gamma=3", "--batch=8")
     assert result.exit_code == 1
-    assert re.search("keeps the options of .*: Remove --batch --gamma", result.stderr)
+    assert re.search("keeps the options of .*\. Remove --batch --gamma", result.stderr)
 
 
 def exchange_moments(run_dir):
