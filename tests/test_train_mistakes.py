@@ -148,7 +148,7 @@ def copied_run(semantic_run, tmp_path):
 def test_continuing_keeps_the_options_of_the_run(copied_run):
     result = run(copied_run.parent, "--resume=latest", "--gamma=3", "--batch=8")
     assert result.exit_code == 1
-    assert re.search("keeps the options of .*\. Remove --batch --gamma", result.stderr)
+    assert re.search(r"keeps the options of .*\. Remove --batch --gamma", result.stderr)
 
 
 def exchange_moments(run_dir):
