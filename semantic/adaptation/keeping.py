@@ -58,9 +58,8 @@ class MaskKeeping(Term):
         coarse, mask = (fake.extras[name].float() for name in ("coarse_mask", "mask"))
         with torch.no_grad(), self.loss.autocast():
             target = source.G.synthesis(fake.extras["ws"].detach(), noise_mode="const", return_mask=True)
-            weight = torch.ones_like(mask[:, :1])
-            if source.parser is not None:
-                weight = trust(source.parser(fake.images), target.mask)
+            scores = source.find(fake.images)
+            weight = torch.ones_like(mask[:, :1]) if scores is None else trust(scores, target.mask)
         term = coarse_divergence(coarse, target.coarse_mask, F.avg_pool2d(weight, mask.shape[-1] // coarse.shape[-1]))
         training_stats.report("Loss/mask_drift", term)
         training_stats.report("Loss/mask_trust", weight.mean())

@@ -1,11 +1,13 @@
 """The loss of adaptation against its formulas, with plain autograd."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
-from semantic.adaptation import AdaptationLoss
+from semantic.adaptation import AdaptationLoss, source
 from semantic.adaptation.data import NO_MASK
 from tests.semantic.helpers import (
+    COUNT,
     CPU,
     LinearAugmentation,
     accumulate,
@@ -16,6 +18,18 @@ from tests.semantic.helpers import (
     random_tensor,
     reals,
 )
+
+
+@pytest.fixture(autouse=True)
+def no_segmenter(monkeypatch):
+    """Without a head in D a segmenter would learn for minutes; here it finds all regions everywhere."""
+    monkeypatch.setattr(
+        source,
+        "build_parser",
+        lambda networks, device: (
+            lambda images: images.new_zeros(1, COUNT, 1, 1).expand(len(images), -1, *images.shape[2:])
+        ),
+    )
 
 
 def build_adaptation(G, D, **kwargs):
@@ -112,3 +126,20 @@ def test_likeness_within_regions_is_kept(G, D, fixed_noise):
     term.step(*latents())
     moved = max(p.grad.abs().max().item() for p in G.synthesis.parameters() if p.grad is not None)
     assert moved > 100 * still
+
+
+def test_the_parser_is_the_head_of_the_source_else_one_that_learns_once(G, D, monkeypatch):
+    with_head = build_discriminator(segmentation=True).requires_grad_(False)
+    kept = source.Source(G, with_head)
+    images = random_tensor(2, 3, 32, 32)
+    before = with_head(images, None, return_segmentation=True)[1]
+    with torch.no_grad():
+        with_head.segmentation.scores.weight.add_(1)
+    assert torch.allclose(kept.find(images), before, atol=1e-5)
+    built = []
+    monkeypatch.setattr(source, "build_parser", lambda networks, device: built.append(networks) or (lambda x: x))
+    without = source.Source(G, D)
+    assert without.find(images) is images
+    assert without.find(images) is images
+    assert len(built) == 1
+    assert built[0]["G_ema"] is without.G
