@@ -34,7 +34,7 @@ class Bounds(NamedTuple):
     drift: float = 0.5
     """Largest mean drift of the masks of regions."""
     diversity: float = 0.5
-    """Least share of the images' own diversity, which is 1 less the MS-SSIM of pairs."""
+    """Least share of the diversity of the images, or of the source if that is less; 1 less the MS-SSIM of pairs."""
 
 
 def mean_drift(row: Mapping[str, Any]) -> float:
@@ -42,18 +42,18 @@ def mean_drift(row: Mapping[str, Any]) -> float:
     return sum(row["drift"].values()) / max(len(row["drift"]), 1)
 
 
-def beyond(row: Mapping[str, Any], real_similarity: float, bounds: Bounds) -> str | None:
+def beyond(row: Mapping[str, Any], similarity: float, bounds: Bounds) -> str | None:
     """Which bound a row is beyond, as part of a sentence; None where it is within all."""
     drift = mean_drift(row)
     if drift > bounds.drift:
         return f"masks have drifted by {drift:.2f} from the source's, more than {bounds.drift:g}"
-    least = bounds.diversity * (1 - real_similarity)
+    least = bounds.diversity * (1 - similarity)
     if 1 - row["msssim"] < least:
         return f"pairs of images are alike by {row['msssim']:.2f}, more than {1 - least:.2f}"
     return None
 
 
-def best_row(rows: Sequence[Mapping[str, Any]], real_similarity: float, bounds: Bounds) -> int:
+def best_row(rows: Sequence[Mapping[str, Any]], similarity: float, bounds: Bounds) -> int:
     """Index of the row with the least distance among those within the bounds, else among all.
 
     The first row is the source's and does not count.
@@ -62,22 +62,22 @@ def best_row(rows: Sequence[Mapping[str, Any]], real_similarity: float, bounds: 
         ValueError: there is no row after the source's.
     """
     candidates = range(1, len(rows))
-    sound = [i for i in candidates if beyond(rows[i], real_similarity, bounds) is None]
+    sound = [i for i in candidates if beyond(rows[i], similarity, bounds) is None]
     return min(sound or candidates, key=lambda i: rows[i]["swd"])
 
 
-def reason_to_end(rows: Sequence[Mapping[str, Any]], real_similarity: float, bounds: Bounds) -> str | None:
+def reason_to_end(rows: Sequence[Mapping[str, Any]], similarity: float, bounds: Bounds) -> str | None:
     """Why the newest row ends an adaptation, as part of a sentence; None where it goes on.
 
     Args:
         rows: of all snapshots; the first is the source's.
-        real_similarity: MS-SSIM of pairs of real images.
+        similarity: MS-SSIM of pairs of real images, or of the source's where it is higher.
         bounds: see `Bounds`.
     """
-    why = beyond(rows[-1], real_similarity, bounds)
+    why = beyond(rows[-1], similarity, bounds)
     if why is not None:
         return why
-    if len(rows) - 1 - best_row(rows, real_similarity, bounds) >= bounds.patience:
+    if len(rows) - 1 - best_row(rows, similarity, bounds) >= bounds.patience:
         return f"the distance to held-out images has not shrunk over {bounds.patience} snapshots"
     return None
 
@@ -119,9 +119,9 @@ class AdaptationMonitor(Monitor):
     def look(self, loss: Any, images_seen: int, snapshot: str) -> Look:
         if not self._known:
             self._prepare(loss.source.G)
-        similarity, source = self._known["similarity"], self._known["source"]
         if not self.rows:
-            self.rows.append(self._row(0, source))
+            self.rows.append(self._row(0, self._known["source"]))
+        similarity = max(self._known["similarity"], self.rows[0]["msssim"])  # a source may be less diverse than images
         row = self._row(images_seen, self._samples(self.networks["G_ema"]))
         self.rows.append(row)
         with atomic_open(os.path.join(self.run_dir, ROWS)) as file:
