@@ -9,6 +9,7 @@ import torch
 
 import legacy
 from dnnlib import Command, EasyDict, UserError
+from semantic.adaptation.layer_swap import blend_option, load_blended
 from semantic.encoder import save_encoder
 from semantic.inversion.encoder_training import Trainer, Training
 from semantic.inversion.photos import find_photos
@@ -17,6 +18,7 @@ from torch_utils.devices import select_device
 
 @click.command(cls=Command, context_settings={"show_default": True}, no_args_is_help=True)
 @click.option("--network", metavar="FILE|URL|DIR", required=True, help="Network, or run directory.")
+@blend_option
 @click.option("--data", metavar="ZIP|FOLDER", help="Real images to learn from, too, with masks where there are any.")
 @click.option("--dest", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Encoder to write (.pkl).")
 @click.option("--pairs", type=click.IntRange(min=100), default=8000, help="Generated pairs that it is fitted to.")
@@ -52,6 +54,7 @@ def run(opts: EasyDict) -> None:
     photos = [] if opts.data is None else find_photos(opts.data)
     device = select_device(opts.device)
     networks = legacy.load_network(opts.network)
+    networks["G_ema"] = load_blended(networks, opts.blend, legacy.load_network)
     training = Training(
         pairs=opts.pairs,
         kimg=opts.kimg,

@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_told(pair):
         load_blended({"G_ema": G}, ["hair"], lambda path: {"G_ema": other})
 
 
-SCRIPTS = ("generate", "edit", "projector", "style_mixing", "calc_metrics", "visualizer")
+SCRIPTS = ("generate", "edit", "projector", "style_mixing", "calc_metrics", "train_encoder", "visualizer")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
