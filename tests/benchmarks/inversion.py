@@ -1,6 +1,7 @@
 """How well photos are found: samples with known codes, and photographs kept aside.
 
 python -m tests.benchmarks.inversion --samples=32
+python -m tests.benchmarks.inversion --samples=32 --init=encoder --steps=20
 python -m tests.benchmarks.inversion --network=snapshot.pkl --photos=celeba64-test.zip --count=100 --pti-steps=100
 """
 
@@ -10,7 +11,9 @@ import click
 import torch
 
 import legacy
+from dnnlib import UserError
 from semantic.editing.latents import seed_latents
+from semantic.encoder import Start, start_of
 from semantic.inversion.distance import Distance, Targets, mask_iou, psnr
 from semantic.inversion.gallery import nearest_backgrounds
 from semantic.inversion.optimize import Schedule, invert
@@ -24,17 +27,22 @@ CPU = torch.device("cpu")
 FIRST_SEED, PSI = 1000, 0.7
 
 
-def known_samples(networks: dict, count: int, steps: int, batch: int) -> None:
-    """Samples of psi 0.7, found from the mean and the nearest background."""
+def known_samples(networks: dict, count: int, steps: int, batch: int, encode: Start | None) -> None:
+    """Samples of psi 0.7, found from an encoder's codes, or from the mean and the nearest background."""
     G, space = networks["G_ema"], code_space(networks["G_ema"], CPU)
-    figures, agree, seconds = [], [], 0.0
+    figures, agree, seconds, first_figures = [], [], 0.0, []
     for first in range(0, count, batch):
         seeds = range(FIRST_SEED + first, FIRST_SEED + min(first + batch, count))
         with torch.no_grad():
             image, mask = render(G, G.mapping(seed_latents(seeds, G.z_dim), None, truncation_psi=PSI))
         targets = Targets(image.clamp(-1, 1), mask.argmax(dim=1))
-        start = space.mean.expand(len(seeds), G.num_ws, -1).clone()
-        start[:, list(G.regions.slots(0).values())] = nearest_backgrounds(G, *vars(targets).values()).unsqueeze(1)
+        if encode is None:
+            start = space.mean.expand(len(seeds), G.num_ws, -1).clone()
+            start[:, list(G.regions.slots(0).values())] = nearest_backgrounds(G, *vars(targets).values()).unsqueeze(1)
+        else:
+            start = encode(targets.images, targets.masks)
+        with torch.no_grad():
+            first_figures.append(psnr(render(G, start)[0], targets.images))
         since = time.perf_counter()
         found = invert(G, space, Distance(networks["D"]), targets, start, Schedule(num_steps=steps))
         seconds += time.perf_counter() - since
@@ -43,6 +51,7 @@ def known_samples(networks: dict, count: int, steps: int, batch: int) -> None:
         figures.append(psnr(image, targets.images))
         agree.append((mask.argmax(dim=1) == targets.masks).float().mean(dim=(1, 2)))
     medians = torch.cat(figures).median(), torch.cat(agree).median()
+    print(f"start: {torch.cat(first_figures).median():.2f} dB (median)")
     print(f"{count} samples, {steps} steps: {medians[0]:.2f} dB, masks agree on {medians[1]:.1%} of pixels (medians), "
           f"{seconds / count:.1f} s each")  # fmt: skip
 
@@ -92,17 +101,22 @@ def measure(G: torch.nn.Module, ws: torch.Tensor, target: Targets) -> tuple[floa
 
 @click.command()
 @click.option("--network", default="faces64")
+@click.option("--init", type=click.Choice(["encoder", "mean"]), default="mean", help="Start of samples' searches")
+@click.option("--encoder", help="Encoder  [default: the one beside the network]")
 @click.option("--samples", type=int, default=0)
 @click.option("--photos")
 @click.option("--count", type=int, default=100)
 @click.option("--steps", type=int, default=200)
 @click.option("--pti-steps", type=int, default=0)
 @click.option("--batch", type=int, default=8)
-def main(network, samples, photos, count, steps, pti_steps, batch):
+def main(network, init, encoder, samples, photos, count, steps, pti_steps, batch):
     """Print rows of figures."""
     networks = legacy.load_network(network)
     if samples:
-        known_samples(networks, samples, steps, batch)
+        encode = start_of(networks, legacy.resolve(network), encoder) if init == "encoder" else None
+        if encode is None and init == "encoder":
+            raise UserError(f"There is no encoder beside {network}: train one with train_encoder.py.")
+        known_samples(networks, samples, steps, batch, encode)
     if photos:
         kept_photos(networks, photos, count, steps, pti_steps, batch)
 
