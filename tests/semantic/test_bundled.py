@@ -10,6 +10,8 @@ import legacy
 from legacy import BUNDLED, find_network
 from semantic.editing.codes import mix_regions
 from semantic.editing.latents import seed_latents
+from semantic.encoder import load_encoder, start_of
+from semantic.inversion.distance import psnr
 from semantic.regions import CELEBAMASK
 
 
@@ -83,3 +85,14 @@ def test_edits_stay_local_masks_fit_and_faces_vary(about):
     assert last["coarse_fit500_mean"] > 0.85
     assert last["mask_fit500_difference"] < 0.1
     assert abs(last["msssim1k"] / last["msssim1k_real"] - 1) < 0.2
+
+
+def test_its_encoder_finds_samples_at_once(network):
+    path = find_network().with_name("faces64-encoder.pkl")
+    assert path.stat().st_size <= 8 * 2**20
+    G = network.G_ema
+    assert load_encoder(path, G).why_not(G) is None
+    ws = G.mapping(seed_latents(range(2000, 2008), G.z_dim), None, truncation_psi=0.7)
+    out = G.synthesis(ws, noise_mode="const", return_mask=True)
+    found = start_of(network, find_network())(out.image.clamp(-1, 1), out.mask.argmax(dim=1))
+    assert float(psnr(G.synthesis(found, noise_mode="const"), out.image).mean()) > 24
