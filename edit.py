@@ -9,7 +9,7 @@ import torch
 import legacy
 from dnnlib import EasyDict
 from dnnlib.option_types import InOrderCommand, Label, Number, SeedList, in_order
-from semantic.adaptation.layer_swap import blend_option, load_blended
+from semantic.adaptation.layer_swap import blend_option
 from semantic.editing import directions, finding
 from semantic.editing.codes import PARTS
 from semantic.editing.edits import PARSERS, Edit, EditTools, parse_edit
@@ -17,8 +17,7 @@ from semantic.editing.scores import SCORES, find_score
 from semantic.labels import choose_labels
 from semantic.pictures import edited, subjects
 from semantic.pictures.modes import chosen, progress
-from semantic.studio import Studio, endings_in_a_line
-from semantic.tuned import apply_tuned
+from semantic.studio import Studio, endings_in_a_line, open_networks
 from torch_utils.devices import select_device
 
 TUNED = "tuned.npz"
@@ -103,14 +102,10 @@ def run(opts: EasyDict, order: list[tuple[str, str]]) -> None:
         raise click.UsageError("--latents and --seeds both name images: choose one.")
     device = select_device(opts.device)
     path = legacy.choose_network(opts.network)
-    click.echo(f"Network: {path}")
-    networks = legacy.load_network(path)
     if opts.tuned is None and opts.photo is not None and (Path(opts.photo) / TUNED).is_file():
         opts.tuned = str(Path(opts.photo) / TUNED)
         click.echo(f"Tuned: {opts.tuned}")
-    if opts.tuned is not None:
-        apply_tuned(networks["G_ema"], opts.tuned)
-    networks["G_ema"] = load_blended(networks, opts.blend, legacy.load_network)
+    networks = open_networks(path, legacy.load_network, opts.tuned, opts.blend)
     G = networks["G_ema"].eval().requires_grad_(False).to(device)
     drawn = opts.find is not None or opts.seeds is None
     labels = choose_labels(G, opts.label, drawn, networks.get("training_set_kwargs"))

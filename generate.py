@@ -9,15 +9,14 @@ import torch
 import legacy
 from dnnlib import Command, EasyDict
 from dnnlib.option_types import Label, Number, SeedList, kernels_option
-from semantic.adaptation.layer_swap import blend_option, load_blended
+from semantic.adaptation.layer_swap import blend_option
 from semantic.editing.codes import PARTS
 from semantic.inversion.label import write_labels
 from semantic.inversion.parse import build_parser
 from semantic.inversion.photos import find_photos
 from semantic.labels import choose_labels
 from semantic.pictures import factory, modes
-from semantic.studio import Studio, endings_in_a_line
-from semantic.tuned import apply_tuned
+from semantic.studio import Studio, endings_in_a_line, open_networks
 from torch_utils.devices import select_device
 
 SHOW_PSI = 0.7
@@ -132,11 +131,7 @@ def run(opts: EasyDict) -> None:
     asked = [mode for mode, wanted in switches.items() if wanted] or [modes.write_images]
     device = select_device(opts.device)
     path = legacy.choose_network(opts.network)
-    click.echo(f"Network: {path}")
-    networks = legacy.load_network(path)
-    if opts.tuned is not None:
-        apply_tuned(networks["G_ema"], opts.tuned)
-    networks["G_ema"] = load_blended(networks, opts.blend, legacy.load_network)
+    networks = open_networks(path, legacy.load_network, opts.tuned, opts.blend)
     if opts.parse is not None:
         write_labels(networks, device, find_photos(opts.parse), opts.outdir, click.echo)
         return

@@ -7,14 +7,13 @@ import click
 
 import legacy
 from dnnlib import Command, EasyDict, UserError
-from semantic.adaptation.layer_swap import blend_option, load_blended
+from semantic.adaptation.layer_swap import blend_option
 from semantic.encoder import start_of
 from semantic.inversion.distance import Distance, find_perceptual
 from semantic.inversion.optimize import Schedule
 from semantic.inversion.photos import find_photos
 from semantic.inversion.project import Plan, Projector, project_all
-from semantic.studio import endings_in_a_line
-from semantic.tuned import apply_tuned
+from semantic.studio import endings_in_a_line, open_networks
 from torch_utils.devices import select_device
 
 CODES = 10_000
@@ -74,11 +73,7 @@ def run(opts: EasyDict) -> None:
     files = find_photos(opts.target, opts.target_mask, opts.max_images)
     device = select_device(opts.device)
     path = legacy.choose_network(opts.network)
-    click.echo(f"Network: {path}")
-    networks = legacy.load_network(path)
-    if opts.tuned is not None:
-        apply_tuned(networks["G_ema"], opts.tuned)
-    networks["G_ema"] = load_blended(networks, opts.blend, legacy.load_network)
+    networks = open_networks(path, legacy.load_network, opts.tuned, opts.blend)
     D = networks["D"]
     perceptual = find_perceptual(opts.perceptual, device)
     distance = Distance(None if D is None else D.eval().to(device), perceptual)

@@ -11,9 +11,9 @@ from tqdm import tqdm
 import legacy
 from dnnlib import Command, EasyDict, UserError
 from dnnlib.option_types import Label, Number, SeedList
-from semantic.adaptation.layer_swap import blend_option, load_blended
+from semantic.adaptation.layer_swap import blend_option
 from semantic.labels import choose_labels
-from semantic.studio import Studio, endings_in_a_line
+from semantic.studio import Studio, endings_in_a_line, open_networks
 from torch_utils.devices import select_device
 from training.images import save_image, tile, to_uint8
 
@@ -56,10 +56,7 @@ def main(**options: Any) -> None:
 def run(opts: EasyDict) -> None:
     """Load the network, mix, and write pairs and grid."""
     device = select_device(opts.device)
-    path = legacy.choose_network(opts.network)
-    click.echo(f"Network: {path}")
-    networks = legacy.load_network(path)
-    networks["G_ema"] = load_blended(networks, opts.blend, legacy.load_network)
+    networks = open_networks(legacy.choose_network(opts.network), legacy.load_network, blend=opts.blend)
     G = networks["G_ema"].eval().requires_grad_(False).to(device)
     if max(opts.col_styles) >= G.num_ws:
         raise UserError(f"There is no style {max(opts.col_styles)}: this network has 0 to {G.num_ws - 1}.")

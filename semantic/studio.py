@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +13,11 @@ import torch
 from tqdm import tqdm
 
 from dnnlib import UserError
+from semantic.adaptation.layer_swap import load_blended
 from semantic.editing.latents import seed_latents
 from semantic.labels import Labels
 from semantic.regions import Regions
+from semantic.tuned import apply_tuned
 
 
 @dataclass
@@ -64,6 +66,31 @@ class Studio:
 
     def saved(self, name: str) -> None:
         tqdm.write(f"Wrote {self.outdir / name}", file=sys.stdout)
+
+
+def open_networks(
+    path: str,
+    load_network: Callable[[str], MutableMapping[str, Any]],
+    tuned: str | None = None,
+    blend: Sequence[str] = (),
+) -> MutableMapping[str, Any]:
+    """The networks of a file, G_ema with all that --tuned and --blend ask for; a line names the file.
+
+    Args:
+        path: what `load_network` is given.
+        load_network: gives G, D and G_ema by path, address or name.
+        tuned: what pivotal tuning changed, see `apply_tuned`.
+        blend: parts of other networks, see `load_blended`.
+
+    Raises:
+        UserError: a file cannot be read, or does not belong to the network.
+    """
+    click.echo(f"Network: {path}")
+    networks = load_network(path)
+    if tuned is not None:
+        apply_tuned(networks["G_ema"], tuned)
+    networks["G_ema"] = load_blended(networks, blend, load_network)
+    return networks
 
 
 @contextlib.contextmanager
