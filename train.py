@@ -12,12 +12,11 @@ AUGMENTATIONS = ("blit", "geom", "color", "filter", "noise", "cutout", "bg", "bg
 
 EPILOG = """\b
 Examples:
-  # Faces with masks: train the compositional GAN
   # Train the compositional GAN on faces with masks
   python train.py --cfg=semantic --data=celebamask.zip --mirror=1
 \b
-  # The same without any data of your own, small enough for a laptop
   # Train it without data of your own, small enough for a laptop
+  python dataset_tool.py --source=procedural --dest=faces64.zip --width=64 --height=64 --max-images=2000
   python train.py --cfg=semantic --data=faces64.zip --kimg=50
 \b
   # Resume the newest run exactly where it stopped
