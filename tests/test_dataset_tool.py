@@ -248,7 +248,7 @@ def test_masks_that_cannot_be_used_are_named(tmp_path):
     save(tmp_path / "masks" / "1.png", mask(16, height=24))
     refuse("but its mask is 16x24, another shape", dest, **options)
     (tmp_path / "masks" / "1.png").unlink()
-    refuse("1 of 3 images have no mask, such as 1.png in", dest, **options)
+    refuse("1 of 3 images have no mask: 1.png in", dest, **options)
     save(tmp_path / "masks" / "1.jpg", mask())
     refuse("is a JPEG, which blurs class indices", dest, **options)
     save(tmp_path / "images" / "0.jpg", picture())

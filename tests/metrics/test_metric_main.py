@@ -57,7 +57,7 @@ def test_plugins_are_found_by_module_name(tmp_path, monkeypatch):
     assert not metric_main.is_valid_metric("plugged")
     registry.load_plugins(["plugged_metrics"])
     assert metric_main.is_valid_metric("plugged")
-    with pytest.raises(UserError, match="no module 'not_there'"):
+    with pytest.raises(UserError, match="no metrics module 'not_there'"):
         registry.load_plugins(["not_there"])
 
 

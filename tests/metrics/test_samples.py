@@ -96,7 +96,7 @@ def test_conditional_networks_get_labels_of_the_data():
     labels = torch.cat([batch.c for batch in iterate_generator(options(c_dim=2), 40)])
     assert (labels.sum(dim=1) == 1).all()
     assert 5 < labels[:, 0].sum() < 35
-    with pytest.raises(UserError, match="labels of 3"):
+    with pytest.raises(UserError, match="have 3 numbers"):
         next(iterate_generator(options(c_dim=3), 4))
 
 
