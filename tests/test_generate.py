@@ -312,7 +312,7 @@ def test_vectors_are_given_and_drawn(run, tmp_path):
         (("--class=1,2",), "2 numbers, but labels of this network have 3"),
         (("--class=nan,1,2",), "finite"),
         (("--class=a",), "neither a class nor a vector"),
-        ((), "give --class 3 numbers"),
+        ((), "Set --class to 3 numbers"),
         (("--dataset=2",), "to draw labels from"),
     ):
         done = run(*options, network=Network(c_dim=3), data=vectors)
