@@ -84,7 +84,7 @@ def _open_cifar(path: str, split: str | None) -> ArraySource:
             labels += classes
     if not images:
         raise UserError(
-            f"There is no {wanted} of CIFAR-10 in {path}. Unpack archives of other images, and give the folder."
+            f"There is no {wanted} of CIFAR-10 in {path}. Unpack another archive, and give its folder as --source."
         )
     pixels = np.concatenate(images).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return ArraySource(np.ascontiguousarray(pixels), labels, path)
