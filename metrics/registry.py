@@ -47,7 +47,7 @@ def register_metric(
 
 
 def is_valid_metric(metric: str) -> bool:
-    """Whether a metric with this name exists."""
+    """Returns whether a metric with this name exists."""
     return find(metric) is not None
 
 
@@ -78,15 +78,15 @@ def load_plugins(module_names: Iterable[str]) -> None:
 
 
 def find(name: str) -> Metric | None:
-    """The metric of that name, or None."""
+    """Returns the metric with this name, or None."""
     return next((metric for metric in reversed(REGISTRY) if metric.pattern.fullmatch(name)), None)
 
 
 def require(name: str) -> Metric:
-    """The metric of that name.
+    """Returns the metric with this name.
 
     Raises:
-        UserError: there is none.
+        UserError: no metric has this name.
     """
     found = find(name)
     if found is None:
@@ -95,11 +95,11 @@ def require(name: str) -> Metric:
 
 
 def split_names(text: str) -> list[str]:
-    """The names in a text, with commas between."""
+    """Returns the names in a text that separates names by commas."""
     return [name for part in text.split(",") if (name := part.strip())]
 
 
 def arguments(metric: Metric, name: str) -> list[Any]:
-    """What a metric's function is given after the options, from the name that was asked for."""
+    """Returns the arguments that follow the options in a call of the metric. They are parts of `name`."""
     groups = metric.pattern.fullmatch(name).groups()
     return [int(group) if group is not None and group.isdecimal() else group for group in groups]

@@ -181,7 +181,7 @@ class SynthesisNetwork(torch.nn.Module):
 
         Args:
             ws, keep_regions, coords: see `forward`.
-            fixed_shapes: depths and shape layers are constants. Gradients reach only texture layers and features.
+            fixed_shapes: depths and shape layers are constants. Gradients reach only texture layers and feature heads.
 
         Returns:
             Fused features [N, F, H, H], coarse mask [N, K, H, H] in [-1, 1] and pseudo-depths [N, K, H, H].

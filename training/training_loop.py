@@ -224,7 +224,8 @@ def training_loop(
             if previews and (last or (tick_ends and run.is_due(image_snapshot_ticks))):
                 previews.save_fakes(G_ema, f"{run.images_seen // 1000:06d}")
 
-            # Snapshot: networks for the user, a state to resume from, and metrics.
+            # Snapshot: networks for the user, a state to resume from, and metrics. The first step saves a state without
+            # a network file: a run that crashes early must have a state to resume from.
             metrics_due = progress.finished or (tick_ends and run.is_due(network_snapshot_ticks))
             if last or metrics_due or run.step == 1:
                 check_replicas(networks, run.images_seen)

@@ -12,16 +12,16 @@ from semantic.regions import Regions
 
 @dataclass(frozen=True)
 class RegionTransform:
-    """Where a region goes, as seen in the picture; lengths in grid units, of which the picture is 2 wide."""
+    """The move of a region in the picture. Lengths are in grid units. The picture is 2 units wide."""
 
     dx: float = 0.0
-    """To the right."""
+    """Shift to the right."""
     dy: float = 0.0
-    """Downwards."""
+    """Shift downwards."""
     scale: float = 1.0
-    """Above 1 is larger."""
+    """Scale factor. A region grows above 1 and shrinks below 1."""
     rotate: float = 0.0
-    """Degrees, counter-clockwise."""
+    """Angle in degrees, counter-clockwise."""
 
     def __str__(self) -> str:
         changed = [f for f in fields(self) if getattr(self, f.name) != f.default]
@@ -29,7 +29,7 @@ class RegionTransform:
 
 
 def parse_transform(text: str, regions: Regions) -> tuple[int, RegionTransform]:
-    """Read ``'hair:dx=0.1,dy=0,scale=1.2,rotate=10'``; what is left out stays as it is.
+    """Read ``'hair:dx=0.1,dy=0,scale=1.2,rotate=10'``. A setting that is missing keeps its default.
 
     Raises:
         UserError: an unknown region or setting, or a number that makes no sense.
@@ -54,10 +54,10 @@ def parse_transform(text: str, regions: Regions) -> tuple[int, RegionTransform]:
 
 
 def parse_transforms(texts: Iterable[str], regions: Regions) -> dict[int, RegionTransform]:
-    """Read several transforms of different regions, by index of the region.
+    """Returns the transforms of different regions, by index of the region.
 
     Raises:
-        UserError: as `parse_transform`, or a region is named twice.
+        UserError: a text is wrong, see `parse_transform`, or two texts name one region.
     """
     changes: dict[int, RegionTransform] = {}
     for region, change in (parse_transform(text, regions) for text in texts):
@@ -73,17 +73,17 @@ def region_grid(
     transforms: Mapping[int | str, RegionTransform],
     centers: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Input grids that make regions appear moved, enlarged and turned.
+    """Returns input grids that move, enlarge and turn regions.
 
-    A local generator draws at every pixel what belongs to the coordinates that it is given, so a region that shall
-    move by T is evaluated at T⁻¹ of the pixel's place: q = c + R⁻¹(p - c - d) / scale.
+    A local generator draws what its input coordinates say. To move a region by T, each pixel p gets the coordinates
+    T⁻¹ p = c + R⁻¹(p - c - d) / scale.
 
     Args:
         regions: the K regions.
         grid: coordinates of the pixels, [2, H, W], x (to the right) first, then y (downwards).
-        transforms: by region; the others keep the pixel grid.
-        centers: c, the points about which regions are turned and scaled, [K, 2] or [N, K, 2], x first; the middle of
-            the picture by default.
+        transforms: transforms by region. Other regions keep the pixel grid.
+        centers: c, the centres of turning and scaling, [K, 2] or [N, K, 2], x first. The default is the middle of
+            the picture.
 
     Returns:
         `coords` for the synthesis network: [K, 2, H, W], or [N, K, 2, H, W] where the centres differ by sample.
@@ -98,14 +98,14 @@ def region_grid(
 
 
 def inverse_frame(change: RegionTransform, center: torch.Tensor) -> torch.Tensor:
-    """The map from a place p in the picture to T⁻¹ p, the place that a transform T about c brings there.
+    """Returns the inverse T⁻¹ of a transform T about c. T moves the place T⁻¹ p to the place p.
 
     Args:
-        change: T.
+        change: the transform T.
         center: c, [..., 2], x first.
 
     Returns:
-        float64 [..., 2, 3], which takes (x, y, 1) to c + R⁻¹(p - c - d) / scale.
+        float64 [..., 2, 3], the matrix that maps (x, y, 1) to c + R⁻¹(p - c - d) / scale.
     """
     cos, sin = math.cos(math.radians(change.rotate)), math.sin(math.radians(change.rotate))
     center = center.double()
@@ -115,6 +115,6 @@ def inverse_frame(change: RegionTransform, center: torch.Tensor) -> torch.Tensor
 
 
 def warp_grid(grid: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-    """Grids as frames move them: [2, H, W] and [..., 2, 3] -> float64 [..., 2, H, W]."""
+    """Returns the grid mapped by each frame: [2, H, W] and [..., 2, 3] -> float64 [..., 2, H, W]."""
     turn, offset = frames[..., :2], frames[..., 2:]
     return (turn @ grid.double().flatten(1) + offset).unflatten(-1, grid.shape[1:])

@@ -1,4 +1,4 @@
-"""What an encoder is trained by: codes where they are known, images and masks everywhere."""
+"""The loss of an encoder: on images and masks always, on codes if they are known."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,12 @@ from semantic.inversion.space import CodeSpace
 class EncoderLoss:
     """The loss of an encoder.
 
-    Whitened codes count by their mean square. Images count by the L1 distance of Laplacian pyramids and by MS-SSIM,
-    masks by cross-entropy, see `Distance`.
+    It adds the distance of images and masks, see `Distance`, to the mean square difference of whitened codes.
 
     Attributes:
-        space: whitens codes.
+        space: the space that whitens codes.
         codes: weight of the codes.
-        distance: of images and masks.
+        distance: the distance of images and masks.
     """
 
     space: CodeSpace
@@ -28,14 +27,14 @@ class EncoderLoss:
     def __call__(
         self, G: torch.nn.Module, ws: torch.Tensor, targets: Targets, known: torch.Tensor, codes: torch.Tensor
     ) -> torch.Tensor:
-        """The loss of each image, [N]; differentiable in `ws`.
+        """Returns the loss of each image, [N]. It is differentiable in `ws`.
 
         Args:
             G: the generator.
-            ws: codes that the encoder gives, [N, num_ws, D].
-            targets: images and masks.
+            ws: codes from the encoder, [N, num_ws, D].
+            targets: images and masks to reach.
             known: bool [N], whether the codes of an image are known.
-            codes: the known codes [N, num_ws, D]; anything where they are not known.
+            codes: the known codes [N, num_ws, D]. Unknown codes are ignored and may hold any values.
         """
         out = G.synthesis(ws, noise_mode="const", return_mask=True)
         away = (self.space.whiten(ws) - self.space.whiten(codes)).square().mean(dim=(1, 2))

@@ -23,17 +23,17 @@ TEMPLE = ANGLES.index(80)
 
 @dataclass(frozen=True)
 class Style:
-    """How a hair style is put together.
+    """The parts of a hair style.
 
     Args:
-        hairline: its name.
-        thick: how far hair stands off the skull, from and to (by the face's volume).
-        ends: where hair that falls behind the neck ends, y from and to (by the face's length); None: none falls.
-        locks: widths at which locks hang beside the face, inner and outer; None: no locks.
+        hairline: name of the hairline, a key of `HAIRLINES`.
+        thick: smallest and largest thickness of the hair. The volume of the face's hair chooses between them.
+        ends: highest and lowest y of the ends of falling hair. The face's hair length chooses. None: no hair falls.
+        locks: distances of the inner and outer edge of the locks beside the face. None: no locks.
         wave: size of the waves of falling hair.
-        fringe: whether it may have one.
-        loose: whether the ears are covered unless the hair is tucked behind them.
-        curls: size and depth of curls; None: combed hair.
+        fringe: whether the style may have a fringe.
+        loose: whether hair covers the ears. Hair that is tucked behind the ears does not.
+        curls: size and depth of the curls. None: combed hair.
     """
 
     hairline: str

@@ -1,4 +1,4 @@
-"""Which kind of source a path is, and which part of it to take."""
+"""Opens a source of any kind by its path, and takes a part of it."""
 
 import dataclasses
 import os
@@ -20,8 +20,8 @@ from training.archive import Archive, local_path
 PROCEDURAL = "procedural"
 PROCEDURAL_SIDE = 128
 PROCEDURAL_COUNT = 10000
-PROCEDURAL_TEST_START = 1 << 30  # test portraits start here: no training set reaches so far
-TEST_SHARE = 10  # one image in this many is for testing, where a source has no split of its own
+PROCEDURAL_TEST_START = 1 << 30  # number of the first test portrait, larger than any training set
+TEST_SHARE = 10  # one image in ten is for testing if the source has no split
 
 
 class ProceduralSource(Source):
@@ -30,7 +30,7 @@ class ProceduralSource(Source):
     Args:
         resolution: side in pixels.
         count: number of portraits.
-        seed: which set.
+        seed: seed of the portraits.
         start: number of the first portrait.
         mask_map: JSON file that merges regions.
     """
@@ -99,18 +99,20 @@ def open_source(
     resolution: int | None = None,
     images_only: bool = False,
 ) -> Source:
-    """Open whatever `path` is: 'procedural', raw CelebAMask-HQ, an LMDB, or images in a folder or zip.
+    """Returns the source at a path.
+
+    The path is 'procedural', CIFAR-10, MNIST, raw CelebAMask-HQ, an LMDB, or images in a folder or zip.
 
     Args:
         path: folder, file or address, or 'procedural'.
         masks: folder or zip of masks for the images of a folder or zip.
         palette, mask_map: JSON files, see `make_coding`.
-        split: 'train' or 'test'. CelebAMask-HQ has its own; the procedural source draws other portraits; elsewhere
-            a tenth chosen by `seed` is for testing.
-        seed: of the split and of the procedural source.
-        max_images: take the first so many.
-        resolution: side of procedural portraits.
-        images_only: leave masks out.
+        split: 'train' or 'test'. CelebAMask-HQ, CIFAR-10 and MNIST have their own splits. The procedural source
+            draws other portraits for 'test'. From other sources, `seed` chooses a tenth for 'test'.
+        seed: seed of the split and of the procedural source.
+        max_images: largest number of images. The first images are taken.
+        resolution: side of procedural portraits in pixels.
+        images_only: take images without masks.
 
     Raises:
         UserError: the source cannot be used, or an option does not go with it.
