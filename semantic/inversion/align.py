@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from dnnlib import UserError
-from semantic.inversion.layout import Layout, moments, one_hot_planes, overlaps
+from semantic.inversion.layout import Layout, axis_angles, long_axes, moments, one_hot_planes, overlaps
 from semantic.inversion.parse import Parser
 from semantic.placement import Placement
 
@@ -100,14 +100,17 @@ def turned(squares: torch.Tensor, degrees: float) -> torch.Tensor:
     return torch.stack([a, b, x - (a - b) / 2, y - (a + b) / 2], dim=1)
 
 
-def correction(centers: torch.Tensor, areas: torch.Tensor, layout: Layout, least_area: float) -> torch.Tensor:
+def correction(
+    centers: torch.Tensor, areas: torch.Tensor, axes: torch.Tensor, layout: Layout, least_area: float
+) -> torch.Tensor:
     """The similarity transform (a, b, tx, ty) of unit squares after which regions lie as in the layout, [N, 4].
 
     Weighted least squares of the centres (Umeyama 1991), the weight of a region being the inverse of its variance
-    among samples; a region far off counts less. Where one region or none is left, areas alone give the scale.
+    among samples; a region far off counts less. The long axes of regions tell the angle as well: eyes, brows and mouth
+    lie across whichever way a head is turned. Where one region or none is left, areas alone give the scale.
 
     Args:
-        centers, areas: of the regions in the windows, [N, K, 2] and [N, K].
+        centers, areas, axes: of the regions in the windows, [N, K, 2], [N, K] and [N, K, 2].
         layout: see `Layout`.
         least_area: share of the picture from which on a region counts.
     """
@@ -124,14 +127,19 @@ def correction(centers: torch.Tensor, areas: torch.Tensor, layout: Layout, least
     dot = (weights * (p * q).sum(dim=-1)).sum(dim=1)
     cross = (weights * (p[..., 0] * q[..., 1] - p[..., 1] * q[..., 0])).sum(dim=1)
     known = (weights > 1e-4).sum(dim=1) >= 2
-    angle = torch.where(known, torch.atan2(cross, dot), 0).clamp(-0.6, 0.6)
+    precision = total.squeeze(1) * spread  # inverse of the variance of the angle, and of the scale's logarithm
+    by_axes = axis_angles(axes, layout.axes)
+    axis_weights = there * layout.presence / layout.axis_deviations**2 / (1 + (by_axes / 0.3) ** 2)
+    length = torch.where(known, precision, 0) / torch.hypot(cross, dot).clamp(min=1e-9)
+    sine = length * cross + (axis_weights * by_axes.sin()).sum(dim=1)
+    cosine = length * dot + (axis_weights * by_axes.cos()).sum(dim=1)
+    angle = torch.atan2(sine, cosine).clamp(-0.6, 0.6)
     by_centers = torch.hypot(cross, dot) / spread.clamp(min=1e-9)
     relative = layout.size_deviations / layout.sizes.clamp(min=1e-3)
     size_weights = there * layout.presence / (relative**2 + LEAST_SPREAD**2)
     ratio = (areas.sqrt() / layout.sizes.clamp(min=1e-3)).clamp(0.2, 5).log()
     by_areas = ((size_weights * ratio).sum(dim=1) / size_weights.sum(dim=1).clamp(min=1e-9)).exp()
     # Both estimates of the logarithm of the scale count by the inverse of their variances.
-    precision = total.squeeze(1) * spread
     trust = torch.where(known, precision / (precision + size_weights.sum(dim=1)).clamp(min=1e-9), 0)
     scale = (by_centers.clamp(0.3, 3).log() * trust + by_areas.log() * (1 - trust)).exp().clamp(0.5, 2)
     scale = torch.where(there.any(dim=1), scale, 1)
@@ -211,8 +219,7 @@ class _Search:
         """Where the corrections of a window [1, 4] come to rest, [4], and the fit there."""
         way, first = [square], fit
         for _ in range(LAST):
-            centers, areas = moments(labels)
-            square = combined(square, correction(centers, areas, self.layout, 1.5 / labels.shape[-1] ** 2))
+            square = self.corrected(square, labels)
             fit, labels = self.look(square)
             if float(fit) < SETTLED * float(first):
                 break
@@ -224,8 +231,7 @@ class _Search:
         self, squares: torch.Tensor, fits: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Windows moved to where their regions ask for; a window that fits worse then stays where it was."""
-        centers, areas = moments(labels)
-        moved = combined(squares, correction(centers, areas, self.layout, 1.5 / labels.shape[-1] ** 2))
+        moved = self.corrected(squares, labels)
         sides = torch.hypot(moved[:, 0], moved[:, 1])
         allowed = (sides > 0.1 * min(self.size)) & (sides < 3 * max(self.size))
         moved = torch.where(allowed[:, None], moved, squares)
@@ -237,6 +243,11 @@ class _Search:
             torch.where(better, new_fits, fits),
             torch.where(pick, new_labels, labels),
         )
+
+    def corrected(self, squares: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Windows [M, 4] moved to where their labels ask for."""
+        found = correction(*moments(labels), long_axes(labels), self.layout, 1.5 / labels.shape[-1] ** 2)
+        return combined(squares, found)
 
     def look(self, squares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Fits [M] of windows, and their labels: planes [M, K, S, S]."""

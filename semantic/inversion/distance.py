@@ -90,13 +90,26 @@ class Distance:
             depths: pseudo-depths [N, K, H, H], whose softmax is the coarse mask. Their cross-entropy pulls at a region
                 also where nothing of it shows yet; that of the masks no longer does.
         """
+        features = self._describe(images)  # under autocast, where there is one; all else is exact
+        with torch.autocast(images.device.type, enabled=False):
+            images, masks, depths = (None if x is None else x.float() for x in (images, masks, depths))
+            return self._measure(images, masks, depths, features, prepared)
+
+    def _measure(
+        self,
+        images: torch.Tensor,
+        masks: torch.Tensor | None,
+        depths: torch.Tensor | None,
+        features: list[torch.Tensor],
+        prepared: "Prepared",
+    ) -> torch.Tensor:
         weights, targets = self.weights, prepared.targets
         total = weights.pyramid * pyramid_distance(images, targets.images)
         if num_scales(images.shape[-1]):
             shown = [x.add(1).mul(127.5) for x in (images.clamp(-1.1, 1.1), targets.images)]
             total = total + weights.structure * (1 - ms_ssim(*shown, floor=LEAST_SIMILARITY))
         weight = weights.features if self.perceptual is None else weights.perceptual
-        for found, wanted in zip(self._describe(images), prepared.features, strict=True):
+        for found, wanted in zip(features, prepared.features, strict=True):
             total = total + weight * (found - wanted).square().sum(dim=1).flatten(1).mean(dim=1)
         if masks is not None and targets.masks is not None:
             entropy = F.cross_entropy(masks * MASK_SHARPNESS, targets.masks, reduction="none")

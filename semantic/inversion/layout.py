@@ -16,6 +16,8 @@ SIDE = 64
 """Most pixels of a side of the templates."""
 LEAST_DEVIATION = 0.015
 """Of centres and of roots of areas, as a share of the picture's side."""
+LEAST_TURN = 0.03
+"""Of axes, in radians; that of a region which is hardly longer than wide is larger by as much."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Layout:
         steadiness: [K], mean overlap of a sample's region with the template.
         presence: [K], share of the samples that show a region at all.
         centers, sizes: [K, 2] and [K], mean centres and roots of areas, where a region is there.
-        center_deviations, size_deviations: [K], how far samples are from these.
+        axes: [K, 2], mean directions of the longer axes, see `long_axes`.
+        center_deviations, size_deviations, axis_deviations: [K], how far samples are from these; axes in radians.
         usual: fit of the median sample, see `fit`.
     """
 
@@ -36,8 +39,10 @@ class Layout:
     presence: torch.Tensor
     centers: torch.Tensor
     sizes: torch.Tensor
+    axes: torch.Tensor
     center_deviations: torch.Tensor
     size_deviations: torch.Tensor
+    axis_deviations: torch.Tensor
     usual: float
 
     def fit(self, planes: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
@@ -66,6 +71,27 @@ def moments(planes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack([x, y], dim=-1) / areas.clamp(min=1e-9).unsqueeze(-1), areas
 
 
+def long_axes(planes: torch.Tensor) -> torch.Tensor:
+    """Directions of the longer axes of planes [N, K, S, S], as vectors [N, K, 2] of twice the angle from x to y.
+
+    A vector is as long as the variances along both axes differ, as a share of their sum: 0 for a disc, 1 for a line.
+    """
+    side = planes.shape[-1]
+    places = (torch.arange(side, device=planes.device, dtype=planes.dtype) + 0.5) / side
+    total = planes.sum(dim=(2, 3)).clamp(min=1e-9)
+    columns, rows = planes.sum(dim=2), planes.sum(dim=3)
+    x, y = columns @ places / total, rows @ places / total
+    xx, yy = columns @ places**2 / total - x**2, rows @ places**2 / total - y**2
+    xy = (planes @ places) @ places / total - x * y
+    return torch.stack([xx - yy, 2 * xy], dim=-1) / (xx + yy).clamp(min=1e-9).unsqueeze(-1)
+
+
+def axis_angles(axes: torch.Tensor, usual: torch.Tensor) -> torch.Tensor:
+    """Angles in radians by which axes [N, K, 2] are turned from `usual` [K, 2], at most a quarter turn, [N, K]."""
+    cross = usual[..., 0] * axes[..., 1] - usual[..., 1] * axes[..., 0]
+    return torch.atan2(cross, (usual * axes).sum(dim=-1)) / 2
+
+
 @torch.no_grad()
 def network_layout(
     G: torch.nn.Module, device: torch.device, cache: bool = True, hide_progress: bool | None = None
@@ -88,7 +114,7 @@ def network_layout(
             found.append(one_hot_planes(mask.argmax(dim=1), len(G.regions), min(SIDE, mask.shape[-1])).cpu())
         return _measure(torch.cat(found))
 
-    arrays = kept_arrays(G, f"layout2-{SAMPLES}", build, cache)
+    arrays = kept_arrays(G, f"layout3-{SAMPLES}", build, cache)
     tensors = {name: torch.from_numpy(array).float().to(device) for name, array in arrays.items()}
     return Layout(**tensors | {"usual": float(arrays["usual"])})
 
@@ -108,6 +134,10 @@ def _measure(planes: torch.Tensor) -> dict[str, np.ndarray]:
     sizes = areas.sqrt()
     size = (sizes * there).sum(dim=0) / count
     away = (centers - mean).square().sum(dim=-1) / 2
+    found = long_axes(planes)
+    axes = (found * there.unsqueeze(-1)).sum(dim=0) / count.unsqueeze(-1)
+    turns = axis_angles(found, axes).square()
+    least_turns = LEAST_TURN / axes.norm(dim=-1).clamp(min=1e-3)
     template = planes.mean(dim=0)
     found = overlaps(planes, template)
     steadiness = (found * there).sum(dim=0) / count * there.mean(dim=0)
@@ -117,6 +147,8 @@ def _measure(planes: torch.Tensor) -> dict[str, np.ndarray]:
         "presence": there.mean(dim=0).numpy(),
         "centers": mean.numpy(),
         "sizes": size.numpy(),
+        "axes": axes.numpy(),
+        "axis_deviations": ((turns * there).sum(dim=0) / count).sqrt().maximum(least_turns).numpy(),
         "center_deviations": ((away * there).sum(dim=0) / count).sqrt().clamp(min=LEAST_DEVIATION).numpy(),
         "size_deviations": (((sizes - size).square() * there).sum(dim=0) / count)
         .sqrt()

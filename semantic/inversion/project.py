@@ -14,7 +14,6 @@ from dnnlib import UserError, atomic_open, write_json
 from metrics.structural_similarity import ms_ssim, num_scales
 from semantic.inversion.align import align
 from semantic.inversion.distance import Distance, Targets, mask_iou, psnr
-from semantic.inversion.gallery import nearest_backgrounds
 from semantic.inversion.layout import Layout, network_layout
 from semantic.inversion.optimize import Schedule, invert
 from semantic.inversion.parse import Parser, build_parser
@@ -77,8 +76,8 @@ class Projector:
         device: where to compute.
         plan: what is asked for.
         distance: see `Distance`.
-        start: gives the codes [N, num_ws, D] to start from, of images [N, 3, R, R] and masks [N, R, R] or None; the
-            see `mean_start` for the default.
+        start: gives the codes [N, num_ws, D] to start from, of images [N, 3, R, R] and masks [N, R, R] or None;
+            `mean_start` by default.
         samples: see `code_space`.
         hide_progress: True hides bars, None shows them on terminals.
     """
@@ -113,12 +112,8 @@ class Projector:
         return network_layout(self.G, self.device, hide_progress=self.hide_progress)
 
     def mean_start(self, images: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
-        """The mean of the mapping [N, num_ws, D]; where masks count, with the nearest background of samples."""
-        start = self.space.mean.expand(len(images), self.G.num_ws, -1).clone()
-        if masks is not None:
-            nearest = nearest_backgrounds(self.G, images, masks, hide_progress=self.hide_progress)
-            start[:, list(self.regions.slots(0).values())] = nearest.unsqueeze(1)
-        return start
+        """The mean of the mapping, [N, num_ws, D]."""
+        return self.space.mean.expand(len(images), self.G.num_ws, -1).clone()
 
     def prepare(self, file: PhotoFile) -> Ready:
         """Read, crop and label a photo.

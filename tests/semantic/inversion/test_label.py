@@ -6,7 +6,6 @@ from click.testing import CliRunner
 
 import generate
 import legacy
-from semantic.inversion.gallery import nearest_backgrounds
 from semantic.inversion.label import find_crop, labelled
 from semantic.inversion.layout import network_layout
 from tests.semantic.helpers import COUNT, RESOLUTION, build_discriminator
@@ -50,15 +49,3 @@ def test_where_nothing_fits_the_middle_is_labelled():
     placement = find_crop(parser(), lambda: layout, COLORS[0].view(3, 1, 1).expand(3, 40, 80), "x.png", said.append)
     assert placement.corners()[0].tolist() == [20, 0]
     assert "square in the middle" in said[0]
-
-
-def test_a_background_of_the_samples_is_found_again(G):
-    G.eval()
-    z = torch.randn(6, G.z_dim, generator=torch.Generator().manual_seed(0))  # the samples that are compared
-    ws = G.mapping(z, None, truncation_psi=0.8)
-    alone = torch.zeros(len(G.regions))
-    alone[0] = 1
-    images = G.synthesis(ws, noise_mode="const", return_mask=True, keep_regions=alone).image.clamp(-1, 1)
-    masks = torch.zeros(2, RESOLUTION, RESOLUTION, dtype=torch.int64)
-    found = nearest_backgrounds(G, images[[4, 1]], masks, cache=False, samples=6, hide_progress=True)
-    assert torch.allclose(found, ws[[4, 1], 0], atol=1e-5)

@@ -48,6 +48,29 @@ def test_pictures_and_masks_of_known_codes_are_found_again(doll, space):
     assert (out.mask.argmax(dim=1) == wanted.masks).float().mean() > 0.99
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_only_the_first_steps_are_rough_and_only_where_that_is_fast(doll, space, monkeypatch, fast):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: fast, raising=False)
+    kinds, forward = [], doll.synthesis.forward
+
+    def watched(ws, **options):
+        kinds.append(torch.is_autocast_enabled("cpu"))
+        return forward(ws, **options)
+
+    monkeypatch.setattr(doll.synthesis, "forward", watched)
+    found = search(doll, space, targets(doll, 2), num_steps=10, rough=0.6)
+    assert kinds[1:] == [fast] * 6 + [False] * 4  # the first call made the targets
+    assert found.ws.dtype == found.distance.dtype == torch.float32
+
+
+def test_slots_stay_together_at_first(doll, space):
+    found = search(doll, space, targets(doll, 2), num_steps=5, together=1, rough=0)
+    assert torch.allclose(found.ws, found.ws[:, :1].expand_as(found.ws), atol=1e-5)
+    assert found.ws.abs().max() > 0.01
+    apart = search(doll, space, targets(doll, 2), num_steps=5, together=0, rough=0)
+    assert (apart.ws - apart.ws[:, :1]).abs().max() > 0.01
+
+
 def test_a_photo_gets_the_same_codes_alone_and_among_others(doll, space):
     wanted = targets(doll)
     together = search(doll, space, wanted, num_steps=15)
