@@ -68,14 +68,14 @@ class Detector:
 
 
 def get_feature_detector_name(url: str) -> str:
-    """File name of a feature network without folder and suffix."""
+    """Returns the file name of a feature network without folder and suffix."""
     return Path(url.rpartition("/")[2]).stem
 
 
 def get_feature_detector(
     url: str, device: torch.device | str = "cpu", num_gpus: int = 1, rank: int = 0, verbose: bool = False
 ) -> Detector:
-    """The feature network at a path or an address, the same object at each call with this address and device.
+    """Returns the feature network at a path or an address. Equal arguments return the same object.
 
     All processes call this alike.
 
@@ -96,7 +96,7 @@ def _remembered(url: str, device: torch.device) -> Detector:
 
 
 def load_detector(opts: MetricOptions, name: str) -> Detector:
-    """A feature network: from ``opts.detector`` (a file, or a folder that holds it), else downloaded once.
+    """Returns a feature network from ``opts.detector``, a file or its folder. Without the file, downloads it once.
 
     Args:
         name: `INCEPTION`, `VGG16`, or the path or address of a TorchScript file.

@@ -46,7 +46,7 @@ class FeatureStats:
             raise UserError(f"Features changed their number from {self.num_features} to {num_features}.")
 
     def is_full(self) -> bool:
-        """Whether `max_items` rows have been added."""
+        """Returns whether `max_items` rows have been added."""
         return self.max_items is not None and self.num_items >= self.max_items
 
     def append(self, x: torch.Tensor | np.ndarray, start: int | None = None) -> None:
@@ -76,7 +76,9 @@ class FeatureStats:
                 self._absorb()
 
     def append_torch(self, x: torch.Tensor, num_gpus: int = 1, rank: int = 0) -> None:
-        """Add rows of all processes, which call this together with equally many rows; each then has all rows.
+        """Add rows of all processes.
+
+        All processes call this together with the same number of rows. Each process then has all rows.
 
         Args:
             x: see `append`. Row i of process r comes after row i of process r - 1.
@@ -96,7 +98,7 @@ class FeatureStats:
         return np.concatenate([rows for _, rows in sorted(self._kept, key=lambda part: part[0])])
 
     def get_all_torch(self) -> torch.Tensor:
-        """`get_all` as a tensor."""
+        """Returns the result of `get_all` as a tensor."""
         return torch.from_numpy(self.get_all())
 
     def get_mean_cov(self) -> tuple[np.ndarray, np.ndarray]:
@@ -153,7 +155,7 @@ class FeatureStats:
 
     @staticmethod
     def load(pkl_file: str | os.PathLike) -> "FeatureStats":
-        """The statistics that `save` wrote.
+        """Returns the statistics that `save` wrote.
 
         Raises:
             UserError: the file is missing, damaged, or of another kind.

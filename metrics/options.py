@@ -54,23 +54,27 @@ class MetricOptions:
 
     @property
     def has_data(self) -> bool:
-        """Whether there is real data to compare with."""
+        """Returns whether there is real data to compare with."""
         return bool(self.dataset_kwargs)
 
     @property
     def hide_progress(self) -> bool | None:
-        """What progress bars take as `disable`: None hides them where there is no terminal."""
+        """Returns the argument `disable` of progress bars. None hides the bars without a terminal."""
         if self.rank or isinstance(self.progress, ProgressMonitor):
             return True
         return None if self.progress is None else not self.progress
 
     def monitor(self, tag: str, num_items: int) -> ProgressMonitor:
-        """The monitor to tell of a pass over `num_items`; a silent one where `progress` is none, or for rank > 0."""
+        """Returns the monitor of a pass over `num_items`. It is silent without `progress` and on processes other than
+        the first.
+
+        A silent one where `progress` is none, or for rank > 0.
+        """
         asked = isinstance(self.progress, ProgressMonitor) and not self.rank
         return self.progress.sub(tag, num_items) if asked else ProgressMonitor()
 
     def within(self, rel_lo: float, rel_hi: float) -> "MetricOptions":
-        """The same options for a part of the work, for the monitor of progress."""
+        """Returns the same options for a part of the work. The monitor maps progress to this part."""
         if not isinstance(self.progress, ProgressMonitor):
             return self
         return dataclasses.replace(self, progress=self.progress.sub(rel_lo=rel_lo, rel_hi=rel_hi))

@@ -33,7 +33,10 @@ def seeded(opts: MetricOptions, *keys: int) -> Iterator[None]:
 
 
 def my_batches(opts: MetricOptions, num_items: int, batch: int, text: str) -> Iterator[tuple[int, int, int]]:
-    """This process's share of `num_items`: (number of the batch, its first item, its size), under a progress bar."""
+    """Yields (number, first item, size) of each batch of this process, under a progress bar.
+
+    All processes together share `num_items` items.
+    """
     label = f"{opts.metric} {text}".strip()
     monitor = opts.monitor(label, num_items)
     with tqdm(total=num_items, desc=label, unit="img", disable=opts.hide_progress, leave=False) as bar:

@@ -83,7 +83,7 @@ def fingerprint(path: Any) -> list[Any]:
 
 
 def read_arrays(path: Any) -> dict[str, np.ndarray] | None:
-    """The arrays of an .npz file; None where it is missing or damaged, or holds other objects."""
+    """Returns the arrays of an .npz file. Returns None if the file is missing or damaged, or holds other objects."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}

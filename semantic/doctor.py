@@ -1,4 +1,4 @@
-"""What would run where on this machine, as one table: `python -m semantic.doctor`."""
+"""Prints a table of devices, kernels and libraries on this machine: `python -m semantic.doctor`."""
 
 import contextlib
 import importlib.util
@@ -29,7 +29,7 @@ SHARED_MEMORY = "/dev/shm"
 
 
 def examine(device: torch.device) -> list[tuple[str, str]]:
-    """Rows of the table: what it is about, and what was found.
+    """Returns the rows of the table: subject and finding.
 
     Args:
         device: where kernels are tried.
@@ -57,7 +57,7 @@ def _device(device: torch.device) -> str:
 
 
 def _kernels(device: torch.device) -> list[tuple[str, str]]:
-    """A row for each kernel that is tried, or one that says why none runs."""
+    """Returns one row for each tried kernel, or one row that says why no kernel runs."""
     if not triton_support.runs_on(torch.zeros(1, device=device)):
         reason = "not chosen" if proof.mode() == "plain" else "they need a GPU and Triton"
         return [("Kernels", f"plain forms run: {reason}")]

@@ -52,19 +52,19 @@ class Regression(torch.nn.Module):
         self.bias = torch.nn.Parameter(torch.zeros(groups, outputs))
 
     def inputs(self, descriptions: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """[N, G, F] and [N, C] -> [N, G, F + C] of about unit size."""
+        """Returns inputs [N, G, F + C] of about unit size from descriptions [N, G, F] and context [N, C]."""
         own = ((descriptions - self.mean) * self.scale).clamp(-8, 8)
         return torch.cat([own, context.unsqueeze(1).expand(-1, own.shape[1], -1)], dim=2)
 
     def forward(self, descriptions: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """[N, G, F] and [N, C] -> [N, G, O]."""
+        """Returns outputs [N, G, O] from descriptions [N, G, F] and context [N, C]."""
         x = torch.einsum("ngf,gfr->ngr", self.inputs(descriptions, context), self.first)
         return torch.einsum("ngr,gro->ngo", x, self.last) + self.bias
 
 
 @persistence.persistent_class
 class Pass(torch.nn.Module):
-    """What one pass adds to codes.
+    """One pass of the encoder. It returns changes of codes.
 
     Args:
         num_regions: K.
@@ -85,11 +85,11 @@ class Pass(torch.nn.Module):
         self.base = Regression(1, features, context, rank, base_layers * w_dim) if base_layers else None
 
     def context(self, descriptions: torch.Tensor) -> torch.Tensor:
-        """Descriptions [N, K + 1, F], of which the last is the whole image's -> what is kept of it, [N, C]."""
+        """Returns the context [N, C]: a summary of the last of the descriptions [N, K + 1, F], for the whole image."""
         return ((descriptions[:, -1] - self.mean) * self.scale).clamp(-8, 8) @ self.narrow
 
     def forward(self, descriptions: torch.Tensor) -> torch.Tensor:
-        """[N, K + 1, F] -> codes [N, b + 2K, D]."""
+        """Returns changes of codes [N, b + 2K, D] from descriptions [N, K + 1, F]."""
         context = self.context(descriptions)
         codes = [self.regions(descriptions[:, :-1], context)]
         if self.base is not None:
@@ -143,11 +143,11 @@ class Encoder(torch.nn.Module):
         )
 
     def scores(self, images: torch.Tensor) -> torch.Tensor:
-        """Scores [N, K, R, R] of the regions in images [N, 3, R, R]."""
+        """Returns the scores [N, K, R, R] of the regions in images [N, 3, R, R]."""
         return self.segmentation(self.image.features(images))
 
     def describe(self, images: torch.Tensor, masks: torch.Tensor | None = None) -> torch.Tensor:
-        """Descriptions [N, K + 1, F] of the regions of images and, last, of the whole images.
+        """Returns the descriptions [N, K + 1, F] of the regions of images and, last, of the whole images.
 
         Args:
             images: [N, 3, R, R] in [-1, 1].
@@ -174,7 +174,7 @@ class Encoder(torch.nn.Module):
         return torch.cat([described * there, there], dim=2)
 
     def forward(self, images: torch.Tensor, G: torch.nn.Module, masks: torch.Tensor | None = None) -> torch.Tensor:
-        """Codes [N, num_ws, D] of images.
+        """Returns codes [N, num_ws, D] of images.
 
         Args:
             images: [N, 3, R, R] in [-1, 1].
@@ -188,12 +188,12 @@ class Encoder(torch.nn.Module):
         return ws
 
     def rendered(self, G: torch.nn.Module, ws: torch.Tensor) -> torch.Tensor:
-        """Descriptions [N, K + 1, F] of what codes render."""
+        """Returns the descriptions [N, K + 1, F] of the images that codes render."""
         out = G.synthesis(ws, noise_mode="const", return_mask=True)
         return self.describe(out.image.float(), out.mask.argmax(dim=1))
 
     def why_not(self, G: torch.nn.Module) -> str | None:
-        """Why this encoder does not belong to a generator, or None where it does.
+        """Returns the reason why this encoder does not belong to a generator, or None if it does.
 
         Networks that were trained further from the same one may share an encoder.
         """
@@ -218,7 +218,7 @@ class Encoder(torch.nn.Module):
 
 
 def new_encoder(networks: Mapping[str, Any], **options: Any) -> Encoder:
-    """An encoder for a network; branch and head are those of its discriminator where there are any.
+    """Returns an encoder for a network. It takes branch and head from the discriminator if there are any.
 
     Args:
         networks: G_ema and D, as from ``legacy.load_network``.
@@ -250,7 +250,7 @@ def new_encoder(networks: Mapping[str, Any], **options: Any) -> Encoder:
 
 
 def has_head(networks: Mapping[str, Any]) -> bool:
-    """Whether the discriminator of a network finds the regions in images of its size."""
+    """Returns whether the discriminator of a network finds the regions in images of its size."""
     G, D = networks["G_ema"], networks.get("D")
     if getattr(D, "segmentation", None) is None:
         return False
@@ -267,7 +267,7 @@ def save_encoder(path: str | os.PathLike, encoder: Encoder) -> None:
 
 
 def load_encoder(path: str | os.PathLike, G: torch.nn.Module | None = None) -> Encoder:
-    """The encoder of a file.
+    """Returns the encoder of a file.
 
     Args:
         path: file or address.
@@ -288,7 +288,7 @@ def load_encoder(path: str | os.PathLike, G: torch.nn.Module | None = None) -> E
 
 
 def start_of(networks: Mapping[str, Any], path: str | os.PathLike | None, named: str | None = None) -> Start | None:
-    """The function that gives a search the codes to start from, by an encoder; None where there is none.
+    """Returns the function that starts a search with the codes of an encoder, or None without an encoder.
 
     Args:
         networks: G_ema, as from ``legacy.load_network``.
@@ -318,6 +318,6 @@ def _start(encoder: Encoder, G: torch.nn.Module) -> Start:
 
 
 def _pooled(features: torch.Tensor, planes: torch.Tensor) -> torch.Tensor:
-    """Means [N, G, C] of features [N, C, H, W] under planes [N, G, H, W]; 0 where a plane is empty."""
+    """Returns the means [N, G, C] of features [N, C, H, W] under planes [N, G, H, W]. Empty planes have means of 0."""
     total = torch.einsum("nchw,nghw->ngc", features, planes)
     return total / planes.sum(dim=(2, 3)).clamp(min=1e-3).unsqueeze(2)

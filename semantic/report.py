@@ -1,4 +1,4 @@
-"""A training run as one self-contained page: curves, pictures over time, options, metrics, areas of regions."""
+"""Draws a training run as one self-contained page: curves, pictures over time, options, metrics, region areas."""
 
 import base64
 import html
@@ -44,7 +44,7 @@ STATIC = Path(__file__).parent / "browser" / "static"
 
 
 def write_report(run_dir: Path, dest: Path, refresh: float | None = None) -> None:
-    """Write the page of a run, whole or not at all.
+    """Write the page of a run, completely or not at all.
 
     Args:
         run_dir: folder of the run.
@@ -78,7 +78,7 @@ def write_report(run_dir: Path, dest: Path, refresh: float | None = None) -> Non
 
 
 def read_options(run_dir: Path) -> dict[str, Any]:
-    """The recorded options of a run.
+    """Returns the recorded options of a run.
 
     Raises:
         UserError: there are none.
@@ -94,7 +94,7 @@ def read_options(run_dir: Path) -> dict[str, Any]:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Objects of a .jsonl file; lines that are cut off are left out, and a file that is not there has none."""
+    """Returns the objects of a .jsonl file, without incomplete lines. A missing file has no objects."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -111,13 +111,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def value_of(entry: Any) -> float:
-    """A statistic's mean, or a plain number; NaN where there is none."""
+    """Returns a statistic's mean, or a plain number, or NaN if there is none."""
     entry = entry.get("mean") if isinstance(entry, dict) else entry
     return float(entry) if isinstance(entry, (int, float)) and not isinstance(entry, bool) else math.nan
 
 
 def summary(options: dict[str, Any], statistics: Sequence[dict[str, Any]]) -> str:
-    """One line about a run: how far it is, how fast, and where."""
+    """Returns one line about a run: its progress, its speed, and its device."""
     if not statistics:
         return "This run has not finished a tick yet."
     last = statistics[-1]
@@ -128,7 +128,7 @@ def summary(options: dict[str, Any], statistics: Sequence[dict[str, Any]]) -> st
 
 
 def training_curves(statistics: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, Curve]]]:
-    """Panels of training statistics over kimg."""
+    """Returns panels of training statistics over kimg."""
     found = []
     for panel, names in STATISTICS.items():
         curves = {name: curve_of(statistics, "Progress/kimg", name) for name in names}
@@ -137,13 +137,13 @@ def training_curves(statistics: Sequence[dict[str, Any]]) -> list[tuple[str, dic
 
 
 def curve_of(rows: Iterable[dict[str, Any]], key: str, name: str) -> Curve:
-    """Points (kimg, value) of one name, where both are finite."""
+    """Returns the points (kimg, value) of one name, where both are finite."""
     points = [(value_of(row.get(key)), value_of(row.get(name))) for row in rows]
     return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
 
 
 def metric_curves(run_dir: Path) -> list[tuple[str, dict[str, Curve]]]:
-    """A panel for each metric that the run has results of."""
+    """Returns a panel for each metric with results."""
     try:
         curves = read_curves(run_dir)
     except UserError:
@@ -152,7 +152,7 @@ def metric_curves(run_dir: Path) -> list[tuple[str, dict[str, Curve]]]:
 
 
 def adaptation_curves(run_dir: Path) -> list[tuple[str, dict[str, Curve]]]:
-    """Panels of adaptation.jsonl: distance, diversity, copying, and mean drift of the masks."""
+    """Returns panels of adaptation.jsonl: distance, diversity, copying, and mean drift of the masks."""
     rows = read_lines(run_dir / "adaptation.jsonl")
     for row in rows:
         drift = row.get("drift")
@@ -164,7 +164,7 @@ def adaptation_curves(run_dir: Path) -> list[tuple[str, dict[str, Curve]]]:
 
 
 def panels(title: str, found: Sequence[tuple[str, dict[str, Curve]]]) -> str:
-    """A section of drawn curves; nothing where there are none."""
+    """Returns a section of drawn curves, or an empty text without curves."""
     if not found:
         return ""
     figures = "".join(f"<figure>{draw(curves, name)}{caption(name, curves)}</figure>" for name, curves in found)
@@ -172,7 +172,7 @@ def panels(title: str, found: Sequence[tuple[str, dict[str, Curve]]]) -> str:
 
 
 def caption(title: str, curves: dict[str, Curve]) -> str:
-    """Title of a panel, with the colour and the last value of each curve."""
+    """Returns the title of a panel, with the colour and the last value of each curve."""
     keys = "; ".join(
         f'<span style="color:{COLORS[i % len(COLORS)]}" aria-hidden="true">■</span> {html.escape(name)} '
         f"<b>{curve[-1][1]:.4g}</b>"
@@ -182,7 +182,7 @@ def caption(title: str, curves: dict[str, Curve]) -> str:
 
 
 def draw(curves: dict[str, Curve], title: str) -> str:
-    """Curves over kimg as SVG."""
+    """Returns the curves over kimg as SVG."""
     points = [point for curve in curves.values() for point in curve]
     xs = axis_ticks(min(x for x, _ in points), max(x for x, _ in points), 4)
     ys = axis_ticks(min(y for _, y in points), max(y for _, y in points), 4)
@@ -212,7 +212,7 @@ def draw(curves: dict[str, Curve], title: str) -> str:
 
 
 def snapshots(run_dir: Path) -> list[tuple[str, Path]]:
-    """Names and paths of grids of generated images in the order of time, at most `MAX_SNAPSHOTS`."""
+    """Returns names and paths of grids of generated images in order of time, at most `MAX_SNAPSHOTS`."""
     grids = sorted(path for path in run_dir.glob("fakes*.png") if re.fullmatch(r"fakes\d+", path.stem))
     found = [(f"{int(path.stem[5:])} kimg", path) for path in grids]
     if (run_dir / "fakes_init.png").is_file():
@@ -224,7 +224,7 @@ def snapshots(run_dir: Path) -> list[tuple[str, Path]]:
 
 
 def pictures(run_dir: Path) -> str:
-    """Generated images and masks over time, with a slider, beside the real ones."""
+    """Returns the generated images and masks over time, with a slider, beside the real ones."""
     shots = []
     for text, path in snapshots(run_dir):
         shot = {"text": text, "fakes": embedded(path), "masks": embedded(path.with_name(f"{path.stem}_mask.png"))}
@@ -253,7 +253,7 @@ REALS = {"reals.png": "Images of the data", "reals_mask.png": "Masks of the data
 
 
 def embedded(path: Path) -> str | None:
-    """A picture as a data address, at most `MAX_SIDE` wide; None where it cannot be read."""
+    """Returns a picture as a data address, at most `MAX_SIDE` wide, or None if it cannot be read."""
     image = opened(path)
     if image is None:
         return None
@@ -264,7 +264,7 @@ def embedded(path: Path) -> str | None:
 
 
 def opened(path: Path) -> PIL.Image.Image | None:
-    """A picture in RGB; None where there is none, or while it is being replaced."""
+    """Returns a picture in RGB, or None if the file is missing or incomplete."""
     try:
         with PIL.Image.open(path) as image:
             return image.convert("RGB")
@@ -273,7 +273,7 @@ def opened(path: Path) -> PIL.Image.Image | None:
 
 
 def region_table(run_dir: Path, options: dict[str, Any]) -> str:
-    """Mean share of each region in the masks of the data, and in those of the first and the last snapshot."""
+    """Returns the mean share of each region in masks: of the data, of the first snapshot, and of the last snapshot."""
     regions = (options.get("training_set_kwargs") or {}).get("regions")
     if not isinstance(regions, dict) or not regions.get("names") or not regions.get("colors"):
         return ""
@@ -299,7 +299,7 @@ def region_table(run_dir: Path, options: dict[str, Any]) -> str:
 
 
 def region_shares(path: Path, colors: Sequence[Sequence[int]]) -> list[float] | None:
-    """Share of each region's colour in a picture of masks; None where there is none."""
+    """Returns the share of each region's colour in a picture of masks, or None without a picture."""
     image = opened(path)
     if image is None:
         return None
@@ -310,7 +310,7 @@ def region_shares(path: Path, colors: Sequence[Sequence[int]]) -> list[float] | 
 
 
 def option_table(options: dict[str, Any]) -> str:
-    """All options, those of dictionaries under dotted names."""
+    """Returns a table of all options. Options in dictionaries have dotted names."""
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{html.escape(json.dumps(value))}</td></tr>"
         for name, value in flat(options)
@@ -320,7 +320,7 @@ def option_table(options: dict[str, Any]) -> str:
 
 
 def flat(data: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Dotted names and values."""
+    """Returns dotted names and values."""
     found: list[tuple[str, Any]] = []
     for name, value in data.items():
         if isinstance(value, dict) and value:
@@ -331,7 +331,7 @@ def flat(data: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def log_tail(run_dir: Path, lines: int = 40) -> str:
-    """The last lines of log.txt."""
+    """Returns the last lines of log.txt."""
     try:
         text = (run_dir / "log.txt").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -109,7 +109,7 @@ class Archive:
             raise DataError(f"Cannot read {self.where(name)}: {reason}. Copy the archive or make it again.") from e
 
     def read_json(self, name: str) -> Any:
-        """The content of one JSON file."""
+        """Returns the content of one JSON file."""
         return parse_json(self.read(name), self.where(name))
 
     def close(self) -> None:
@@ -292,7 +292,7 @@ def decode_plain_png(data: bytes) -> np.ndarray | None:
 
 
 def parse_json(data: bytes, where: str) -> Any:
-    """What JSON bytes say; `where` names the file in messages.
+    """Returns the value of JSON bytes. Messages call the file `where`.
 
     Raises:
         DataError: it is no JSON, or nested too deeply.

@@ -12,7 +12,7 @@ from torch_utils.images import to_bytes
 
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:
-    """Bytes of images in [-1, 1] as an array, see `to_bytes`."""
+    """Returns images in [-1, 1] as a uint8 array, see `to_bytes`."""
     return to_bytes(images).cpu().numpy()
 
 

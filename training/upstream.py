@@ -54,7 +54,7 @@ class Discriminator(networks.Discriminator):
 
 
 def is_plain(network: Any) -> bool:
-    """Whether `network` is a generator or a discriminator that NVIDIA's code can build."""
+    """Returns whether `network` is a generator or a discriminator that NVIDIA's code can build."""
     return type(network) in (Generator, Discriminator)
 
 

@@ -8,13 +8,13 @@ LATER_INPUTS = "later_inputs"
 
 
 def may_widen(source: torch.nn.Module | None, target: torch.nn.Module) -> bool:
-    """Whether a layer may widen, with the same number of later inputs as the source."""
+    """Returns whether a layer may widen, with the same number of later inputs as the source."""
     ours = getattr(target, LATER_INPUTS, None)
     return ours is not None and getattr(source, LATER_INPUTS, ours) == ours
 
 
 def only_wider(source: torch.Tensor, target: torch.Tensor) -> bool:
-    """Whether the only difference between two tensors is that the target has more input or output channels."""
+    """Returns whether the only difference between two tensors is that the target has more input or output channels."""
     if source.ndim != target.ndim or source.shape[2:] != target.shape[2:]:
         return False
     return all(theirs <= ours for theirs, ours in zip(source.shape[:2], target.shape[:2], strict=True))

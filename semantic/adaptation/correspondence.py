@@ -1,4 +1,4 @@
-"""Samples keep their likeness to each other, region by region (after Ojha et al. 2021, section 3.1)."""
+"""A loss that keeps the similarities of samples, region by region (after Ojha et al. 2021, section 3.1)."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ SAMPLES = 8
 
 @contextlib.contextmanager
 def kept_outputs(modules: list[torch.nn.Module]) -> Iterator[list[torch.Tensor]]:
-    """A list that gets what these modules give while the context is open."""
+    """Opens a context with a list. The outputs of these modules are added to the list until the context closes."""
     found: list[torch.Tensor] = []
     hooks = [module.register_forward_hook(lambda _module, _given, out: found.append(out)) for module in modules]
     try:
@@ -27,14 +27,14 @@ def kept_outputs(modules: list[torch.nn.Module]) -> Iterator[list[torch.Tensor]]
 
 
 def region_features(features: torch.Tensor, planes: torch.Tensor) -> torch.Tensor:
-    """Mean features of each region: [N, C, r, r] and masks [N, K, R, R] in 0..1 -> [N, K, C]."""
+    """Returns mean features of each region: [N, C, r, r] under masks [N, K, R, R] in 0..1 -> [N, K, C]."""
     weights = F.avg_pool2d(planes, planes.shape[-1] // features.shape[-1])
     total = torch.einsum("nkhw,nchw->nkc", weights, features.float())
     return total / weights.sum(dim=(2, 3)).clamp(min=1e-4).unsqueeze(2)
 
 
 def similarities(features: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    """Logarithms of the distribution of each sample over the others by likeness, region by region.
+    """Returns the log-probabilities of each sample's similarity to the other samples, region by region.
 
     Args:
         features: [N, K, C].
@@ -50,7 +50,7 @@ def similarities(features: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
 
 
 class Correspondence(Term):
-    """Divergence between the likenesses of samples in the source and in the adapted generator, within each region.
+    """Divergence between the similarities of samples in the source and in the adapted generator, within each region.
 
     Features are those of all stages of the render network. The paper compares whole images; a region has a likeness of
     its own, so that hair stays as varied as it was.
@@ -80,7 +80,7 @@ class Correspondence(Term):
 
     @staticmethod
     def _features(synthesis: torch.nn.Module, ws: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Outputs [N, C, r, r] of the stages of the render network, and the mask [N, K, R, R]."""
+        """Returns the outputs [N, C, r, r] of the stages of the render network, and the mask [N, K, R, R]."""
         stages = [getattr(synthesis.render, f"b{resolution}").conv for resolution in synthesis.render.resolutions]
         with kept_outputs(stages) as found:
             mask = synthesis(ws, noise_mode="const", return_mask=True).mask

@@ -1,4 +1,4 @@
-"""Images of the target domain: a part to train on, a part that is set aside, and masks where there are some."""
+"""Images of the target domain: a part for training, a held-out part, and masks if there are any."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,9 @@ UNKNOWN_COLOR = (128, 128, 128)
 
 
 class TargetDataset(MaskedImageDataset):
-    """Images, of which some may have masks; items have a mask, all `NO_MASK` where there is none, if any image has one.
+    """Images of which some may have masks.
+
+    If any image has a mask, all items have a mask. It is all `NO_MASK` for images without a mask.
 
     Args:
         path, options: see `training.dataset.ImageFolderDataset`.
@@ -56,7 +58,7 @@ class TargetDataset(MaskedImageDataset):
         self.masked = sum(self._mask_names[index] in self._archive for index in self._raw_index)
 
     def _keep_part(self, held_out: bool, random_seed: int) -> None:
-        """Leave out the images of the other part, mirrored ones with them."""
+        """Remove the images of the other part, and their mirror images."""
         images = np.unique(self._raw_index)
         self.images_in_all = len(images)
         count = max(round(len(images) / HELD_OUT_SHARE), 1)
@@ -91,7 +93,7 @@ class TargetDataset(MaskedImageDataset):
 
 
 def masks_in(training_set: ImageFolderDataset) -> tuple[int, Regions | None]:
-    """How many masks the archive of a data set holds, and the regions that it names."""
+    """Returns the number of masks in the archive of a data set, and the regions that the archive names."""
     held = sum(mask_name(name) in training_set._archive for name in training_set._image_names)
     named = training_set._metadata.get("regions")
     return held, None if named is None else Regions.from_dict(named)

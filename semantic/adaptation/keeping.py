@@ -1,4 +1,4 @@
-"""Masks of the adapted generator stay near those of the source."""
+"""A loss term that keeps masks of the adapted generator near masks of the source."""
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ LEAST_SHARE = 1e-4
 
 
 def trust(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """How much the regions found in images agree with masks, from `LEAST_TRUST` to 1.
+    """Returns how well the regions found in images agree with masks, from `LEAST_TRUST` to 1.
 
     Args:
         scores: of regions found in the images, [N, K, R, R].
@@ -28,7 +28,7 @@ def trust(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def coarse_divergence(coarse: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of coarse masks to those of the source, less its least value.
+    """Returns the cross-entropy of coarse masks and masks of the source, less its least value.
 
     Rare regions weigh more, by the inverse root of their share of the batch. The mean of these weights is 1.
 
@@ -47,7 +47,7 @@ def coarse_divergence(coarse: torch.Tensor, target: torch.Tensor, weight: torch.
 
 
 class MaskKeeping(Term):
-    """Coarse and final masks are held to those of the source for the same codes, and to each other.
+    """Keeps coarse and final masks near the masks of the source for the same codes, and near each other.
 
     A pixel counts less where a frozen parser finds another region in the adapted image than the source's mask says: so
     shapes may move with the image while regions keep their meaning. Without a parser all pixels count alike.

@@ -1,4 +1,4 @@
-"""Two networks of one family in one: local generators of regions, or rendering, from the other.
+"""Blends two networks of one family: takes local generators of regions, or rendering, from another network.
 
 The idea is that of Pinkney and Adler 2020, "Resolution dependent GAN interpolation".
 """
@@ -26,7 +26,7 @@ blend_option = click.option(
 def load_blended(
     networks: Mapping[str, Any], blends: Sequence[str], load: Callable[[str], Mapping[str, Any]]
 ) -> torch.nn.Module:
-    """The G_ema of networks, with parts of others where `blends` name some.
+    """Returns the G_ema of networks. `blends` names parts to take from other network files.
 
     Args:
         networks: as `load` gives them.
@@ -46,7 +46,7 @@ def load_blended(
 
 
 def blended(G: torch.nn.Module, other: torch.nn.Module, part: str, where: str = "the other network") -> torch.nn.Module:
-    """A copy of a generator that has a part of another one.
+    """Returns a copy of a generator with one part from another generator.
 
     Args:
         G, other: generators with the same regions and sizes.
@@ -75,7 +75,7 @@ def blended(G: torch.nn.Module, other: torch.nn.Module, part: str, where: str = 
 
 
 def rendering_names(G: torch.nn.Module, lowest: int, where: str) -> list[str]:
-    """Names of tensors of the stages of the render network that make `lowest`² and more.
+    """Returns the names of the tensors of the render stages that render at `lowest`² pixels and more.
 
     Raises:
         UserError: there is no stage of that size.

@@ -16,7 +16,8 @@ from training.loss import Samples
 
 
 class AdaptationLoss(RegionLoss):
-    """D judges images, and pairs where the data have masks; masks stay near those of the source.
+    """The loss of an adaptation. D judges images, or pairs if the data have masks. Masks stay near the masks of the
+    source.
 
     Args:
         args, kwargs: see `RegionLoss`.
@@ -58,7 +59,10 @@ class AdaptationLoss(RegionLoss):
         return super().mix_styles(z, c, update_w_avg and self.trains_mapping)
 
     def generate(self, z: torch.Tensor, c: torch.Tensor) -> Samples:
-        """As `RegionLoss.generate`; the extra `paired`, bool [N], tells which samples D judges with their masks."""
+        """Returns samples as `RegionLoss.generate` does, with one more tensor.
+
+        The tensor `paired`, bool [N], marks the samples that D judges with their masks.
+        """
         fake = super().generate(z, c)
         if self.masked_share > 0:
             fake.extras["paired"] = torch.rand(len(z), device=z.device) < self.masked_share
@@ -76,7 +80,10 @@ class AdaptationLoss(RegionLoss):
     def discriminate(
         self, samples: Samples, c: torch.Tensor, for_terms: bool = False, full_precision: bool = False
     ) -> torch.Tensor:
-        """Logits of augmented samples, [N, 1]: with the mask of those that are `paired`, by the image of all others."""
+        """Returns the logits of augmented samples, [N, 1].
+
+        D judges `paired` samples with their masks, and all other samples by the image.
+        """
         if self.masked_share == 0:
             return super().discriminate(samples, c, for_terms, full_precision)
         images, mask = samples.images, samples.extras["mask"]

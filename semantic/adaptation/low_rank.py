@@ -23,12 +23,12 @@ class LowRankChange(torch.nn.Module):
         self.down = torch.nn.Parameter(torch.randn([*stack, rank, columns], device=weight.device))
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        """[..., rows, columns] -> the same shape."""
+        """Returns the changed weights, [..., rows, columns], in the same shape."""
         return weight + self.up.to(weight.dtype) @ self.down.to(weight.dtype)
 
 
 def add_low_rank(G: torch.nn.Module, G_ema: torch.nn.Module, rank: int = RANK) -> None:
-    """Let the local weights of a generator change by a matrix of low rank; its average gets the same matrices."""
+    """Add trainable matrices of low rank to the local weights of a generator. Its average gets the same matrices."""
     changes = [LowRankChange(network.get_submodule(WEIGHTS).weight.detach(), rank) for network in (G, G_ema)]
     changes[1].load_state_dict(changes[0].state_dict())
     for network, change in zip((G, G_ema), changes, strict=True):

@@ -1,4 +1,4 @@
-"""How an adapted generator compares: with images set aside, with its source, with the images it learned from."""
+"""Compares an adapted generator with held-out images, with its source, and with its training images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +23,11 @@ BATCH = 8
 
 
 def patch_distance(images: torch.Tensor, others: torch.Tensor) -> float:
-    """Sliced Wasserstein distance of two sets of images times 1,000, the mean over levels (Karras et al. 2018).
+    """Returns 1,000 times the sliced Wasserstein distance of two sets of images (Karras et al. 2018).
+
+    It is the mean over levels.
+
+    2018).
 
     Of the smaller set more patches are drawn from each image, so that both have equally many.
 
@@ -44,12 +48,15 @@ def patch_distance(images: torch.Tensor, others: torch.Tensor) -> float:
 
 
 def sample_count(images: int) -> int:
-    """How many images to generate beside so many: a multiple of their number, `SAMPLES` or more."""
+    """Returns the number of generated images to compare with `images` images.
+
+    It is a multiple of this number, and at least `SAMPLES`.
+    """
     return images * -(-SAMPLES // images)
 
 
 def mask_drift(masks: torch.Tensor, others: torch.Tensor, names: Sequence[str]) -> dict[str, float]:
-    """1 - IoU of each region over all samples; regions that neither set shows are left out.
+    """Returns 1 - IoU of each region over all samples. The result lacks regions that neither set shows.
 
     Args:
         masks, others: class indices [N, R, R].
@@ -65,25 +72,25 @@ def mask_drift(masks: torch.Tensor, others: torch.Tensor, names: Sequence[str]) 
 
 
 def similarity_of_pairs(images: torch.Tensor) -> float:
-    """Mean MS-SSIM of neighbours in a set of images uint8 [N, 3, R, R]; NaN for fewer than 2."""
+    """Returns the mean MS-SSIM of neighbours in images uint8 [N, 3, R, R], or NaN for fewer than 2 images."""
     pairs = len(images) // 2 * 2
     return ms_ssim(images[0:pairs:2], images[1:pairs:2]).mean().item() if pairs else float("nan")
 
 
 def thumbnails(images: torch.Tensor) -> torch.Tensor:
-    """uint8 [N, 3, R, R] -> float32 [N, 3 * 32 * 32] in 0..1, averaged down."""
+    """Returns small images float32 [N, 3 * 32 * 32] in 0..1 of images uint8 [N, 3, R, R]."""
     return (F.adaptive_avg_pool2d(images.float(), min(THUMBNAIL, images.shape[-1])) / 255).flatten(1)
 
 
 def nearest_distance(images: torch.Tensor, known: torch.Tensor) -> float:
-    """Mean over images of the root mean square difference to the nearest of the known ones, in 0..1."""
+    """Returns the mean distance of images to their nearest known image: root mean square difference in 0..1."""
     a, b = thumbnails(images), thumbnails(known)
     return (torch.cdist(a, b).min(dim=1).values / a.shape[1] ** 0.5).mean().item()
 
 
 @torch.no_grad()
 def samples_of(G: torch.nn.Module, z: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images uint8 [N, 3, R, R] and class indices uint8 [N, R, R] that a generator makes, on the CPU."""
+    """Returns generated images uint8 [N, 3, R, R] and class indices uint8 [N, R, R], on the CPU."""
     images, masks = [], []
     for codes, labels in zip(z.split(BATCH), c.split(BATCH), strict=True):
         out = G(codes, labels, noise_mode="const", return_mask=True)
@@ -93,5 +100,5 @@ def samples_of(G: torch.nn.Module, z: torch.Tensor, c: torch.Tensor) -> tuple[to
 
 
 def images_of(dataset: Any, most: int = 2000) -> torch.Tensor:
-    """The first images of a data set, uint8 [N, 3, R, R]."""
+    """Returns the first images of a data set, uint8 [N, 3, R, R]."""
     return torch.from_numpy(np.stack([dataset[i].image for i in range(min(len(dataset), most))]))

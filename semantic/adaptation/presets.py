@@ -54,7 +54,7 @@ class SemanticAdaptation(Configuration):
 
     @property
     def mode(self) -> str:
-        """What of G is trained, a key of `MODES`."""
+        """Returns the mode, a key of `MODES`. It decides which parts of G are trained."""
         return "frozen" if self.args.freeze_local else self.args.adapt or "style"
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""The trained pair that an adaptation started from, as it was then."""
+"""The trained pair at the start of an adaptation."""
 
 import copy
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ class FrozenParser(torch.nn.Module):
         self.segmentation = copy.deepcopy(D.segmentation)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images [N, 3, R, R] in [-1, 1] -> scores [N, K, R, R]."""
+        """Returns scores [N, K, R, R] of images [N, 3, R, R] in [-1, 1]."""
         return self.segmentation(self.image.features(images))
 
 
@@ -44,18 +44,21 @@ class Source:
 
     @torch.no_grad()
     def find(self, images: torch.Tensor) -> torch.Tensor | None:
-        """Scores [N, K, R, R] of the regions in images [N, C, R, R] in [-1, 1]; None where there is no parser."""
+        """Returns the scores [N, K, R, R] of the regions in images [N, C, R, R] in [-1, 1], or None without a parser.
+
+        None where there is no parser.
+        """
         if self._parser is None and self.G.img_channels == 3:
             with torch.autocast(images.device.type, enabled=False):
                 self._parser = build_parser({"G_ema": self.G, "D": None}, images.device)
         return None if self._parser is None else self._parser(images)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resume needs; a segmenter follows from the generator."""
+        """Returns the state for a resume. It has no segmenter: a segmenter follows from the generator."""
         return {"G": self.G.state_dict(), "head": None if self._head is None else self._head.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Load the result of `state_dict`."""
         self.G.load_state_dict(state["G"])
         if self._head is not None:
             self._head.load_state_dict(state["head"])

@@ -1,4 +1,4 @@
-"""When an adaptation has done what it can: a row of figures for each snapshot, and a rule."""
+"""Decides when an adaptation ends, from a row of figures for each snapshot."""
 
 import json
 import os
@@ -38,12 +38,12 @@ class Bounds(NamedTuple):
 
 
 def mean_drift(row: Mapping[str, Any]) -> float:
-    """Mean over the regions of a row."""
+    """Returns the mean over the regions of a row."""
     return sum(row["drift"].values()) / max(len(row["drift"]), 1)
 
 
 def beyond(row: Mapping[str, Any], similarity: float, bounds: Bounds) -> str | None:
-    """Which bound a row is beyond, as part of a sentence; None where it is within all."""
+    """Returns which bound a row is beyond, as part of a sentence. None where it is within all."""
     drift = mean_drift(row)
     if drift > bounds.drift:
         return f"masks have drifted by {drift:.2f} from the source's, more than {bounds.drift:g}"
@@ -54,7 +54,7 @@ def beyond(row: Mapping[str, Any], similarity: float, bounds: Bounds) -> str | N
 
 
 def best_row(rows: Sequence[Mapping[str, Any]], similarity: float, bounds: Bounds) -> int:
-    """Index of the row with the least distance among those within the bounds, else among all.
+    """Returns the index of the row with the least distance among those within the bounds, else among all.
 
     The first row is the source's and does not count.
 
@@ -67,7 +67,7 @@ def best_row(rows: Sequence[Mapping[str, Any]], similarity: float, bounds: Bound
 
 
 def reason_to_end(rows: Sequence[Mapping[str, Any]], similarity: float, bounds: Bounds) -> str | None:
-    """Why the newest row ends an adaptation, as part of a sentence; None where it goes on.
+    """Returns why the newest row ends an adaptation, as part of a sentence. None where it goes on.
 
     Args:
         rows: of all snapshots; the first is the source's.
@@ -150,7 +150,7 @@ class AdaptationMonitor(Monitor):
         self._known["source"] = self._samples(source)
 
     def _samples(self, G: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and masks of the same latents each time, so many that they compare with the held-out images."""
+        """Returns images and masks of the same latents at each call. The number of images suits the held-out images."""
         real = len(self._known["held_out"])
         generator = torch.Generator().manual_seed(self.seed)
         z = torch.randn([sample_count(real), G.z_dim], generator=generator)
@@ -160,7 +160,7 @@ class AdaptationMonitor(Monitor):
         return samples_of(G, z.to(self.device), labels.to(self.device))
 
     def _row(self, images_seen: int, samples: tuple[torch.Tensor, torch.Tensor]) -> dict[str, Any]:
-        """The figures of one snapshot."""
+        """Returns the figures of one snapshot."""
         images, masks = samples
         train, held_out, source = (self._known[name] for name in ("train", "held_out", "source"))
         return {

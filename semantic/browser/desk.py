@@ -1,4 +1,4 @@
-"""What the editor does for its sessions: draw scenes, find directions, open photos, make files."""
+"""Does the work of the editor's sessions: draws scenes, finds directions, opens photos, makes files."""
 
 import asyncio
 import base64
@@ -51,7 +51,7 @@ class Desk:
         self.workshop.close()
 
     async def begin(self, name: Any) -> dict[str, Any]:
-        """A new session: its key, and what the page must know of the network."""
+        """Returns a new session: its key, and the description of the network for the page."""
         name = self.first if name is None else str(name)
         network = await self.workshop.run(self.shelf.get, name)
         session = self.sessions.create(name)
@@ -66,7 +66,7 @@ class Desk:
         }  # fmt: skip
 
     def draw(self, session: Session, scene: Any, preview: bool) -> dict[str, Any]:
-        """The picture of a scene, with its mask and the command that draws it."""
+        """Returns the picture of a scene, with its mask and the command that draws it."""
         network, (_, after, edits), parsed = self._build(session, scene)
         if session.partial is None or session.partial.synthesis is not network.G.synthesis:
             session.partial = PartialSynthesis(network.G.synthesis)
@@ -76,7 +76,7 @@ class Desk:
         return answers.picture(out, command_of(parsed, network, edits))
 
     def faces(self, session: Session, seeds: Any, psi: Any) -> dict[str, Any]:
-        """Small pictures of seeds."""
+        """Returns small pictures of seeds."""
         if not isinstance(seeds, list) or not 0 < len(seeds) <= MAX_FACES:
             raise UserError(f"The page asked for no face, or for more than {MAX_FACES}.")
         network = self.shelf.get(session.network)
@@ -89,23 +89,23 @@ class Desk:
         return {"images": [answers.text(answers.image_png(image)) for image in images]}
 
     def mask_file(self, session: Session, data: dict[str, Any]) -> bytes:
-        """The mask of a scene in the colours of the regions, as PNG."""
+        """Returns the mask of a scene in the colours of the regions, as PNG."""
         network, (_, after, _), _ = self._build(session, data.get("scene"))
         mask = self._render(network, after).mask
         return answers.png(to_uint8(network.G.regions.paint(mask))[0].transpose(1, 2, 0))
 
     def latents_file(self, session: Session, data: dict[str, Any]) -> bytes:
-        """The state of a scene as edit.py writes it."""
+        """Returns the state of a scene in the file format of edit.py."""
         network, (_, after, edits), _ = self._build(session, data.get("scene"))
         return answers.arrays_file(state_arrays(after, options_of(network.G, edits)))
 
     def base_latents_file(self, session: Session, data: dict[str, Any]) -> bytes:
-        """The unedited codes of a scene."""
+        """Returns the unedited codes of a scene."""
         _, (before, _, _), _ = self._build(session, data.get("scene"))
         return answers.arrays_file(state_arrays(before))
 
     def blended(self, session: Session, data: dict[str, Any]) -> bytes:
-        """The edit of a photo's scene in the photo, as PNG; smaller where it is only shown."""
+        """Returns the photo with the edit of its scene, as PNG. A picture for display is smaller."""
         network, (before, after, _edits), scene = self._build(session, data.get("scene"))
         photo = session.photos.get(scene.latents or "")
         if photo is None:
@@ -115,14 +115,14 @@ class Desk:
         return photos.blended(photo, *renders, after.touched[0].nonzero().flatten().tolist(), most)
 
     def directions_file(self, session: Session, data: dict[str, Any]) -> bytes:
-        """All directions that were found for the network, as edit.py reads them."""
+        """Returns all directions that were found for the network, in the file format of edit.py."""
         network = self.shelf.get(session.network)
         if not network.directions:
             raise UserError("No directions are found yet: choose a region and find some.")
         return answers.arrays_file(direction_arrays(network.directions.values(), network.G))
 
     async def find_directions(self, session: Session, region: Any) -> AsyncIterator[dict[str, Any]]:
-        """Find directions of a region: shares of the work, then the names."""
+        """Yields progress of a search for directions of a region, then the names of the directions."""
         network = self.shelf.get(session.network)
         k = network.G.regions.index(str(region))
         name = network.G.regions.names[k]
@@ -135,7 +135,9 @@ class Desk:
         yield {"share": 1.0, "names": network.names_of(name)}
 
     async def open_photo(self, session: Session, data: bytes) -> AsyncIterator[dict[str, Any]]:
-        """Align, parse and invert a photo: stages, shares and pictures on the way, then the name of its codes."""
+        """Yields stages, progress and pictures while a photo is aligned, parsed and inverted, then the name of its
+        codes.
+        """
         network = self.shelf.get(session.network)
         stop = threading.Event()
         news: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -151,7 +153,7 @@ class Desk:
         yield {"share": 1.0, "latents": session.keep(codes, photo)}
 
     def save_session(self, session: Session, scenes: Any) -> dict[str, Any]:
-        """What the page cannot know: latents that scenes name, and directions."""
+        """Returns the data of a session that the page lacks: latents that scenes name, and directions."""
         if not isinstance(scenes, list) or len(scenes) > MAX_EDITS:
             raise UserError("The page sent no scenes to save.")
         used = {scene.latents for scene in map(parse_scene, scenes)} - {None}
@@ -162,7 +164,10 @@ class Desk:
         return {"latents": codes, "directions": self._names(network)}
 
     def open_session(self, session: Session, kept: Any) -> dict[str, Any]:
-        """Take latents and names of directions from a session file: new names of the latents, and all directions."""
+        """Read latents and directions from a session file.
+
+        Returns the new names of the latents, and the names of all directions.
+        """
         if not isinstance(kept, dict) or not isinstance(kept.get("latents"), dict):
             raise UserError("The session file is damaged: it has no latents.")
         if len(kept["latents"]) > MAX_LATENTS:

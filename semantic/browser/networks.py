@@ -1,4 +1,4 @@
-"""The networks that the page may name, and the few of them that are in memory."""
+"""The networks that the page may name. A few of them are in memory."""
 
 import threading
 from collections import OrderedDict
@@ -44,7 +44,7 @@ class LoadedNetwork:
 
     @torch.no_grad()
     def codes(self, seed: int, psi: float = 1.0) -> torch.Tensor:
-        """Codes of a seed, [1, num_ws, D]."""
+        """Returns the codes of a seed, [1, num_ws, D]."""
         z = seed_latents([seed], self.G.z_dim).to(next(self.G.parameters()).device)
         label = torch.zeros(1, self.G.c_dim, device=z.device)
         if self.G.c_dim:
@@ -52,7 +52,7 @@ class LoadedNetwork:
         return self.G.mapping(z, label, truncation_psi=psi)
 
     def names_of(self, region: str) -> list[str]:
-        """Names of the directions of a region."""
+        """Returns the names of the directions of a region."""
         return [name for name, direction in self.directions.items() if direction.region == region]
 
 
@@ -88,7 +88,7 @@ class NetworkShelf:
         return list(self._sources())
 
     def get(self, name: str) -> LoadedNetwork:
-        """The network of a name, read if it is not in memory.
+        """Returns the network with this name. Reads the network if it is not in memory.
 
         Raises:
             UserError: there is no network of that name, it cannot be read, or it has no regions.
@@ -112,7 +112,7 @@ class NetworkShelf:
             return found
 
     def _option(self, name: str, source: str) -> str:
-        """What the command line calls a network: its name where that is enough, else a short path."""
+        """Returns the name of a network for the command line: its short name if that is enough, else a short path."""
         if name in self._short:
             return name
         path = Path(source)

@@ -35,7 +35,7 @@ class PartialSynthesis:
         coords: torch.Tensor | None = None,
         size: int | None = None,
     ) -> SynthesisOutput:
-        """One image with its mask, as `SynthesisNetwork.forward` computes it with stored noise.
+        """Returns one image with its mask, as `SynthesisNetwork.forward` computes it with stored noise.
 
         Args:
             ws: codes [1, b+2K, D], or expanded [1, K·L, D].

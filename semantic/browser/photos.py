@@ -1,4 +1,4 @@
-"""Photos that people open: read within limits, found in the network, and drawn with an edit in them."""
+"""Photos that users open: reads photos within limits, inverts photos, and draws photos with edits."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ class UploadedPhoto(PhotoFile):
     data: bytes = b""
 
     def pixels(self) -> np.ndarray:
-        """The photo as its EXIF data turn it, uint8 [H, W, 3].
+        """Returns the photo, turned as its EXIF data say, uint8 [H, W, 3].
 
         Raises:
             UserError: it is no image, damaged, or has too many pixels.
@@ -52,7 +52,7 @@ class Stopped(UserError):
 def invert_photo(
     network: LoadedNetwork, data: bytes, report: Callable[[dict[str, Any]], None], stop: threading.Event
 ) -> tuple[torch.Tensor, Photo]:
-    """Codes of a photo, and what blending needs of it.
+    """Returns the codes of a photo, and its data for blending.
 
     Args:
         network: the network that shall draw it.
@@ -96,7 +96,7 @@ def invert_photo(
 
 
 def projector_of(network: LoadedNetwork) -> Projector:
-    """The projector of a network, made when a photo first needs it; all sessions share it."""
+    """Returns the projector of a network for all sessions. The first photo makes the projector."""
     with network.lock:
         projector = network.extras.get("projector")
         if projector is None:
@@ -109,7 +109,7 @@ def projector_of(network: LoadedNetwork) -> Projector:
 
 
 def blended(photo: Photo, before: Any, after: Any, edited: Sequence[int], most: int | None) -> bytes:
-    """A PNG of the photo with an edit in it.
+    """Returns a PNG of the photo with an edit in it.
 
     Args:
         photo: the photo.

@@ -1,4 +1,4 @@
-"""What the page says of a picture, checked: a seed or latents, a truncation, and edits in order."""
+"""Checks the page's description of a picture: a seed or latents, a truncation, and edits in order."""
 
 import math
 import shlex
@@ -37,7 +37,7 @@ class Scene:
 
 
 def parse_scene(data: Any) -> Scene:
-    """A scene from what the page sent.
+    """Returns the scene that the page describes.
 
     Raises:
         UserError: it is no scene.
@@ -54,7 +54,7 @@ def parse_scene(data: Any) -> Scene:
 
 
 def number(value: Any, what: str, least: float, most: float) -> float:
-    """A finite number in a range.
+    """Returns the finite number of a value, within a range.
 
     Raises:
         UserError: it is none.
@@ -67,7 +67,7 @@ def number(value: Any, what: str, least: float, most: float) -> float:
 
 
 def whole(value: Any, what: str) -> int:
-    """A seed.
+    """Returns the seed of a value.
 
     Raises:
         UserError: it is none.
@@ -78,7 +78,7 @@ def whole(value: Any, what: str) -> int:
 
 
 def build_edits(scene: Scene, network: LoadedNetwork, latents: Mapping[str, torch.Tensor]) -> list[Edit]:
-    """The edits of a scene as objects.
+    """Returns the edits of a scene as objects.
 
     Args:
         scene: from `parse_scene`.
@@ -122,7 +122,7 @@ def _build(edit: Mapping[str, Any], psi: float, network: LoadedNetwork, latents:
 
 
 def latents_of(name: Any, latents: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Codes of the session by name.
+    """Returns codes of the session by name.
 
     Raises:
         UserError: there are none.
@@ -135,7 +135,7 @@ def latents_of(name: Any, latents: Mapping[str, torch.Tensor]) -> torch.Tensor:
 def build_state(
     scene: Scene, network: LoadedNetwork, latents: Mapping[str, torch.Tensor]
 ) -> tuple[EditState, EditState, list[Edit]]:
-    """The unedited state, the edited state, and the edits between them."""
+    """Returns the unedited state, the edited state, and the edits between them."""
     ws = latents_of(scene.latents, latents) if scene.seed is None else network.codes(scene.seed, scene.psi)
     edits = build_edits(scene, network, latents)
     before = EditState.of(ws, network.G.regions)
@@ -143,7 +143,7 @@ def build_state(
 
 
 def command_of(scene: Scene, network: LoadedNetwork, edits: list[Edit]) -> str:
-    """The command line that draws a scene."""
+    """Returns the command line that draws a scene."""
     words = ["python", "edit.py", f"--network={network.option}"]
     words.append(f"--latents={scene.latents}.npz" if scene.seed is None else f"--seeds={scene.seed}")
     words.append(f"--trunc={scene.psi!r}")

@@ -45,7 +45,7 @@ class TooLarge(UserError):
 
 
 def create_app(desk: Desk, hosts: tuple[str, ...]) -> FastAPI:
-    """The web application.
+    """Returns the web application.
 
     Args:
         desk: what the routes do.
@@ -155,7 +155,10 @@ def create_app(desk: Desk, hosts: tuple[str, ...]) -> FastAPI:
 
 
 def refused(request: Request, hosts: tuple[str, ...]) -> str | None:
-    """Why a request is refused: it names another host, or comes from another site's page; None where it is not."""
+    """Returns why a request is refused: it names another host, or comes from another site's page.
+
+    Returns None for an accepted request.
+    """
     host = request.headers.get("host", "")
     name = urlsplit(f"//{host}").hostname or ""
     if hosts and name not in hosts:
@@ -169,7 +172,7 @@ def refused(request: Request, hosts: tuple[str, ...]) -> str | None:
 
 
 async def read(request: Request, limit: int, what: str) -> bytes:
-    """The body of a request.
+    """Returns the body of a request.
 
     Raises:
         TooLarge: it has more bytes than `limit`; no more than that is ever read.
@@ -188,7 +191,7 @@ async def read(request: Request, limit: int, what: str) -> bytes:
 
 
 async def read_json(request: Request, limit: int = MAX_JSON) -> dict[str, Any]:
-    """The JSON object in the body of a request.
+    """Returns the JSON object in the body of a request.
 
     Raises:
         UserError: there is none.
@@ -205,7 +208,7 @@ async def read_json(request: Request, limit: int = MAX_JSON) -> dict[str, Any]:
 
 
 def lines(found: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
-    """Objects as they come, one line of JSON each; an error is the last of them."""
+    """Returns objects as they come, each as one line of JSON. An error comes last."""
 
     async def encoded() -> AsyncIterator[bytes]:
         try:

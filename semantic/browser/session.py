@@ -1,4 +1,4 @@
-"""Sessions: what the server remembers for one page, for how long, and how much of it."""
+"""Sessions: the data that the server keeps for each page, with limits of time and size."""
 
 import secrets
 import threading
@@ -48,7 +48,7 @@ class Session:
     used: float = 0.0
 
     def keep(self, codes: torch.Tensor, photo: Photo | None = None) -> str:
-        """Keep codes, and the photo that they belong to, under a new name."""
+        """Keep codes under a new name, with their photo if there is one. Returns the name."""
         name = f"photo-{secrets.token_hex(4)}"
         self.latents[name] = codes
         if photo is not None:
@@ -78,7 +78,7 @@ class Sessions:
         return len(self._sessions)
 
     def create(self, network: str) -> Session:
-        """A new session; where there are too many, the one that was idle longest ends."""
+        """Returns a new session. If there are too many sessions, the session that was idle longest ends."""
         with self._lock:
             session = Session(secrets.token_urlsafe(24), network, used=self._clock())
             self._sessions[session.key] = session
@@ -86,7 +86,7 @@ class Sessions:
             return session
 
     def get(self, key: str | None) -> Session:
-        """The session of a key.
+        """Returns the session with this key.
 
         Raises:
             UserError: there is none, or it has ended.
@@ -101,7 +101,7 @@ class Sessions:
             return session
 
     def tidy(self) -> None:
-        """End sessions that nobody uses, and let go of what is too much."""
+        """End unused sessions. Drop data beyond the limits."""
         with self._lock:
             self._tidy()
 

@@ -1,4 +1,4 @@
-"""One thread computes for all sessions; requests that were overtaken are dropped before they begin."""
+"""One thread computes for all sessions. It drops a request that a newer request has replaced."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,11 +20,11 @@ class Workshop:
         self._long = ThreadPoolExecutor(1, thread_name_prefix="photos")
 
     async def run(self, work: Callable[..., Any], *args: Any) -> Any:
-        """The result of quick work."""
+        """Returns the result of quick work."""
         return await asyncio.get_running_loop().run_in_executor(self._quick, work, *args)
 
     async def run_newest(self, session: Session, turn: int, work: Callable[..., Any], *args: Any) -> Any:
-        """The result of quick work, if no newer request of the session has come by the time it could begin.
+        """Returns the result of quick work, unless a newer request of the session comes before it begins.
 
         Raises:
             Overtaken: one has.
@@ -39,10 +39,10 @@ class Workshop:
         return await self.run(unless_overtaken)
 
     async def run_long(self, work: Callable[..., Any], *args: Any) -> Any:
-        """The result of long work."""
+        """Returns the result of long work."""
         return await asyncio.get_running_loop().run_in_executor(self._long, work, *args)
 
     def close(self) -> None:
-        """End both threads; work that has not begun is dropped."""
+        """End both threads. Work that has not begun is dropped."""
         for executor in (self._quick, self._long):
             executor.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Arrays from .npz files of others, read without unpickling."""
+"""Reads arrays from foreign .npz files without unpickling."""
 
 import io
 import math
@@ -19,7 +19,7 @@ DAMAGED = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib
 
 
 def read_arrays(path: str | os.PathLike, names: Iterable[str], expected: str) -> dict[str, np.ndarray]:
-    """Some arrays of a .npz file, by name; arrays that the file lacks are left out.
+    """Returns named arrays of a .npz file. The result lacks arrays that the file lacks.
 
     Args:
         path: file or address.
@@ -49,7 +49,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
 
 
 def _array_of(stream: BinaryIO) -> np.ndarray:
-    """One array; what the header says about its size is checked first."""
+    """Returns one array, after a check of the size in its header."""
     if np.lib.format.read_magic(stream) != (1, 0):
         raise ValueError("another version of the format")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)

@@ -1,4 +1,4 @@
-"""Putting the edited crop back into its photo, so that only what was edited changes and no seam shows."""
+"""Puts the edited crop back into its photo. Only the edited area changes, and no seam shows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ MOST_ENLARGED = 8
 
 @dataclass(frozen=True)
 class Render:
-    """An image and its mask, as a network gives them."""
+    """An image and its mask, in the form of a network's output."""
 
     image: torch.Tensor
     """[3, R, R] in [-1, 1]."""
@@ -30,7 +30,7 @@ class Render:
 
 
 def blend(photo: np.ndarray, placement: Placement, before: Render, after: Render, regions: Sequence[int]) -> np.ndarray:
-    """The photo with an edit in it.
+    """Returns the photo with an edit in it.
 
     Inside the feathered union of the regions' masks before and after, the photo gets the *change* that the edit makes
     in the render, so its own detail stays. Where the layout changes (new hair over the old background) nothing of the
@@ -67,7 +67,7 @@ def blend(photo: np.ndarray, placement: Placement, before: Render, after: Render
 
 
 def canvas_placement(placement: Placement) -> Placement:
-    """The same crop with as many pixels as the photo has there, up to `LARGEST_CANVAS`: masks get smooth borders."""
+    """Returns the same crop with the photo's own number of pixels, up to `LARGEST_CANVAS`. Masks get smooth borders."""
     times = 1
     while times < min(placement.scale, MOST_ENLARGED) and placement.resolution * times * 2 <= LARGEST_CANVAS:
         times *= 2
@@ -79,7 +79,7 @@ def canvas_placement(placement: Placement) -> Placement:
 def feathered_union(
     first: torch.Tensor, second: torch.Tensor, regions: Sequence[int], canvas: Placement
 ) -> torch.Tensor:
-    """How much of the edit each pixel of the canvas takes, in [0, 1]: float32 [S, S].
+    """Returns the weight of the edit at each pixel of the canvas, in [0, 1]: float32 [S, S].
 
     It is 1 where one of the regions is before or after and within `MARGIN` around, falls to 0 within `FEATHER` beyond,
     and falls to 0 towards edges of the crop beyond which the photo goes on.
@@ -101,20 +101,23 @@ def feathered_union(
 
 
 def _within(area: np.ndarray, margin: float, width: float) -> torch.Tensor:
-    """1 up to a margin around an area, and from there smoothly to 0 within a width: float32 [S, S]."""
+    """Returns 1 up to a margin around an area. Beyond, it falls smoothly to 0 within a width: float32 [S, S]."""
     if not area.any():
         return torch.zeros(area.shape)
     return _smooth(1 - (ndimage.distance_transform_edt(~area) - margin) / width)
 
 
 def _smooth(share: np.ndarray) -> torch.Tensor:
-    """3s² - 2s³ of a share that is clipped to [0, 1], as float32."""
+    """Returns 3s² - 2s³ of a share s, clipped to [0, 1], as float32."""
     share = np.clip(share, 0, 1)
     return torch.from_numpy((share * share * (3 - 2 * share)).astype(np.float32))
 
 
 def _goes_on(canvas: Placement) -> np.ndarray:
-    """Which pixels of a frame one pixel wide around the canvas lie in the photo: bool [S + 2, S + 2]."""
+    """Returns whether each pixel of a frame around the canvas lies in the photo: bool [S + 2, S + 2].
+
+    The frame is one pixel wide.
+    """
     side = canvas.resolution
     frame = np.pad(np.zeros([side, side], bool), 1, constant_values=True)
     y, x = np.nonzero(frame)
@@ -125,7 +128,7 @@ def _goes_on(canvas: Placement) -> np.ndarray:
 
 
 def fill_by_label(values: torch.Tensor, sure: torch.Tensor, known: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Values carried on smoothly from sure pixels to all others of the same label.
+    """Returns values at all pixels: values of sure pixels, continued smoothly to other pixels of the same label.
 
     Args:
         values: [C, S, S].
@@ -146,7 +149,12 @@ def fill_by_label(values: torch.Tensor, sure: torch.Tensor, known: torch.Tensor,
 
 
 def _away_from_borders(labels: torch.Tensor, distance: float) -> torch.Tensor:
-    """Pixels at which no other label is near: there render and photo may disagree about the border. Bool [S, S]."""
+    """Returns the pixels that are far from other labels, bool [S, S].
+
+    Near a border, render and photo may disagree about the place of the border.
+
+    Bool [S, S].
+    """
     array = labels.numpy()
     border = np.zeros(array.shape, bool)
     border[1:] |= array[1:] != array[:-1]
@@ -157,7 +165,10 @@ def _away_from_borders(labels: torch.Tensor, distance: float) -> torch.Tensor:
 
 
 def _pull_push(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Weighted means [C, S, S] from the finest level of a pyramid on which there is weight; 0 without any."""
+    """Returns weighted means [C, S, S] from the finest level of a pyramid that has weight. Without weight they are 0.
+
+    0 without any.
+    """
     mean = values * weight
     if weight.shape[-1] == 1:
         return mean / weight.clamp_min(1e-8)
@@ -169,7 +180,7 @@ def _pull_push(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def _composed(photo: torch.Tensor, drawn: torch.Tensor, cover: torch.Tensor) -> torch.Tensor:
-    """The photo uint8 [3, H, W] with the planes of `blend` in it.
+    """Returns the photo, uint8 [3, H, W], with the planes of `blend` in it.
 
     With P the photo, B and E the renders before and after, F what fills in for P - B, and h = 1 - `loose`:
     P + alpha [E - B + (1 - h) (F + B - P)].
@@ -189,7 +200,7 @@ def _composed(photo: torch.Tensor, drawn: torch.Tensor, cover: torch.Tensor) -> 
 
 
 def _enlarge(planes: torch.Tensor, side: int) -> torch.Tensor:
-    """[C, R, R] -> float32 [C, side, side], side a multiple of R."""
+    """Returns planes [C, R, R] enlarged to float32 [C, side, side]. The side is a multiple of R."""
     planes = planes.detach().float().cpu()
     if planes.shape[-1] == side:
         return planes
@@ -197,5 +208,8 @@ def _enlarge(planes: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _labels(mask: torch.Tensor, side: int) -> torch.Tensor:
-    """Class indices [side, side] of mask planes [K, R, R], enlarged before the largest is taken."""
+    """Returns the class indices [side, side] of mask planes [K, R, R].
+
+    Planes are enlarged before the largest is taken.
+    """
     return _enlarge(mask, side).argmax(dim=0)

@@ -1,4 +1,4 @@
-"""Edits of W+ codes: mixing regions, loops through codes, building an image up region by region.
+"""Edits of W+ codes: mixes regions, makes loops of codes, and builds an image region by region.
 
 Everything here is a pure function of tensors. Codes are W+ latents [N, b+2K, D]. The expanded latents [N, K·L, D]
 have no slots of their own for a region's shape and texture; of them regions can be taken as a whole only.
@@ -17,7 +17,7 @@ PARTS = ("shape", "texture", "both", "whole")
 
 
 def region_slots(regions: Regions, which: Iterable[int | str], part: str = "both") -> list[int]:
-    """W+ slots that hold the `part` ('shape', 'texture' or 'both') of the regions in `which`.
+    """Returns the W+ slots of a `part` ('shape', 'texture' or 'both') of the regions in `which`.
 
     Raises:
         UserError: an unknown part or region.
@@ -27,7 +27,7 @@ def region_slots(regions: Regions, which: Iterable[int | str], part: str = "both
 
 
 def check_parts(part: str) -> tuple[str, ...]:
-    """The codes that make up a part: ('shape',), ('texture',), or both for 'both'.
+    """Returns the codes of a part: ('shape',), ('texture',), or both for 'both'.
 
     Raises:
         UserError: an unknown part.
@@ -40,7 +40,7 @@ def check_parts(part: str) -> tuple[str, ...]:
 def mix_regions(
     ws: torch.Tensor, donor_ws: torch.Tensor, regions: Regions, which: Iterable[int | str], part: str = "both"
 ) -> torch.Tensor:
-    """Take the codes of some regions from a donor; all other regions stay, and but for 'whole' the base codes.
+    """Returns codes with some regions from a donor. Other regions stay.
 
     With 'whole' the local generators of these regions see what they see in the donor, base codes included, and all
     others what they see in the source: whether there is a hat, say, may depend on base codes. That takes expanded
@@ -72,13 +72,13 @@ def mix_regions(
 
 
 def expanded_slots(ws: torch.Tensor, regions: Regions, which: Iterable[int | str]) -> list[int]:
-    """Slots of the regions in `which` in expanded latents [N, K·L, D]."""
+    """Returns the slots of the regions in `which` in expanded latents [N, K·L, D]."""
     layers = ws.shape[1] // len(regions)
     return [regions.index(region) * layers + layer for region in which for layer in range(layers)]
 
 
 def part_slots(codes: torch.Tensor, regions: Regions, region: int | str, layer_slots: torch.Tensor) -> dict[str, list]:
-    """Where the codes of one region are, in W+ latents [N, b+2K, D] or in expanded ones [N, K·L, D].
+    """Returns the slots of one region in W+ latents [N, b+2K, D] or in expanded latents [N, K·L, D].
 
     Args:
         layer_slots: which W+ slot feeds each layer of each region, [K, L], see `Regions.layer_slots`.
@@ -96,12 +96,17 @@ def part_slots(codes: torch.Tensor, regions: Regions, region: int | str, layer_s
 
 
 def expand(ws: torch.Tensor, layer_slots: torch.Tensor) -> torch.Tensor:
-    """Codes [N, b+2K, D] as one a layer a region [N, K·L, D], on their own device; expanded latents pass unchanged."""
+    """Returns expanded latents [N, K·L, D], one code per layer of each region, of codes [N, b+2K, D].
+
+    The result stays on the device of the codes. Expanded latents are returned unchanged.
+
+    Expanded latents pass unchanged.
+    """
     return ws if ws.shape[1] == layer_slots.numel() else ws[:, layer_slots.flatten().to(ws.device)]
 
 
 def loop_codes(keys: torch.Tensor, frames: int) -> torch.Tensor:
-    """A smooth closed path through codes: the periodic cubic spline, the same time from each key to the next.
+    """Returns a smooth closed path through codes, by a periodic cubic spline with equal time between keys.
 
     Args:
         keys: [M, ...], one key or more.
@@ -129,7 +134,7 @@ def loop_regions(
     frames: int,
     part: str = "both",
 ) -> torch.Tensor:
-    """Let the codes of some regions run in a loop from their own through those of donors; the rest stays.
+    """Returns a loop in which the codes of some regions run through the codes of donors. Other codes stay.
 
     Args:
         ws: codes that start and end the loop, [N, b+2K, D]; for 'whole' expanded.
@@ -147,7 +152,7 @@ def loop_regions(
 
 
 def build_up(order: Sequence[int], num_regions: int) -> torch.Tensor:
-    """Region masks for `keep_regions` that add one region after the other: float32 [len(order), K] of 0 and 1."""
+    """Returns region masks for `keep_regions` that add one region after another: float32 [len(order), K] of 0 and 1."""
     keep = torch.zeros(len(order), num_regions)
     for step, region in enumerate(order):
         keep[step:, region] = 1

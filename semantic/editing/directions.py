@@ -1,4 +1,4 @@
-"""Directions in the codes of one region, and the files that hold them."""
+"""Directions in the codes of one region, and their files."""
 
 import os
 from collections.abc import Iterable
@@ -37,13 +37,13 @@ class Direction:
 
 
 def save_directions(path: str | os.PathLike, directions: Iterable[Direction], G: torch.nn.Module) -> None:
-    """Write directions and what a network must have to use them, as .npz, whole or not at all."""
+    """Write directions as .npz, completely or not at all. The file also describes the networks that it fits."""
     with atomic_open(path, "wb") as file:
         np.savez(file, **direction_arrays(directions, G))
 
 
 def direction_arrays(directions: Iterable[Direction], G: torch.nn.Module) -> dict[str, np.ndarray]:
-    """The arrays of a directions file, see `save_directions`."""
+    """Returns the arrays of a file of directions, see `save_directions`."""
     found = list(directions)
     columns = {
         "names": [d.name for d in found],
@@ -61,7 +61,7 @@ def direction_arrays(directions: Iterable[Direction], G: torch.nn.Module) -> dic
 
 
 def read_directions(path: str | os.PathLike) -> tuple[dict[str, Direction], dict[str, np.ndarray]]:
-    """Directions of a file by name, and what it says about the network: 'network_regions' and 'average'.
+    """Returns the directions of a file by name, and its data about the network: 'network_regions' and 'average'.
 
     Raises:
         UserError: no such file, or none of this kind.
@@ -84,7 +84,7 @@ def read_directions(path: str | os.PathLike) -> tuple[dict[str, Direction], dict
 
 
 def load_directions(path: str | os.PathLike, G: torch.nn.Module) -> dict[str, Direction]:
-    """Directions of a file by name, for this network.
+    """Returns the directions of a file by name, for this network.
 
     Networks that were trained further from the same one may share a file: their regions, the width of their codes and
     their average code must fit.
@@ -111,7 +111,7 @@ def load_directions(path: str | os.PathLike, G: torch.nn.Module) -> dict[str, Di
 
 
 def list_directions(path: str | os.PathLike) -> str:
-    """A table of the directions in a file: names, method, region, part, what was measured."""
+    """Returns a table of the directions in a file: names, methods, regions, parts and measurements."""
     directions, _ = read_directions(path)
     rows = [("name", "method", "region", "part", "measured")]
     rows += [(d.name, d.method, d.region, d.part, d.measured) for d in directions.values()]
@@ -120,6 +120,6 @@ def list_directions(path: str | os.PathLike) -> str:
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Cosine of the angle between two codes; 1 where one is zero, as before training."""
+    """Returns the cosine of the angle between two codes. It is 1 if one code is zero, as before training."""
     scale = np.linalg.norm(a) * np.linalg.norm(b)
     return float(a @ b / scale) if scale > 0 else 1.0

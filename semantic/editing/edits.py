@@ -1,4 +1,4 @@
-"""Edits of one region each, and their texts: what the command line and the browser do, with the same objects."""
+"""Edits of one region each, and their texts. The command line and the browser use the same edits."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,19 +19,23 @@ FINEST = 2.0**-40
 
 
 class Edit(Protocol):
-    """A change of one region. It never changes a state, it gives another one; undoing it is keeping the old one."""
+    """A change of one region. An edit returns a new state and keeps the old state unchanged."""
 
     region: int
     """Index of the region that it changes."""
 
     def apply(self, G: torch.nn.Module, state: EditState) -> EditState:
-        """The state after the edit."""
+        """Returns the state after the edit."""
 
     def scaled(self, amount: float) -> "Edit":
-        """The same edit, weaker (0 is none) or stronger; negative amounts go the other way where there is one."""
+        """Returns the same edit, weaker or stronger. Amount 0 changes nothing. Negative amounts reverse edits with a
+        direction.
+
+        Negative amounts go the other way where there is one.
+        """
 
     def option(self, G: torch.nn.Module) -> str:
-        """The option of edit.py that does this, such as ``--drop=glasses``."""
+        """Returns the option of edit.py for this edit, such as ``--drop=glasses``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +123,7 @@ class Move:
         return state.changed(k, frames=frames, centers=moved)
 
     def _measure(self, G: torch.nn.Module, state: EditState) -> torch.Tensor:
-        """Centre of the region as the state shows it, float64 [N, 2]."""
+        """Returns the centre of the region in the state's picture, float64 [N, 2]."""
         with torch.no_grad():
             _, coarse, _ = G.synthesis.compose(**state.inputs(G.synthesis.grid))
         return region_centers(coarse, G.synthesis.grid)[:, self.region].to(state.centers)
@@ -130,7 +134,7 @@ class Move:
         return replace(self, change=change)
 
     def inverse(self) -> "Move":
-        """The move that takes this one back."""
+        """Returns the move that reverses this move."""
         return self.scaled(-1)
 
     def option(self, G: torch.nn.Module) -> str:
@@ -140,7 +144,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Drop:
-    """Leaves a region out; the others take its place."""
+    """Leaves a region out. Other regions take its place."""
 
     region: int
     amount: float = 1.0
@@ -161,7 +165,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class Truncate:
-    """Moves shape and texture codes of a region to the average: 1 leaves them, 0 is the average."""
+    """Moves shape and texture codes of a region towards the average. 1 leaves the codes, 0 is the average."""
 
     region: int
     psi: float
@@ -183,7 +187,7 @@ class Truncate:
 
 @dataclass(frozen=True)
 class EditTools:
-    """What the texts of edits refer to."""
+    """The objects that texts of edits name: the network, codes of seeds, and directions."""
 
     G: torch.nn.Module
     seed_codes: Callable[[int], torch.Tensor]
@@ -193,14 +197,16 @@ class EditTools:
 
 
 def apply_edits(G: torch.nn.Module, state: EditState, edits: Iterable[Edit]) -> EditState:
-    """The state after all edits, one after the other."""
+    """Returns the state after all edits, one after another."""
     for edit in edits:
         state = edit.apply(G, state)
     return state
 
 
 def parse_edit(name: str, text: str, tools: EditTools) -> Edit:
-    """Read the option `name` of edit.py ('swap', 'apply', 'transform', 'drop' or 'psi') with the value `text`.
+    """Returns the edit of the option `name` of edit.py with the value `text`.
+
+    Names are 'swap', 'apply', 'transform', 'drop' and 'psi'.
 
     Raises:
         UserError: an unknown region, part, direction or file, or another form than the option has.
@@ -209,7 +215,7 @@ def parse_edit(name: str, text: str, tools: EditTools) -> Edit:
 
 
 def parse_swap(text: str, tools: EditTools) -> Swap:
-    """Read ``hair:5``, ``hair:5:shape`` or ``hair:donor.npz:whole``."""
+    """Returns the edit of ``hair:5``, ``hair:5:shape`` or ``hair:donor.npz:whole``."""
     k, source = tools.G.regions.split(text)
     donor, _, part = source.rpartition(":")
     if not donor or part not in PARTS:
@@ -230,7 +236,7 @@ def parse_swap(text: str, tools: EditTools) -> Swap:
 
 
 def parse_apply(text: str, tools: EditTools) -> Apply:
-    """Read ``hair/volume:2``."""
+    """Returns the edit of ``hair/volume:2``."""
     name, _, strength = (s.strip() for s in text.rpartition(":"))
     if not name:
         raise UserError(f"Cannot read --apply={text}: write NAME:STRENGTH, such as hair/area:2.")
@@ -242,17 +248,17 @@ def parse_apply(text: str, tools: EditTools) -> Apply:
 
 
 def parse_move(text: str, tools: EditTools) -> Move:
-    """Read ``hair:dx=0.1,scale=1.2``."""
+    """Returns the edit of ``hair:dx=0.1,scale=1.2``."""
     return Move(*parse_transform(text, tools.G.regions))
 
 
 def parse_drop(text: str, tools: EditTools) -> Drop:
-    """Read the name of a region."""
+    """Returns the edit that drops the named region."""
     return Drop(tools.G.regions.index(text.strip()))
 
 
 def parse_psi(text: str, tools: EditTools) -> Truncate:
-    """Read ``hair:0.5``."""
+    """Returns the edit of ``hair:0.5``."""
     k, psi = tools.G.regions.split(text)
     if not psi:
         raise UserError(f"Cannot read --psi={text}: write REGION:PSI, such as hair:0.5.")
@@ -260,7 +266,7 @@ def parse_psi(text: str, tools: EditTools) -> Truncate:
 
 
 def number(text: str, where: str, what: str) -> float:
-    """A finite number.
+    """Returns the finite number in a text.
 
     Raises:
         UserError: it is none.
@@ -279,5 +285,5 @@ PARSERS = {"swap": parse_swap, "apply": parse_apply, "transform": parse_move, "d
 
 
 def options_of(G: torch.nn.Module, edits: Sequence[Edit]) -> list[str]:
-    """The options of edit.py that do the same."""
+    """Returns the options of edit.py for these edits."""
     return [edit.option(G) for edit in edits]

@@ -1,4 +1,4 @@
-"""Directions of one region: by factorising its style affines, by principal components, by a boundary of a score."""
+"""Finds directions of one region: by its style affines, by principal components, or by a score."""
 
 from collections.abc import Callable, Sequence
 
@@ -24,12 +24,12 @@ Progress = Callable[[int], object]
 
 
 def roles_of(part: str) -> tuple[str, ...]:
-    """The codes that belong to a part: as `check_parts`, and for 'whole' the region's own base codes, too."""
+    """Returns the codes of a part, see `check_parts`. The part 'whole' also has the region's own base codes."""
     return ROLES if part == "whole" else check_parts(part)
 
 
 def sample_codes(G: torch.nn.Module, count: int, seed: int, sets: int = 1) -> torch.Tensor:
-    """Codes of random z, and of random classes where the network knows any: [sets, count, D], one class a row of sets.
+    """Returns codes of random z and random classes: [sets, count, D]. Sample i has the same class in all sets.
 
     All slots of a mapped code are the same, so there is one code a sample.
     """
@@ -46,7 +46,7 @@ def sample_codes(G: torch.nn.Module, count: int, seed: int, sets: int = 1) -> to
 
 
 def style_affines(G: torch.nn.Module, region: int, part: str) -> torch.Tensor:
-    """Style affines of a region's layers that see this part, one below the other: float64 [layers · C, D]."""
+    """Returns the style affines of the region's layers that use this part, stacked: float64 [layers · C, D]."""
     local = G.synthesis.local
     slots = G.regions.slots(region)
     wanted = [slots[name] for name in ("shape", "texture") if name in roles_of(part)]
@@ -60,7 +60,9 @@ def style_affines(G: torch.nn.Module, region: int, part: str) -> torch.Tensor:
 
 
 def factorised(G: torch.nn.Module, region: int, part: str, count: int) -> list[Direction]:
-    """Directions that change the region's styles most: eigenvectors of AᵀA (Shen & Zhou 2021, equation 6).
+    """Returns the directions that change the region's styles most.
+
+    They are eigenvectors of AᵀA (Shen & Zhou 2021, equation 6).
 
     Args:
         count: how many, from the largest eigenvalue down.
@@ -76,7 +78,7 @@ def factorised(G: torch.nn.Module, region: int, part: str, count: int) -> list[D
 
 
 def principal(G: torch.nn.Module, region: int, part: str, count: int) -> list[Direction]:
-    """Directions in which the region's codes vary most: principal components (Härkönen et al. 2020).
+    """Returns the directions in which the region's codes vary most: principal components (Härkönen et al. 2020).
 
     Codes of all regions come from one mapping, so the components are the same for all; the region is what they move.
     """
@@ -98,7 +100,11 @@ def boundaries(
     batch: int = 8,
     progress: Progress | None = None,
 ) -> list[Direction]:
-    """Directions in a region's codes along which scores rise (after Shen et al. 2020), other regions' areas held.
+    """Returns directions in a region's codes along which scores rise (after Shen et al. 2020).
+
+    The areas of other regions stay the same.
+
+    2020), other regions' areas held.
 
     Each image is rendered with `VARIANTS` codes of its own for this part of the region, and compared with itself: what
     the rest of the image does to a score drops out. See `score_direction` for the direction.
@@ -148,7 +154,10 @@ def _boundary(
     codes: torch.Tensor,
     held: torch.Tensor,
 ) -> Direction:
-    """The direction of one score, from its values [N], the codes [N, roles · D] and others' areas [N, K - 2]."""
+    """Returns the direction of one score.
+
+    Its inputs are the values [N], the codes [N, roles · D] and the areas of other regions [N, K - 2].
+    """
     name, total = G.regions.names[region], len(values)
     there = values.isfinite()
     if there.sum() < FEWEST:
@@ -169,14 +178,14 @@ def _boundary(
 
 
 def _within(table: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """Rows [N, M] less the mean of the rows of their image [N]."""
+    """Returns rows [N, M], less the mean of all rows of the same image [N]."""
     groups = int(image.max()) + 1
     sums = table.new_zeros(groups, table.shape[1]).index_add(0, image, table)
     return table - (sums / torch.bincount(image, minlength=groups).clamp(min=1)[:, None])[image]
 
 
 def score_direction(codes: torch.Tensor, values: torch.Tensor, held: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """One step along which a linear score rises while others stay, by the way that codes take most easily.
+    """Returns the likeliest step of codes that raises a linear score and keeps other scores.
 
     With linear scores of normals B = Σ⁻¹C (C: covariances of codes and scores), of all steps d that raise the first
     score and change no other, Bᵀd = e₁, the likeliest one (least dᵀΣ⁻¹d) is d = C (CᵀΣ⁻¹C)⁻¹ e₁. Without others that
@@ -213,7 +222,7 @@ def _covariance(codes: torch.Tensor) -> torch.Tensor:
 
 
 def _unwrapped(degrees: torch.Tensor) -> torch.Tensor:
-    """Angles as numbers around their circular mean, in degrees."""
+    """Returns angles in degrees as numbers around their circular mean."""
     angles = torch.deg2rad(degrees)
     middle = torch.atan2(angles.sin().nanmean(), angles.cos().nanmean())
     return torch.rad2deg(torch.remainder(angles - middle + torch.pi, 2 * torch.pi) - torch.pi)
@@ -235,7 +244,12 @@ def _named(
     vector: torch.Tensor,
     spread: torch.Tensor,
 ) -> Direction:
-    """A direction of one vector for all codes of the part; its largest number is positive, its length a deviation."""
+    """Returns a direction with one vector for all codes of the part.
+
+    Its largest number is positive. Its length is one standard deviation.
+
+    Its largest number is positive, its length a deviation.
+    """
     vector = vector * vector[vector.abs().argmax()].sign() * (vector @ spread @ vector).clamp_min(0).sqrt()
     roles = roles_of(part)
     codes = torch.stack([vector if role in roles else torch.zeros_like(vector) for role in ROLES]).float().cpu()
@@ -244,10 +258,10 @@ def _named(
 
 
 def _name(region: str, part: str, label: str, usual: str) -> str:
-    """'hair/area', or 'hair/texture-area' where the part is not the usual one."""
+    """Returns a name such as 'hair/area', or 'hair/texture-area' for an unusual part."""
     return f"{region}/{label}" if part == usual else f"{region}/{part}-{label}"
 
 
 def merge(old: Sequence[Direction], new: Sequence[Direction]) -> list[Direction]:
-    """Old and new directions; a new one takes the place of an old one of its name."""
+    """Returns old and new directions. A new direction replaces an old direction of the same name."""
     return list({d.name: d for d in (*old, *new)}.values())

@@ -1,4 +1,4 @@
-"""Latents of seeds and of files."""
+"""Latents from seeds and from files."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -13,13 +13,13 @@ LATENT_FILE = "a .npz file that holds `w`"
 
 
 def seed_latents(seeds: Iterable[int], z_dim: int) -> torch.Tensor:
-    """The z that StyleGAN tools give to seeds: float32 [N, z_dim], each row from its own generator."""
+    """Returns the z of seeds, as other StyleGAN tools draw it: float32 [N, z_dim]. Each row has its own generator."""
     rows = [np.random.RandomState(seed).randn(z_dim) for seed in seeds]
     return torch.from_numpy(np.array(rows, dtype=np.float32).reshape(-1, z_dim))
 
 
 def read_latents(path: str | os.PathLike, G: torch.nn.Module) -> torch.Tensor:
-    """Codes from a .npz that holds `w`, as projector.py and ``generate.py --save-latents`` write it.
+    """Returns the codes `w` of a .npz file, as projector.py and ``generate.py --save-latents`` write it.
 
     Args:
         path: file or address.
@@ -35,7 +35,7 @@ def read_latents(path: str | os.PathLike, G: torch.nn.Module) -> torch.Tensor:
 
 
 def check_latents(arrays: Mapping[str, np.ndarray], path: str | os.PathLike, G: torch.nn.Module) -> torch.Tensor:
-    """The codes `w` among arrays read from `path`; see `read_latents`.
+    """Returns the checked codes `w` among arrays from `path`, see `read_latents`.
 
     Raises:
         UserError: there are none, or they are codes of another network.

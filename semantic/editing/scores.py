@@ -1,4 +1,4 @@
-"""Scores of one region in an image and its mask: what a direction may be asked to change."""
+"""Scores of one region in an image and its mask, for the search of directions."""
 
 import importlib
 from collections.abc import Callable
@@ -121,7 +121,7 @@ SCORES = {
 
 
 def find_score(name: str) -> Score:
-    """A built-in score, or any function that is named 'module:function'; see `Measure` for what it takes and gives.
+    """Returns a built-in score, or the function 'module:function', see `Measure`.
 
     Raises:
         UserError: there is neither.

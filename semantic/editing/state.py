@@ -1,4 +1,4 @@
-"""What a network renders of an edited image: codes, regions that are kept, and where each region is evaluated."""
+"""The state of an edited image: codes, kept regions, and the coordinates of each region."""
 
 import os
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ BESIDE_CODES = ("keep", "frames", "centers", "touched")
 
 @dataclass(frozen=True, eq=False)
 class EditState:
-    """Everything that decides an edited image. A state never changes: an edit makes another one.
+    """The complete state of an edited image. A state never changes: an edit returns a new state.
 
     Codes and frames are kept in double precision, on the CPU. So a move and its reverse give the same numbers in
     single precision, and the same picture bit for bit.
@@ -39,7 +39,7 @@ class EditState:
 
     @classmethod
     def of(cls, ws: torch.Tensor, regions: Regions) -> "EditState":
-        """The unedited state of codes [N, b+2K, D], or of expanded ones."""
+        """Returns the unedited state of codes [N, b+2K, D], or of expanded codes."""
         count, num_regions = len(ws), len(regions)
         return cls(
             ws=ws.detach().cpu().double(),
@@ -53,17 +53,18 @@ class EditState:
         return len(self.ws)
 
     def __getitem__(self, which: slice) -> "EditState":
-        """The states of some images."""
+        """Returns the states of some images."""
         return EditState(**{field.name: getattr(self, field.name)[which] for field in fields(self)})
 
     def changed(self, region: int, **values: torch.Tensor) -> "EditState":
-        """Another state with some fields replaced by an edit of this region."""
+        """Returns a new state. An edit of this region has replaced some fields."""
         touched = self.touched.clone()
         touched[:, region] = True
         return replace(self, touched=touched, **values)
 
     def inputs(self, grid: torch.Tensor) -> dict[str, Any]:
-        """What the synthesis network takes: `ws`, and `keep_regions` and `coords` where they differ from its defaults.
+        """Returns the inputs of the synthesis network: `ws`, and `keep_regions` and `coords` if they differ from the
+        defaults.
 
         Args:
             grid: the pixel grid of the network, [2, H, H]; its device is that of the result.
@@ -76,18 +77,18 @@ class EditState:
         return found
 
     def same_as(self, other: "EditState") -> bool:
-        """Whether both render the same picture: equal numbers in the precision in which networks compute."""
+        """Returns whether both states render the same picture: equal numbers in the precision of networks."""
         pairs = ((self.ws, other.ws), (self.keep, other.keep), (self.frames, other.frames))
         return all(torch.equal(a.float(), b.float()) for a, b in pairs)
 
 
 def join_states(states: Sequence[EditState]) -> EditState:
-    """The states of several images as one; they must all have W+ codes, or all expanded ones."""
+    """Returns the states of several images as one state. All must have W+ codes, or all must have expanded codes."""
     return EditState(**{f.name: torch.cat([getattr(s, f.name) for s in states]) for f in fields(EditState)})
 
 
 def save_state(path: str | os.PathLike, state: EditState, options: Sequence[str] = ()) -> None:
-    """Write a state and the options that led to it as .npz: `w` as in upstream's layout, and what else it takes.
+    """Write a state and its options as .npz: `w` in upstream's layout, and all other arrays of the state.
 
     Args:
         options: as on the command line, such as ``--drop=glasses``.
@@ -97,13 +98,13 @@ def save_state(path: str | os.PathLike, state: EditState, options: Sequence[str]
 
 
 def state_arrays(state: EditState, options: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """The arrays of a state's file, see `save_state`."""
+    """Returns the arrays of a state's file, see `save_state`."""
     arrays = {"w": state.ws.float()} | {name: getattr(state, name) for name in BESIDE_CODES}
     return {"edits": np.array(list(options), np.str_), **{name: array.cpu().numpy() for name, array in arrays.items()}}
 
 
 def load_state(path: str | os.PathLike, G: torch.nn.Module) -> EditState:
-    """The state of a file that ``edit.py``, ``projector.py`` or ``generate.py --save-latents`` wrote.
+    """Returns the state in a file from ``edit.py``, ``projector.py`` or ``generate.py --save-latents``.
 
     Raises:
         UserError: no such file, or codes, regions or frames of another network.

@@ -1,4 +1,4 @@
-"""How far pictures and masks are from those that a search aims at, one figure per photo."""
+"""Distances of pictures and masks from the targets of a search, one number for each photo."""
 
 import functools
 from collections.abc import Callable
@@ -19,7 +19,7 @@ LEAST_SIMILARITY = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """How much the parts of the distance count."""
+    """Weights of the parts of the distance."""
 
     pyramid: float = 1.0
     structure: float = 1.0
@@ -31,7 +31,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Targets:
-    """What a search aims at.
+    """Targets of a search.
 
     Attributes:
         images: [N, 3, R, R] in [-1, 1].
@@ -45,7 +45,7 @@ class Targets:
         return len(self.images)
 
     def __getitem__(self, index: torch.Tensor | slice) -> "Targets":
-        """Some of the photos, by a tensor of indices or a slice."""
+        """Returns some of the photos, by a tensor of indices or a slice."""
         return Targets(self.images[index], None if self.masks is None else self.masks[index])
 
 
@@ -70,7 +70,7 @@ class Distance:
         self._features = _image_features(D) if perceptual is None else None
 
     def prepare(self, targets: Targets) -> "Prepared":
-        """What of the targets is computed once."""
+        """Returns the targets with their features and weights. They are computed once."""
         with torch.no_grad():
             return Prepared(targets, self._describe(targets.images), mask_weights(targets.masks))
 
@@ -81,7 +81,7 @@ class Distance:
         prepared: "Prepared",
         depths: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The distance of each photo, [N]; differentiable.
+        """Returns the distance of each photo, [N]. It is differentiable.
 
         Args:
             images: [N, 3, R, R], unbounded.
@@ -120,12 +120,16 @@ class Distance:
 
     @torch.no_grad()
     def perceptual_distance(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """LPIPS of images [N, 3, R, R], [N]; for distances with that network alone."""
+        """Returns LPIPS of images [N, 3, R, R], [N]. It needs the network of LPIPS."""
         (first,), (second,) = self._describe(a), self._describe(b)
         return (first - second).square().sum(dim=1)
 
     def _describe(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Features of images: of every block of the discriminator, unit vectors at each place; or those of LPIPS."""
+        """Returns features of images: LPIPS features, or unit vectors at each place of every block of the
+        discriminator.
+
+        Or those of LPIPS.
+        """
         if self.perceptual is not None:
             pixels = images.clamp(-1, 1).add(1).mul(127.5)
             return [self.perceptual.features(pixels, resize_images=False, return_lpips=True)]
@@ -141,19 +145,22 @@ class Prepared:
     mask_weights: torch.Tensor | None
 
     def __getitem__(self, index: torch.Tensor | slice) -> "Prepared":
-        """Some of the photos."""
+        """Returns some of the photos."""
         weights = None if self.mask_weights is None else self.mask_weights[index]
         return Prepared(self.targets[index], [x[index] for x in self.features], weights)
 
 
 def pyramid_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Mean absolute difference at each level of the Laplacian pyramid, added up: [N] of images [N, C, R, R]."""
+    """Returns the distance of images [N, C, R, R], [N].
+
+    It adds the mean absolute differences at all levels of the Laplacian pyramid.
+    """
     levels = laplacian_pyramid(a - b, len(pyramid_levels(a.shape[-1])))
     return sum(level.abs().mean(dim=(1, 2, 3)) for level in levels)
 
 
 def depth_distance(depths: torch.Tensor, prepared: Prepared) -> torch.Tensor:
-    """Weighted cross-entropy of the softmax of pseudo-depths [N, K, H, H] with the target's masks, [N]."""
+    """Returns the weighted cross-entropy of the softmax of pseudo-depths [N, K, H, H] with the target's masks, [N]."""
     num_regions, size = depths.shape[1:3]
     planes = F.one_hot(prepared.targets.masks, num_regions).permute(0, 3, 1, 2).float()
     weights = F.adaptive_avg_pool2d(prepared.mask_weights, size)
@@ -162,7 +169,10 @@ def depth_distance(depths: torch.Tensor, prepared: Prepared) -> torch.Tensor:
 
 
 def mask_weights(masks: torch.Tensor | None) -> torch.Tensor | None:
-    """One over the root of the area of each pixel's region, [N, R, R]; the mean over a mask is 1."""
+    """Returns the weight of each pixel, [N, R, R]: one over the root of its region's area.
+
+    The mean over a mask is 1.
+    """
     if masks is None:
         return None
     areas = F.one_hot(masks).float().mean(dim=(1, 2))
@@ -171,20 +181,26 @@ def mask_weights(masks: torch.Tensor | None) -> torch.Tensor | None:
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Peak signal-to-noise ratio in dB, [N], of images [N, C, R, R] in [-1, 1]; what lies outside is clamped."""
+    """Returns the peak signal-to-noise ratio in dB, [N], of images [N, C, R, R]. Images are clamped to [-1, 1].
+
+    What lies outside is clamped.
+    """
     error = (a.clamp(-1, 1) - b.clamp(-1, 1)).square().mean(dim=(1, 2, 3))
     return 10 * torch.log10(4 / error.clamp(min=1e-10))
 
 
 def mask_iou(a: torch.Tensor, b: torch.Tensor, num_regions: int) -> torch.Tensor:
-    """Intersection over union of class indices [N, R, R]: the mean over the regions that either shows, [N]."""
+    """Returns the intersection over union of class indices [N, R, R], [N].
+
+    It is the mean over the regions that either mask shows.
+    """
     first, second = (F.one_hot(x.long(), num_regions).bool() for x in (a, b))
     both, either = ((x.sum(dim=(1, 2))).float() for x in (first & second, first | second))
     return (both / either.clamp(min=1)).sum(dim=1) / (either > 0).sum(dim=1).clamp(min=1)
 
 
 def find_perceptual(path: str | None, device: torch.device) -> Detector | None:
-    """The network of LPIPS from a file; without a name the one in the cache, or None where there is none.
+    """Returns the network of LPIPS from a file, or from the cache if no file is named. None: the cache has none.
 
     Raises:
         UserError: the named file is not there, or is no such network.
@@ -196,7 +212,7 @@ def find_perceptual(path: str | None, device: torch.device) -> Detector | None:
 
 
 def _image_features(D: torch.nn.Module | None) -> Callable[[torch.Tensor], list[torch.Tensor]] | None:
-    """The function that gives the features of a discriminator's image branch, or None."""
+    """Returns the function that gives the features of a discriminator's image branch, or None."""
     branch = getattr(D, "image", None)
     if hasattr(branch, "features"):
         return branch.features
@@ -204,7 +220,7 @@ def _image_features(D: torch.nn.Module | None) -> Callable[[torch.Tensor], list[
 
 
 def _block_features(D: torch.nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    """What every block of StyleGAN2's discriminator makes of images, at half the size and smaller."""
+    """Returns the outputs of every block of StyleGAN2's discriminator, for images of half the size and smaller."""
     x, found = None, []
     for resolution in D.block_resolutions:
         x, images = getattr(D, f"b{resolution}")(x, images)

@@ -1,4 +1,4 @@
-"""Changes to generated images after which a network that learned from them also reads photographs."""
+"""Disturbs generated images. A network that learns from disturbed images can also read photographs."""
 
 import io
 
@@ -14,7 +14,7 @@ SMOOTHEST = 4
 
 
 def disturb(images: torch.Tensor, masks: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Other backgrounds, colours, light, blur, noise and JPEG artefacts; each on some of the images.
+    """Returns images of which some have other backgrounds, colours, light, blur, noise and JPEG artefacts.
 
     Args:
         images: [N, 3, S, S] in about [-1, 1].
@@ -33,7 +33,7 @@ def disturb(images: torch.Tensor, masks: torch.Tensor, rng: np.random.Generator)
 
 
 def new_backgrounds(images: torch.Tensor, masks: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Half of the images before something else: parts of other images, turned upside down, or random patterns."""
+    """Returns images, half of them with new backgrounds: parts of other images, upside down, or random patterns."""
     others = images[torch.from_numpy(rng.permutation(len(images)))].flip(2)
     others = torch.roll(others, (int(rng.integers(images.shape[2])), int(rng.integers(images.shape[3]))), (2, 3))
     pattern = patterns(images.shape, rng).to(images)
@@ -44,7 +44,10 @@ def new_backgrounds(images: torch.Tensor, masks: torch.Tensor, rng: np.random.Ge
 
 
 def change_colors(images: torch.Tensor, masks: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Colours mixed among the channels, more or less saturated; and each region a little lighter, darker, tinted."""
+    """Returns images with mixed colour channels and other saturation. Each region gets its own brightness and tint.
+
+    And each region a little lighter, darker, tinted.
+    """
     count = len(images)
     grey = images.mean(dim=1, keepdim=True)
     x = grey + (images - grey) * _column(images, rng.uniform(0, 1.4, count))
@@ -58,7 +61,7 @@ def change_colors(images: torch.Tensor, masks: torch.Tensor, rng: np.random.Gene
 
 
 def change_light(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Smooth shadows and lights across the image, and a fine texture."""
+    """Returns images with smooth shadows and lights, and a fine texture."""
     shape = [len(images), 1, *images.shape[2:]]
     smooth = F.interpolate(_noise([len(images), 1, SMOOTHEST, SMOOTHEST], rng).to(images), shape[2:], mode="bicubic")
     fine = F.interpolate(_noise([len(images), 1, shape[2] // 2, shape[3] // 2], rng).to(images), shape[2:])
@@ -67,7 +70,7 @@ def change_light(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor
 
 
 def blur(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Half of the images less sharp, by going through a smaller size."""
+    """Returns images, half of them resized to a smaller size and back."""
     side = images.shape[-1]
     small = F.interpolate(images, max(int(side * rng.uniform(0.3, 0.9)), 8), mode="bilinear", antialias=True)
     soft = F.interpolate(small, side, mode="bilinear", align_corners=False)
@@ -75,7 +78,7 @@ def blur(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def patterns(shape: torch.Size, rng: np.random.Generator) -> torch.Tensor:
-    """Random patterns [N, 3, H, W] of two octaves or a plain colour, in about [-1, 1]."""
+    """Returns random patterns [N, 3, H, W] of two octaves or a plain colour, in about [-1, 1]."""
     count, channels, height, width = shape
     total = torch.from_numpy(rng.uniform(-0.9, 0.9, [count, channels, 1, 1])).float().expand(shape)
     for side in (SMOOTHEST, 4 * SMOOTHEST):
@@ -86,7 +89,7 @@ def patterns(shape: torch.Size, rng: np.random.Generator) -> torch.Tensor:
 
 
 def _compress(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """A third of the images through JPEG of low quality."""
+    """Returns images, a third of them after JPEG compression of low quality."""
     x = images.clone()
     for i in np.flatnonzero(rng.random(len(x)) < 1 / 3):
         pixels = to_bytes(x[i]).permute(1, 2, 0).cpu().numpy()
@@ -102,5 +105,5 @@ def _noise(shape: list[int] | torch.Size, rng: np.random.Generator) -> torch.Ten
 
 
 def _column(images: torch.Tensor, values: np.ndarray) -> torch.Tensor:
-    """One number an image, as [N, 1, 1, 1]."""
+    """Returns one number for each image, as [N, 1, 1, 1]."""
     return torch.from_numpy(np.asarray(values, dtype=np.float32)).to(images)[:, None, None, None]

@@ -1,4 +1,4 @@
-"""Training of encoders: pass by pass, first at once by regression, then by the gradients of the loss."""
+"""Trains encoders pass by pass: first by regression, then by gradients of the loss."""
 
 import contextlib
 import math
@@ -33,7 +33,7 @@ HEAD_KIMG = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How an encoder is trained.
+    """Options of the training of an encoder.
 
     Attributes:
         pairs: generated pairs that the passes are fitted to.
@@ -58,7 +58,7 @@ class Training:
 
 @dataclass
 class Examples:
-    """Images with masks, on the CPU, and codes where they are known.
+    """Images with masks on the CPU, and their codes if the codes are known.
 
     Attributes:
         images: float16 [M, 3, R, R].
@@ -77,7 +77,7 @@ class Examples:
 
 
 class Trainer:
-    """Trains an encoder; what it has learned so far is in `encoder` at any time.
+    """Trains an encoder. `encoder` always holds the current state.
 
     Args:
         networks: G_ema and D, as from ``legacy.load_network``.
@@ -110,7 +110,7 @@ class Trainer:
         self.passes_done = 0
 
     def run(self) -> Encoder:
-        """The trained encoder."""
+        """Train the encoder. Returns the trained encoder."""
         examples = self.generated(self.training.pairs + JUDGED)
         if self.learns_to_parse:
             self.learn_to_parse(examples)
@@ -133,7 +133,7 @@ class Trainer:
 
     @torch.no_grad()
     def generated(self, count: int) -> Examples:
-        """Pairs that the network makes; every second one has regions of another image."""
+        """Returns generated images with masks and codes. Half of them take regions from another image."""
         G, regions = self.G, self.G.regions
         found = []
         bar = tqdm(total=count, desc="Generating pairs", unit="img", leave=False, disable=self.hide_progress)
@@ -156,7 +156,7 @@ class Trainer:
 
     @torch.no_grad()
     def with_real(self, examples: Examples) -> Examples:
-        """The examples, and the real images behind them."""
+        """Returns the examples, followed by the real images."""
         G, images, masks = self.G, [], []
         for file in tqdm(self.real, desc="Reading images", unit="img", leave=False, disable=self.hide_progress):
             try:
@@ -185,7 +185,7 @@ class Trainer:
         )
 
     def learn_to_parse(self, examples: Examples) -> None:
-        """Teach the encoder's own head to find regions, where no discriminator could lend one."""
+        """Train the encoder's own head to find regions. A discriminator without a head cannot lend one."""
         learned = [*self.encoder.image.parameters(), *self.encoder.segmentation.parameters()]
         for parameter in learned:
             parameter.requires_grad_(True)
@@ -205,7 +205,7 @@ class Trainer:
     def descend(
         self, step: torch.nn.Module, examples: Examples, inputs: torch.Tensor, ws: torch.Tensor, text: str
     ) -> None:
-        """Train a pass by the gradients of the loss; the best state by the examples kept aside stays in it.
+        """Train a pass by gradients of the loss. The pass keeps its best state on the held-out examples.
 
         Args:
             step: the pass.
@@ -253,7 +253,7 @@ class Trainer:
     def batch_loss(
         self, step: torch.nn.Module, examples: Examples, inputs: torch.Tensor, ws: torch.Tensor, chosen: torch.Tensor
     ) -> torch.Tensor:
-        """The mean loss of some examples after a pass."""
+        """Returns the mean loss of some examples after a pass."""
         images, masks, codes, known, described, before = (
             x[chosen].to(self.device)
             for x in (examples.images, examples.masks, examples.codes, examples.known, inputs, ws)
@@ -264,12 +264,12 @@ class Trainer:
 
     @torch.no_grad()
     def added(self, step: torch.nn.Module, inputs: torch.Tensor, ws: torch.Tensor) -> torch.Tensor:
-        """Codes of the examples kept aside after a pass."""
+        """Returns the codes of the held-out examples after a pass."""
         return ws[:JUDGED] + step(inputs[:JUDGED].to(self.device).float()).cpu()
 
     @torch.no_grad()
     def judge(self, examples: Examples, ws: torch.Tensor) -> float:
-        """Mean PSNR of the examples kept aside, in dB."""
+        """Returns the mean PSNR of the held-out examples, in dB."""
         found = []
         for part in torch.arange(JUDGED).split(CHUNK):
             with self.precision():
@@ -279,7 +279,7 @@ class Trainer:
 
     @torch.no_grad()
     def describe(self, examples: Examples) -> Iterator[torch.Tensor]:
-        """Descriptions of the examples, a chunk at a time."""
+        """Yields the descriptions of the examples, chunk by chunk."""
         for part in torch.arange(len(examples)).split(CHUNK):
             with self.precision():
                 images, masks = (x[part].to(self.device) for x in (examples.images, examples.masks))
@@ -287,13 +287,13 @@ class Trainer:
 
     @torch.no_grad()
     def rendered(self, ws: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Descriptions of what codes render, a chunk at a time."""
+        """Yields the descriptions of the images that codes render, chunk by chunk."""
         for part in ws.split(CHUNK):
             with self.precision():
                 yield self.encoder.rendered(self.G, part.to(self.device))
 
     def bar(self, parts: Iterator[torch.Tensor], text: str, total: int) -> torch.Tensor:
-        """All parts in one tensor on the CPU, with a progress bar meanwhile."""
+        """Returns all parts as one tensor on the CPU, under a progress bar."""
         found = []
         with tqdm(total=total, desc=text, unit="img", leave=False, disable=self.hide_progress) as bar:
             for part in parts:
@@ -302,5 +302,5 @@ class Trainer:
         return torch.cat(found)
 
     def precision(self) -> contextlib.AbstractContextManager:
-        """Where bfloat16 is used, if it is."""
+        """Returns a context for bfloat16, if the training uses bfloat16."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.bf16)

@@ -1,4 +1,4 @@
-"""What is computed once for a network and kept in the cache, under the checksum of its weights."""
+"""Keeps results for a network in the cache, under the checksum of its weights."""
 
 import zipfile
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from semantic.tuned import network_digest
 def kept_arrays(
     G: torch.nn.Module, kind: str, build: Callable[[], dict[str, np.ndarray]], cache: bool = True
 ) -> dict[str, np.ndarray]:
-    """Arrays that `build` makes, from the cache where they are there; a damaged file counts as none.
+    """Returns arrays from the cache, or from `build` if the cache lacks them. A damaged file is ignored.
 
     Without a cache that can be written the work goes on, and a line says so.
 

@@ -1,4 +1,4 @@
-"""Masks of photos, as files."""
+"""Writes masks of photos as files."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ def write_labels(
     outdir: Path,
     say: Callable[[str], None],
 ) -> None:
-    """Label photos and write NAME_mask.png in the regions' colours and NAME_mask_index.png, in the photos' sizes.
+    """Label photos. Write NAME_mask.png with region colours and NAME_mask_index.png, in the photos' sizes.
 
     A square photo is labelled as a whole. In any other the crop is found first that shows what the network draws; what
     lies outside of it is background. A photo that cannot be read is left out with a line.
@@ -61,7 +61,7 @@ def write_labels(
 def find_crop(
     parser: Parser, layout: Callable[[], Layout], photo: torch.Tensor, name: str, say: Callable[[str], None]
 ) -> Placement:
-    """All of a square photo, else the crop that `align` finds, else the square in the middle."""
+    """Returns the crop of a photo: all of a square photo, else the crop of `align`, else the central square."""
     height, width = photo.shape[1:]
     middle = Placement.centered(name, (width, height), parser.resolution)
     if width == height:
@@ -74,7 +74,9 @@ def find_crop(
 
 
 def labelled(parser: Parser, photo: torch.Tensor, placement: Placement) -> torch.Tensor:
-    """Class indices uint8 [H, W] of a photo [3, H, W] in [-1, 1]; 0, background, outside of the crop."""
+    """Returns class indices, uint8 [H, W], of a photo [3, H, W] in [-1, 1]. Outside the crop they are 0, the
+    background.
+    """
     found = torch.zeros(photo.shape[1:], dtype=torch.uint8, device=photo.device)
     best = torch.full(photo.shape[1:], -torch.inf, device=photo.device)
     for number, plane in enumerate(parser(placement.crop(photo)[None])[0]):  # one at a time: photos may be large

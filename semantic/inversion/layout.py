@@ -1,4 +1,4 @@
-"""Where the regions of a network's own samples lie, and how well other masks fit that."""
+"""The layout of regions in a network's own samples, and the fit of other masks."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ LEAST_TURN = 0.03
 
 @dataclass(frozen=True)
 class Layout:
-    """Regions of samples, positions in shares of the picture's side, x first.
+    """The layout of regions in samples. Positions are shares of the picture's side, x first.
 
     Attributes:
         template: [K, S, S], share of the samples that show a region at a place.
@@ -46,7 +46,7 @@ class Layout:
     usual: float
 
     def fit(self, planes: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-        """How well masks fit, [N] in [0, 1]: overlap with the template, steady regions counting more.
+        """Returns the fit of masks, [N] in [0, 1]: their overlap with the template. Steady regions weigh more.
 
         Args:
             planes: [N, K, S, S], one-hot.
@@ -57,13 +57,16 @@ class Layout:
 
 
 def overlaps(planes: torch.Tensor, template: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of planes and shares, [N, K]."""
+    """Returns the intersection over union of planes and shares, [N, K]."""
     both = torch.minimum(planes, template).sum(dim=(2, 3))
     return both / torch.maximum(planes, template).sum(dim=(2, 3)).clamp(min=1)
 
 
 def moments(planes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Centres [N, K, 2] and areas [N, K] of planes [N, K, S, S] of 0 and 1, in shares of the side and the picture."""
+    """Returns centres [N, K, 2] and areas [N, K] of planes [N, K, S, S] of 0 and 1.
+
+    Centres are shares of the side. Areas are shares of the picture.
+    """
     side = planes.shape[-1]
     areas = planes.mean(dim=(2, 3))
     places = (torch.arange(side, device=planes.device, dtype=planes.dtype) + 0.5) / side
@@ -96,7 +99,7 @@ def axis_angles(axes: torch.Tensor, usual: torch.Tensor) -> torch.Tensor:
 def network_layout(
     G: torch.nn.Module, device: torch.device, cache: bool = True, hide_progress: bool | None = None
 ) -> Layout:
-    """The layout of a network's samples, from the cache where it is there.
+    """Returns the layout of a network's samples. Takes the layout from the cache if it is there.
 
     Args:
         G: a generator with regions.
@@ -120,13 +123,13 @@ def network_layout(
 
 
 def one_hot_planes(indices: torch.Tensor, num_regions: int, side: int) -> torch.Tensor:
-    """Shares [N, K, side, side] of regions in class indices [N, S, S]."""
+    """Returns the shares [N, K, side, side] of regions in class indices [N, S, S]."""
     planes = F.one_hot(indices.long(), num_regions).permute(0, 3, 1, 2).float()
     return F.adaptive_avg_pool2d(planes, side) if planes.shape[-1] > side else planes
 
 
 def _measure(planes: torch.Tensor) -> dict[str, np.ndarray]:
-    """The numbers of a layout, from planes [N, K, S, S] of samples."""
+    """Returns the numbers of a layout of planes [N, K, S, S] of samples."""
     centers, areas = moments(planes)
     there = is_present(areas).float()
     count = there.sum(dim=0).clamp(min=1)

@@ -1,4 +1,4 @@
-"""The search for the codes of photos: gradient descent in whitened codes, many photos at once."""
+"""Searches the codes of photos by gradient descent in whitened codes, many photos at once."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ BETAS, EPSILON = (0.9, 0.99), 1e-8
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How the search goes.
+    """Options of the search.
 
     Attributes:
         num_steps: most steps of a photo.
@@ -43,14 +43,14 @@ class Schedule:
     progress: float = 2e-3
 
     def rate(self, step: int) -> float:
-        """The learning rate: a linear rise, then half a cosine down to 0."""
+        """Returns the learning rate: a linear rise, then half a cosine down to 0."""
         done = (step + 0.5) / self.num_steps
         return self.learning_rate * min(1.0, done / self.warmup) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 @dataclass
 class Found:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         ws: [N, num_ws, D], the best codes of each photo.
@@ -77,7 +77,7 @@ def invert(
     hide_progress: bool | None = None,
     watch: Callable[[int, torch.Tensor], None] | None = None,
 ) -> Found:
-    """Search the codes of photos.
+    """Returns the codes of photos, found by a search.
 
     Photos share the passes of the network and nothing else: the codes of one do not depend on the others. A photo that
     makes no more progress leaves the batch.
@@ -151,7 +151,7 @@ def rough(device: torch.device, wanted: bool) -> torch.autocast:
 
 
 def free_slots(regions: Regions | None, masks: torch.Tensor | None, num_ws: int) -> torch.Tensor:
-    """Which slots a search may move, bool [N, num_ws]: not those of regions that the photo's mask does not show.
+    """Returns which slots a search may move, bool [N, num_ws]. Slots of regions that the mask lacks stay.
 
     Nothing in the photo teaches the codes of a region that is not there. Without regions or masks all slots are free;
     the result is then [1, num_ws].
@@ -167,7 +167,12 @@ def free_slots(regions: Regions | None, masks: torch.Tensor | None, num_ws: int)
 
 
 def region_groups(regions: Regions | None, num_ws: int) -> torch.Tensor:
-    """Rows that average the slots of the base codes and of each region, [1 + K, num_ws]; one row without regions."""
+    """Returns rows that average the slots of the base codes and of each region, [1 + K, num_ws].
+
+    Without regions there is one row.
+
+    One row without regions.
+    """
     if regions is None:
         return torch.full([1, num_ws], 1 / num_ws)
     groups = [list(regions.base_slots)] + [list(regions.slots(k).values()) for k in range(len(regions))]
@@ -180,7 +185,7 @@ def region_groups(regions: Regions | None, num_ws: int) -> torch.Tensor:
 def _synthesize(
     G: torch.nn.Module, ws: torch.Tensor, with_mask: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-    """Image, and mask and pseudo-depths where masks count."""
+    """Returns the image, and also the mask and pseudo-depths if masks count."""
     if not with_mask:
         return G.synthesis(ws, noise_mode="const"), None, None
     out = G.synthesis(ws, noise_mode="const", return_mask=True)
@@ -194,7 +199,7 @@ def _keep_best(found: Found, active: torch.Tensor, apart: torch.Tensor, ws: torc
 
 
 class _Adam:
-    """Adam (Kingma and Ba 2015) for tensors whose first axis is photos, which leave when they are finished."""
+    """Adam (Kingma and Ba 2015) for tensors whose first axis is photos. Finished photos leave the tensors."""
 
     def __init__(self, values: list[torch.Tensor]):
         self.values = values

@@ -1,4 +1,4 @@
-"""Labels for photos: the parser that every network with regions has."""
+"""Labels photos with the parser that every network with regions has."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -40,12 +40,14 @@ class Parser:
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Scores [N, K, R, R] of the regions in images [N, 3, H, W] in [-1, 1]; the largest wins."""
+        """Returns scores [N, K, R, R] of the regions in images [N, 3, H, W] in [-1, 1]. The region of a pixel has the
+        largest score.
+        """
         x = _resize(images.float().clamp(-1, 1), self.side)
         return _resize(self._score(x), self.resolution)
 
     def masks(self, images: torch.Tensor) -> torch.Tensor:
-        """Class indices int64 [N, R, R] of images [N, 3, H, W] in [-1, 1]."""
+        """Returns class indices int64 [N, R, R] of images [N, 3, H, W] in [-1, 1]."""
         return self(images).argmax(dim=1)
 
 
@@ -68,7 +70,7 @@ def build_parser(
     train_images: int = TRAIN_IMAGES,
     hide_progress: bool | None = None,
 ) -> Parser:
-    """The parser of a network.
+    """Returns the parser of a network.
 
     The segmentation head of the discriminator, where it has one: training taught it on real pairs. Any other network
     gets a small segmenter that learns once, from pairs that the generator makes, and is kept in the cache.
@@ -100,7 +102,7 @@ def build_parser(
 def _generated_segmenter(
     G: torch.nn.Module, device: torch.device, cache: bool, pairs: int, train_images: int, hide_progress: bool | None
 ) -> Segmenter:
-    """A segmenter of generated pairs, from the cache where it is there."""
+    """Returns a segmenter trained on generated pairs. Takes the segmenter from the cache if it is there."""
     num_regions = len(G.regions)
 
     def train() -> dict[str, np.ndarray]:
@@ -126,7 +128,7 @@ def _generated_segmenter(
 def generated_pairs(
     G: torch.nn.Module, device: torch.device, count: int, seed: int = SEED, hide_progress: bool | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images uint8 [N, 3, S, S] and class indices uint8 [N, S, S] that a generator makes, S at most 128, on the CPU.
+    """Returns generated images uint8 [N, 3, S, S] and class indices uint8 [N, S, S], on the CPU. S is at most 128.
 
     In half of them the regions have codes of different images, so that colours and shapes meet in new ways.
     """
@@ -149,7 +151,7 @@ def generated_pairs(
 def random_codes(
     G: torch.nn.Module, count: int, generator: torch.Generator, device: torch.device, psi: torch.Tensor
 ) -> torch.Tensor:
-    """Truncated codes [N, num_ws, D] of random latents and random labels."""
+    """Returns truncated codes [N, num_ws, D] of random latents and random labels."""
     z = torch.randn(count, G.z_dim, generator=generator).to(device)
     labels = torch.zeros(count, G.c_dim, device=device)
     if G.c_dim:
@@ -159,7 +161,7 @@ def random_codes(
 
 
 def _resize(planes: torch.Tensor, side: int) -> torch.Tensor:
-    """Planes [N, C, H, W] at [N, C, side, side]."""
+    """Returns planes [N, C, H, W], resized to [N, C, side, side]."""
     if planes.shape[2:] == (side, side):
         return planes
     smaller = side < max(planes.shape[2:])

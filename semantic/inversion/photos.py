@@ -1,4 +1,4 @@
-"""Photos and their masks, read one at a time from a file, a folder or an archive."""
+"""Reads photos and their masks one by one from a file, a folder or an archive."""
 
 import os
 from dataclasses import dataclass
@@ -42,11 +42,15 @@ class PhotoFile:
 
     @property
     def path(self) -> str:
-        """Path of the photo, for placements; the path of a member of a zip goes on behind that of the zip."""
+        """Returns the path of the photo for placements. For a member of a zip, it is the path of the zip and of the
+        member.
+
+        The path of a member of a zip goes on behind that of the zip.
+        """
         return self.where if self.archive is None else os.path.join(self.archive.path, self.member)
 
     def read(self) -> torch.Tensor:
-        """The photo as its EXIF data turn it, [3, H, W] float32 in [-1, 1].
+        """Returns the photo, turned as its EXIF data say: float32 [3, H, W] in [-1, 1].
 
         Raises:
             UserError: the file is missing, damaged, too large or too small.
@@ -59,7 +63,7 @@ class PhotoFile:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
 
     def read_mask(self, regions: Regions, size: tuple[int, int]) -> torch.Tensor | None:
-        """Class indices uint8 [H, W] of the photo, or None where there is no mask for it.
+        """Returns class indices, uint8 [H, W], of the photo, or None without a mask.
 
         Args:
             regions: of the network.
@@ -83,7 +87,7 @@ class PhotoFile:
 
 
 def mask_indices(data: bytes, where: str, regions: Regions) -> np.ndarray:
-    """Class indices uint8 [H, W] of a mask file, which holds them as such or as the colours of the regions.
+    """Returns class indices, uint8 [H, W], of a mask file. The file holds indices or colours of the regions.
 
     Raises:
         UserError: the file is damaged, or shows other regions.
@@ -101,7 +105,7 @@ def mask_indices(data: bytes, where: str, regions: Regions) -> np.ndarray:
 
 
 def crop_mask(indices: torch.Tensor, placement: Placement, num_regions: int) -> torch.Tensor:
-    """The crop of a mask, class indices int64 [R, R]: what most points of a pixel show.
+    """Returns the crop of a mask, class indices int64 [R, R]. Each pixel gets the class of most of its points.
 
     Args:
         indices: uint8 [H, W], of the photo's size.
@@ -122,7 +126,7 @@ def crop_mask(indices: torch.Tensor, placement: Placement, num_regions: int) -> 
 
 
 def find_photos(target: str, target_mask: str | None = None, limit: int | None = None) -> list[PhotoFile]:
-    """The photos that a path names: one file, or all of a folder or archive, in order of their names.
+    """Returns the photos at a path: one file, or all photos of a folder or archive in the order of names.
 
     Args:
         target: file, folder, zip archive, or the address of one.
@@ -180,7 +184,7 @@ def _stem(name: str) -> str:
 
 
 def _mirrored(places: torch.Tensor, length: int) -> torch.Tensor:
-    """Pixels at continuous places; beyond the edges the picture continues as its mirror image."""
+    """Returns the pixels at continuous places. Beyond an edge the picture is mirrored."""
     folded = torch.remainder(places, 2 * length)
     folded = torch.where(folded >= length, 2 * length - folded, folded)
     return folded.floor().long().clamp(0, length - 1)

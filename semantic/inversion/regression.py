@@ -1,4 +1,4 @@
-"""The passes of an encoder as ridge regressions of low rank, fitted at once to many pairs."""
+"""Fits the passes of an encoder to many pairs at once, as ridge regressions of low rank."""
 
 import torch
 
@@ -12,7 +12,7 @@ KEPT_ASIDE = 8
 
 @torch.no_grad()
 def fit_pass(step: Pass, descriptions: torch.Tensor, codes: torch.Tensor) -> float:
-    """Fit a pass to pairs; returns the share of the codes' variance that it explains in pairs kept aside.
+    """Fit a pass to pairs. Returns the share of the codes' variance that it explains in held-out pairs.
 
     Args:
         step: the pass; it is changed in place.
@@ -41,7 +41,7 @@ def fit_pass(step: Pass, descriptions: torch.Tensor, codes: torch.Tensor) -> flo
 def _fit_group(
     regression: Regression, group: int, own: torch.Tensor, context: torch.Tensor, wanted: torch.Tensor
 ) -> float:
-    """Fit one group of a regression; returns the explained share of variance in pairs kept aside."""
+    """Fit one group of a regression. Returns the explained share of variance in held-out pairs."""
     regression.mean[group] = own.mean(dim=0)
     regression.scale[group] = _inverse_deviations(own)
     values = ((own - regression.mean[group]) * regression.scale[group]).clamp(-8, 8)
@@ -71,6 +71,6 @@ def _fit_group(
 
 
 def _inverse_deviations(values: torch.Tensor) -> torch.Tensor:
-    """One over the standard deviation of each column; 0 for columns that hardly vary."""
+    """Returns one over the standard deviation of each column. Almost constant columns get 0."""
     deviations = values.std(dim=0)
     return torch.where(deviations > 1e-4, 1 / deviations.clamp(min=1e-4), 0)

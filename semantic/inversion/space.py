@@ -1,4 +1,4 @@
-"""Codes measured by the mapping network's own distribution."""
+"""Whitens codes by the distribution of the mapping network."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ LEAST_SHARE = 1e-3
 
 @dataclass(frozen=True)
 class CodeSpace:
-    """Mean and principal axes of w, by which codes are whitened.
+    """Mean and principal axes of w. They whiten codes.
 
     Attributes:
         mean: [D].
@@ -25,17 +25,17 @@ class CodeSpace:
     deviations: torch.Tensor
 
     def whiten(self, ws: torch.Tensor) -> torch.Tensor:
-        """Codes [..., D] as multiples of the standard deviation along each axis; the mean is 0."""
+        """Returns codes [..., D] in standard deviations along each axis. The mean becomes 0."""
         return (ws - self.mean) @ self.axes / self.deviations
 
     def unwhiten(self, codes: torch.Tensor) -> torch.Tensor:
-        """The inverse of `whiten`."""
+        """Returns the codes of whitened codes. It is the inverse of `whiten`."""
         return (codes * self.deviations) @ self.axes.T + self.mean
 
 
 @torch.no_grad()
 def code_space(G: torch.nn.Module, device: torch.device, samples: int = SAMPLES, seed: int = SEED) -> CodeSpace:
-    """The distribution of the w that a network's mapping makes; the same one for the same network and seed.
+    """Returns the distribution of w from a network's mapping. Equal networks and seeds give equal results.
 
     Args:
         G: any generator; of a conditional one all classes are drawn equally often.

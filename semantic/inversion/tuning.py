@@ -1,4 +1,4 @@
-"""Pivotal tuning: the network is fitted to one photo around the codes that were found (Roich et al. 2022)."""
+"""Pivotal tuning: fits the network to one photo around its codes (Roich et al. 2022)."""
 
 import copy
 import os
@@ -21,7 +21,7 @@ LAYERED = ("affine_weight", "affine_bias", "weight", "bias")
 
 @dataclass(frozen=True, kw_only=True)
 class TuningSchedule:
-    """How the network is tuned.
+    """Options of the tuning.
 
     Attributes:
         num_steps: steps; the first two thirds move rendering and texture alone, the rest all of the synthesis network.
@@ -53,7 +53,7 @@ def tune(
     text: str = "Tuning",
     hide_progress: bool | None = None,
 ) -> torch.nn.Module:
-    """A copy of the generator that renders a photo better at given codes, and nearby as before.
+    """Returns a copy of the generator that renders a photo better at given codes. At nearby codes it renders as before.
 
     At codes near the pivot, in which one region or all have moved towards a random sample, images and masks are held
     where the original network has them, so that edits stay edits.
@@ -113,7 +113,10 @@ def tune(
 
 
 def early_parameters(synthesis: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """Parameters that are tuned first: of the render network and of texture; all where there are no regions."""
+    """Yields the parameters to tune first: render network and texture. Without regions, yields all parameters.
+
+    All where there are no regions.
+    """
     for name, parameter in synthesis.named_parameters():
         early = name.startswith(("render.", "local.feature_")) or name.removeprefix("local.") in LAYERED
         if early or not hasattr(synthesis, "regions"):
@@ -121,7 +124,7 @@ def early_parameters(synthesis: torch.nn.Module) -> Iterator[tuple[str, torch.nn
 
 
 def hold_shapes(synthesis: torch.nn.Module) -> None:
-    """Take back the gradients of the layers that come before the pseudo-depth, so that shapes stay."""
+    """Remove the gradients of the layers before the pseudo-depth, so that shapes stay."""
     local = getattr(synthesis, "local", None)
     for name in LAYERED if local is not None else ():
         gradient = getattr(local, name).grad
@@ -130,7 +133,10 @@ def hold_shapes(synthesis: torch.nn.Module) -> None:
 
 
 def nearby_codes(G: torch.nn.Module, pivot: torch.Tensor, schedule: TuningSchedule, seed: int) -> torch.Tensor:
-    """Codes [M, num_ws, D] part of the way from the pivot to random samples, in one region each but every third."""
+    """Returns codes [M, num_ws, D] between the pivot and random samples.
+
+    Most codes differ from the pivot in one region. Every third code differs in all regions.
+    """
     if not schedule.samples:
         return pivot[:0]
     generator = torch.Generator().manual_seed(seed)
@@ -151,7 +157,7 @@ def nearby_codes(G: torch.nn.Module, pivot: torch.Tensor, schedule: TuningSchedu
 
 
 def save_tuned(path: str | os.PathLike, G: torch.nn.Module, tuned: torch.nn.Module) -> None:
-    """Write what tuning changed: the difference of each parameter of G_ema that differs, and the checksum of G."""
+    """Write the result of tuning: the differences of changed parameters of G_ema, and the checksum of G."""
     before, after = dict(G.named_parameters()), dict(tuned.named_parameters())
     changes = {name: (after[name] - before[name]).detach().cpu() for name in before}
     arrays = {name: change.numpy() for name, change in changes.items() if change.any()}

@@ -42,7 +42,7 @@ class ProceduralFaces:
         return self.max
 
     def parameters(self, index: int) -> FaceParameters:
-        """The measures and choices of one face; IndexError unless 0 <= index < max."""
+        """Returns the measures and choices of one face. IndexError unless 0 <= index < max."""
         if not 0 <= index < self.max:
             raise IndexError(f"there is no face {index}")
         return FaceParameters.sample(np.random.default_rng(np.random.SeedSequence([self.seed, int(index)])))

@@ -11,7 +11,7 @@ Array = np.ndarray
 
 
 def _lens(kind: str, u: Array, v: Array, k: float) -> Array:
-    """Outline of one lens of size k around the origin; u grows outwards."""
+    """Returns the outline of one lens of size k around the origin. The coordinate u grows outwards."""
     if kind == "round":
         return circle(u, v, 0, 0, 0.118 * k)
     if kind == "square":
@@ -24,7 +24,7 @@ def _lens(kind: str, u: Array, v: Array, k: float) -> Array:
 
 
 def draw_temples(s: Sitter) -> None:
-    """The arms of the glasses, from the frame to the ears; hair may cover them."""
+    """Draw the arms of the glasses, from the frame to the ears. Hair may cover the arms."""
     f = s.face
     if f.glasses == "none":
         return
@@ -40,7 +40,7 @@ def draw_temples(s: Sitter) -> None:
 
 
 def draw_glasses(s: Sitter) -> None:
-    """Frame and lenses; the mask takes both, and the picture shows the eyes through the lenses."""
+    """Draw frame and lenses. The mask has both. The picture shows the eyes through the lenses."""
     f, canvas = s.face, s.canvas
     if f.glasses == "none":
         return
@@ -74,7 +74,7 @@ def draw_glasses(s: Sitter) -> None:
 
 
 def draw_earring(s: Sitter, side: int) -> None:
-    """A stud, hoop or drop on the lobe of one ear."""
+    """Draw a stud, hoop or drop on the lobe of one ear."""
     f = s.face
     plane = ear_plane(s, side)
     if f.earrings == "none" or plane.u[0] * side < 0.02:

@@ -11,13 +11,13 @@ Normal = Sequence[Array]  # x right, y down, z to the viewer
 
 
 def unit(nx: Array, ny: Array, nz: Array) -> Normal:
-    """The normal scaled to length 1."""
+    """Returns the normal scaled to length 1."""
     size = 1 / np.sqrt(nx * nx + ny * ny + nz * nz + 1e-9)
     return nx * size, ny * size, nz * size
 
 
 def facing(nx: Array, ny: Array, least: float = 0.06) -> Normal:
-    """The normal that faces the viewer and has these x and y; its square of z is at least `least`."""
+    """Returns the normal that faces the viewer and has these x and y. Its square of z is at least `least`."""
     return nx, ny, np.sqrt(np.maximum(1 - nx * nx - ny * ny, least))
 
 
@@ -56,7 +56,7 @@ class Light:
         wrap: float = 0.25,
         rim: float = 1.0,
     ) -> Array:
-        """Colour of a matt surface.
+        """Returns the colour of a matt surface.
 
         Args:
             albedo: [3] or [H, W, 3].
@@ -86,7 +86,7 @@ class Light:
         return out
 
     def gloss(self, normal: Normal, power: float) -> Array:
-        """Highlight of the key light on a smooth surface, [H, W] in [0, 1]."""
+        """Returns the highlight of the key light on a smooth surface, [H, W] in [0, 1]."""
         hx, hy, hz = self.key[0], self.key[1], self.key[2] + 1
         size = (hx * hx + hy * hy + hz * hz) ** -0.5
         facing = (normal[0] * hx + normal[1] * hy + normal[2] * hz) * size
@@ -104,7 +104,10 @@ class Canvas:
         self.mask = np.zeros((resolution, resolution), dtype=np.uint8)
 
     def window(self, x0: float = -1, y0: float = -1, x1: float = 1, y1: float = 1) -> Window:
-        """The pixels of a box and two more on each side; never smaller than 4 x 4, also where the box lies outside."""
+        """Returns the pixels of a box with a margin of two pixels. A window has at least 4 x 4 pixels.
+
+        Never smaller than 4 x 4, also where the box lies outside.
+        """
         spans = []
         for low, high in ((y0, y1), (x0, x1)):
             first = min(max(int((low + 1) / self.pixel) - 2, 0), self.resolution - 4)
@@ -129,14 +132,14 @@ class Canvas:
             self.mask[window.rows, window.cols][alpha > 0.5] = region
 
     def darken(self, window: Window, amount: Array, tint: Color = (1.0, 1.0, 1.0)) -> None:
-        """Multiply by 1 - amount·tint: shadows that one layer throws on those below."""
+        """Multiply by 1 - amount·tint. Shadows of one layer darken the layers below."""
         image = self.image[window.rows, window.cols]
         amount = amount * (self.mask[window.rows, window.cols] > 0)  # the backdrop is too far away for shadows
         for c in range(3):
             image[..., c] *= 1 - amount * tint[c]
 
     def finish(self) -> Array:
-        """The picture as uint8 [R, R, 3]; what is brighter than white is rolled off."""
+        """Returns the picture as uint8 [R, R, 3]. Values above white are compressed."""
         bright = np.maximum(self.image - 0.8, 0)
         image = np.clip(self.image, 0, 0.8)
         image += bright * 0.2 / (bright + 0.2)

@@ -126,7 +126,7 @@ class FaceParameters:
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> "FaceParameters":
-        """Draw a face. How many numbers are drawn never depends on what they are."""
+        """Returns a random face. The number of random draws is always the same."""
         d = _Draws(rng)
         structure, age, tone = d.uniform(0, 1), d.uniform(0, 1) ** 1.6, d.uniform(0, 1) ** 1.15
         return cls(
@@ -141,12 +141,12 @@ class FaceParameters:
         )
 
     def noise(self, start: int, count: int = 6) -> tuple[float, ...]:
-        """`count` of the phases from a place of their own."""
+        """Returns `count` of the phases, from index `start`."""
         return tuple(self.phases[(start + i) % len(self.phases)] for i in range(count))
 
 
 def mix(a: Color, b: Color, t: float) -> Color:
-    """The colour a share t of the way from a to b."""
+    """Returns the colour a share t of the way from a to b."""
     return tuple(x + (y - x) * t for x, y in zip(a, b, strict=True))
 
 
@@ -174,12 +174,12 @@ class _Draws:
         return next(reversed(shares))
 
     def vary(self, color: Color, spread: float) -> Color:
-        """The colour a little lighter or darker, warmer or cooler."""
+        """Returns the colour a little lighter or darker, warmer or cooler."""
         light, warm = 1 + self.uniform(-1.5, 1.5) * spread, self.uniform(-0.5, 0.5) * spread
         return tuple(min(v * light * (1 + s * warm), 1.0) for v, s in zip(color, (1, 0, -1), strict=True))
 
     def cloth(self) -> Color:
-        """A dye: muted or bright, now and then black, grey or white."""
+        """Returns a dye: muted or bright, sometimes black, grey or white."""
         hue, kind, level = self.rng.random(3).tolist()
         if kind < 0.3:
             return colorsys.hsv_to_rgb(hue, 0.10, 0.12 + 0.8 * level)

@@ -24,7 +24,7 @@ DARK = (0.05, 0.035, 0.035)
 
 
 def draw_eye(s: Sitter, head: HeadSurface, side: int) -> None:
-    """One eye: lids, white, iris, pupil, highlights and lashes; side +1 is on the right of the picture."""
+    """Draw one eye: lids, white, iris, pupil, highlights and lashes. Side +1 is on the right of the picture."""
     f = s.face
     plane = Plane(s.pose, (side * f.eye_gap, 0.0, 0.36), yaw=0.26 * side, mirror=side < 0)
     if plane.facing < 0.15:
@@ -78,7 +78,7 @@ def draw_eye(s: Sitter, head: HeadSurface, side: int) -> None:
 
 
 def _draw_lids(s: Sitter, w: Window, place: tuple, inside: np.ndarray) -> None:
-    """The fold over the eye, eye shadow, and the bag below."""
+    """Draw the fold over the eye, eye shadow, and the bag below."""
     f = s.face
     t, v, upper, lower = place
     at = np.abs(t)
@@ -92,7 +92,7 @@ def _draw_lids(s: Sitter, w: Window, place: tuple, inside: np.ndarray) -> None:
 
 
 def draw_eyebrow(s: Sitter, head: HeadSurface, side: int) -> None:
-    """One eyebrow, arched and thinner outwards, of short hairs."""
+    """Draw one eyebrow of short hairs, arched, and thinner outwards."""
     f = s.face
     plane = Plane(s.pose, (side * 0.19, -f.brow_height, 0.36), yaw=0.36 * side, pitch=-0.25, mirror=side < 0)
     if plane.facing < 0.1:
@@ -112,7 +112,7 @@ def draw_eyebrow(s: Sitter, head: HeadSurface, side: int) -> None:
 
 
 def draw_nose(s: Sitter, head: HeadSurface) -> None:
-    """The nose from between the eyes to its tip: skin lit by its own slopes, with wings and nostrils."""
+    """Draw the nose from between the eyes to its tip: skin with wings and nostrils."""
     f, canvas, pose = s.face, s.canvas, s.pose
     k, base, high, low, half = pose.scale, 0.385, f.nose_height, f.nose_length, f.nose_width
     root, bridge = pose.xy((0, -0.035, base - 0.005)), pose.xy((0, 0.06, base + 0.35 * high))
@@ -168,7 +168,7 @@ def draw_nose(s: Sitter, head: HeadSurface) -> None:
 
 
 def draw_mouth(s: Sitter, head: HeadSurface) -> None:
-    """Lips, and the teeth between them when the mouth is open."""
+    """Draw the lips, and the teeth between the lips of an open mouth."""
     f, canvas = s.face, s.canvas
     plane = Plane(s.pose, (0, 0.305 + 0.3 * f.chin, 0.385), pitch=0.05)
     half = f.mouth_width * (1 + 0.12 * max(f.smile, 0))
@@ -211,7 +211,7 @@ def draw_mouth(s: Sitter, head: HeadSurface) -> None:
 
 
 def _draw_teeth(s: Sitter, w: Window, place: tuple, inner: tuple, hollow: np.ndarray) -> None:
-    """Upper teeth and tongue in the open mouth."""
+    """Draw upper teeth and tongue in the open mouth."""
     (u, v, half), (top, low) = place, inner
     t = u * (1 / half)
     s.canvas.paint(w, hollow, (0.20, 0.05, 0.055))

@@ -85,7 +85,7 @@ class Hair:
 
 
 def cap_solid(s: Sitter, thick: float) -> Solid:
-    """The skull with `thick` of hair on it."""
+    """Returns the skull under a layer of hair, `thick` units thick."""
     w, t = s.face.width, thick
     parts = [
         ((0, -0.13 - 0.3 * t, -0.11), (0.425 * w + t, 0.47 + t, 0.475 + t)),
@@ -97,7 +97,7 @@ def cap_solid(s: Sitter, thick: float) -> Solid:
 
 
 def draw_cap(h: Hair) -> None:
-    """Hair on the skull down to the hairline."""
+    """Draw the hair on the skull down to the hairline."""
     s, f = h.s, h.s.face
     if f.hair == "bald":
         return
@@ -138,7 +138,7 @@ def draw_cap(h: Hair) -> None:
 
 
 def hairline(h: Hair, angle: Array) -> Array:
-    """Lowest height of the cap (head-space y) at each angle around the head, degrees, with the fringe."""
+    """Returns the lowest height of the cap (head-space y) at each angle around the head, degrees, with the fringe."""
     f = h.s.face
     aside = np.abs(angle)
     edge = profile(aside, ANGLES, HAIRLINES[h.style.hairline])
@@ -162,7 +162,7 @@ def hairline(h: Hair, angle: Array) -> Array:
 
 
 def comb(h: Hair, x: Array, y: Array, z: Array) -> Array:
-    """Coordinate across the strands of the cap, one unit a strand."""
+    """Returns the coordinate across the strands of the cap. One unit is one strand."""
     f = h.s.face
     # Behind the ears x falls again: unfold it, so that no strand turns back.
     behind = z + 0.11
@@ -178,7 +178,7 @@ def comb(h: Hair, x: Array, y: Array, z: Array) -> Array:
 
 
 def strands(h: Hair, across: Array, normal: Normal, occlusion: Array | float = 1.0) -> Array:
-    """Colour [H, W, 3] of combed hair: light and dark strands, and a band of gloss where hair bends to the light."""
+    """Returns the colour [H, W, 3] of combed hair: light and dark strands, with gloss at bends towards the light."""
     light, color = h.s.light, np.float32(h.s.face.hair_color)
     nx, ny, nz = normal
     locks = waves(across, h.s.face.noise(25), (1.0, 2.6, 5.9))
@@ -192,13 +192,13 @@ def strands(h: Hair, across: Array, normal: Normal, occlusion: Array | float = 1
 
 
 def cast_shadow(h: Hair, w: Window, distance: Array) -> None:
-    """Hair darkens the skin beside it."""
+    """Darken the skin beside the hair."""
     soft = np.exp(np.maximum(distance, 0) * (-1 / 0.035)) * (distance > -0.01)
     h.s.canvas.darken(w, 0.34 * soft, (0.8, 1.0, 1.05))
 
 
 def draw_curls(h: Hair, solid: Solid, behind: bool) -> None:
-    """A mass of curls with a bumpy outline: behind the head, or on the skull down to the hairline."""
+    """Draw a mass of curls: behind the head, or on the skull down to the hairline."""
     s, f = h.s, h.s.face
     size, deep = h.style.curls
     size *= 0.85 + 0.3 * f.curl

@@ -19,7 +19,7 @@ CROWNS = {
 
 
 def draw_hat(s: Sitter) -> None:
-    """The hat, if there is one, with its shadow on hair and face."""
+    """Draw the hat, if there is one, with its shadow on hair and face."""
     f = s.face
     if f.hat == "none":
         return
@@ -45,7 +45,7 @@ def draw_hat(s: Sitter) -> None:
 
 
 def _trim(s: Sitter, place: Normal, above: Array, normal: Normal) -> tuple[Array, Normal, Array]:
-    """Colour, normal and occlusion of the crown: ribs and cuff, panels and seams, or band and dent."""
+    """Returns the colour, normal and occlusion of the crown: ribs and cuff, panels and seams, or band and dent."""
     f, (x, y, z), (nx, ny, nz) = s.face, place, normal
     angle = np.arctan2(x, z + 0.12)
     second = f.hat_second
@@ -77,7 +77,7 @@ def _draw_pompom(s: Sitter) -> None:
 
 
 def _draw_visor(s: Sitter) -> None:
-    """The peak of a cap: a bent tongue that stands out of the forehead, under the crown's edge."""
+    """Draw the peak of a cap: a bent tongue on the forehead, under the edge of the crown."""
     f = s.face
     plane = Plane(s.pose, (0, -0.36, 0.30), pitch=-1.0)
     w = plane.window(s.canvas, -0.6, -0.1, 0.6, 0.95)
@@ -95,7 +95,7 @@ def _draw_visor(s: Sitter) -> None:
 
 
 def _draw_brim(s: Sitter) -> None:
-    """A disc around the head, seen from a little above; the crown stands on it."""
+    """Draw a disc around the head, seen from a little above. The crown stands on the disc."""
     f = s.face
     plane = Plane(s.pose, (0, -0.315, -0.10), pitch=-1.28)
     w = plane.window(s.canvas, -0.85, -0.85, 0.85, 2.0)

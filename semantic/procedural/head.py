@@ -39,12 +39,12 @@ class Sitter:
 
     @property
     def near(self) -> int:
-        """The side of the face turned to the viewer: +1 right of the picture, -1 left."""
+        """Returns the side of the face turned to the viewer: +1 right of the picture, -1 left."""
         return -1 if self.pose.yaw > 0 else 1
 
 
 def head_solid(f: FaceParameters, pose: Pose) -> Solid:
-    """Cranium, face, jaw, chin and cheeks: what gives the head its outline."""
+    """Returns the solid of cranium, face, jaw, chin and cheeks. It gives the head its outline."""
     w, jaw, low = f.width, f.jaw, f.chin
     parts = [
         ((0, -0.13, -0.11), (0.415 * w, 0.46, 0.465)),
@@ -59,7 +59,7 @@ def head_solid(f: FaceParameters, pose: Pose) -> Solid:
 
 
 def relief(f: FaceParameters) -> list[tuple[float, float, float, float, float]]:
-    """Hills and hollows of the face as (x, y, rx, ry, height), in head space seen from the front."""
+    """Returns the hills and hollows of the face as (x, y, rx, ry, height), in head space seen from the front."""
     hills = [
         (0, 0.43 + f.chin, 0.085, 0.075, 0.015),
         (0, 0.30, 0.15, 0.09, 0.012),
@@ -83,7 +83,7 @@ class HeadSurface:
     local: tuple[np.ndarray, np.ndarray]
 
     def on(self, w: Window) -> np.ndarray:
-        """The head's coverage on another window: features end where the head does."""
+        """Returns the coverage of the head on another window. Features end at the edge of the head."""
         found = np.zeros((w.rows.stop - w.rows.start, w.cols.stop - w.cols.start), dtype=np.float32)
         mine = self.window
         rows = slice(max(w.rows.start, mine.rows.start), min(w.rows.stop, mine.rows.stop))
@@ -125,7 +125,7 @@ def _inside(part: slice, whole: slice) -> slice:
 
 
 def draw_neck(s: Sitter) -> None:
-    """Neck and the skin that a neckline shows, with the shadow of the chin."""
+    """Draw the neck, the skin inside the neckline, and the shadow of the chin."""
     f, canvas = s.face, s.canvas
     (top_x, top), (foot_x, foot), chin = (s.pose.xy(p) for p in ((0, 0.33, -0.10), Pose.PIVOT, (0, 0.46, 0.15)))
     size = s.pose.scale / BODY
@@ -146,7 +146,7 @@ def draw_neck(s: Sitter) -> None:
 
 
 def draw_head(s: Sitter, head: HeadSurface) -> None:
-    """The skin of the face with its shading, blush, freckles, wrinkles and shaved beard."""
+    """Draw the skin of the face with its shading, blush, freckles, wrinkles and shaved beard."""
     f, w = s.face, head.window
     x, y = head.local
     # The sockets of the eyes and the folds are too fine for the solid: they shade only.
@@ -177,14 +177,14 @@ def draw_head(s: Sitter, head: HeadSurface) -> None:
 
 
 def _fold(x: np.ndarray, y: np.ndarray, f: FaceParameters) -> np.ndarray:
-    """The crease from the wing of the nose to the corner of the mouth, on the side x > 0."""
+    """Returns the crease from the wing of the nose to the corner of the mouth, on the side x > 0."""
     t = np.clip((y - 0.165) * (1 / 0.15), 0, 1)
     middle = 0.095 + (0.075 + 0.02 * f.smile) * np.sqrt(t)
     return line(x - middle, 0.018) * smoothstep(0.13, 0.19, y) * smoothstep(0.36, 0.27, y)
 
 
 def _wrinkles(x: np.ndarray, y: np.ndarray, f: FaceParameters) -> np.ndarray:
-    """Lines across the forehead and at the outer corners of the eyes."""
+    """Returns the lines across the forehead and at the outer corners of the eyes."""
     brow = sum(line(y + 0.215 + 0.048 * i - 0.25 * x * x, 0.006) for i in range(3)) * smoothstep(0.24, 0.12, x)
     out = x - f.eye_gap - f.eye_width
     feet = sum(line(y - 0.01 + 0.02 * i + out * (0.45 * i - 0.35), 0.005) for i in range(3))
@@ -192,7 +192,7 @@ def _wrinkles(x: np.ndarray, y: np.ndarray, f: FaceParameters) -> np.ndarray:
 
 
 def _stubble(f: FaceParameters, x: np.ndarray, y: np.ndarray, albedo: np.ndarray) -> None:
-    """Shaved or short beard: colour of the skin, for it has no edge."""
+    """Colour the skin for a shaved or short beard. Such a beard has no edge."""
     if f.beard == "none":
         return
     ax = np.abs(x)
@@ -213,7 +213,7 @@ def _stubble(f: FaceParameters, x: np.ndarray, y: np.ndarray, albedo: np.ndarray
 
 
 def draw_ear(s: Sitter, side: int) -> None:
-    """One ear; side +1 is on the right of the picture."""
+    """Draw one ear. Side +1 is on the right of the picture."""
     f = s.face
     plane = ear_plane(s, side)
     if plane.u[0] * side < 0.02:
@@ -236,11 +236,11 @@ def draw_ear(s: Sitter, side: int) -> None:
 
 
 def ear_plane(s: Sitter, side: int) -> Plane:
-    """The plane of an ear: u away from its root, v down."""
+    """Returns the plane of an ear. The coordinate u points away from its root, v points down."""
     # Flaps stand off the head by half a right angle.
     return Plane(s.pose, (side * 0.40 * s.face.width, 0.045, -0.14), yaw=0.85 * side, mirror=side < 0)
 
 
 def ear_faces_viewer(s: Sitter, side: int) -> bool:
-    """Whether the ear lies in front of the head's outline rather than behind it."""
+    """Returns whether the ear lies in front of the head's outline rather than behind it."""
     return s.pose.yaw * side < 0.10

@@ -12,7 +12,7 @@ FLARE = {"bob": (1.06, 0.98), "long": (1.02, 1.05), "wavy": (1.12, 1.2)}  # widt
 
 
 def draw_back(h: Hair) -> None:
-    """Hair behind the head, neck and shoulders."""
+    """Draw the hair behind the head, neck and shoulders."""
     if h.style.curls:
         draw_curls(h, _cloud(h), behind=True)
     elif h.style.ends:
@@ -22,14 +22,14 @@ def draw_back(h: Hair) -> None:
 
 
 def draw_sides(h: Hair) -> None:
-    """Locks beside the face, over ears and shoulders; the far one first."""
+    """Draw the locks beside the face, over ears and shoulders. The far lock comes first."""
     if h.style.locks:
         for side in (-h.s.near, h.s.near):
             _draw_lock(h, side)
 
 
 def _cloud(h: Hair) -> Solid:
-    """The round mass of curls behind the head, longer at the sides unless it is an afro."""
+    """Returns the round mass of curls behind the head. It is longer at the sides unless it is an afro."""
     f, pose, t = h.s.face, h.s.pose, h.thick
     low = 0.0 if f.hair == "afro" else 0.12 * f.length
     parts = [((0, -0.16 - 0.15 * t + low, -0.14), (0.43 * f.width + t, 0.45 + 0.85 * t + low, 0.50 + 0.6 * t))]
@@ -82,7 +82,7 @@ def _draw_tail(h: Hair) -> None:
 
 
 def _draw_lock(h: Hair, side: int) -> None:
-    """The lock of one side, as the span between an inner and an outer edge at every height."""
+    """Draw the lock of one side: the span between an inner and an outer edge at every height."""
     s, f, pose, end = h.s, h.s.face, h.s.pose, min(_ends(h), 1.3)
     heights = (-0.34, -0.12, 0.08, 0.30, 0.50)
     inner = ((0.335, 0.16), (0.375, 0.12), (0.40, 0.06), (0.39, 0.04), (0.37, 0.02))

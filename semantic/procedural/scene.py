@@ -11,7 +11,7 @@ from semantic.procedural.sdf import bump, circle, clouds, coverage, ellipse, len
 
 
 def make_light(f: FaceParameters) -> Light:
-    """The key light from the face's side, fill in the colour of the backdrop, and a rim light opposite."""
+    """Returns the key light from the face's side, fill in the colour of the backdrop, and a rim light opposite."""
     size = math.hypot(f.light_side, f.light_height, 0.78)
     key = (f.light_side / size, -f.light_height / size, 0.78 / size)
     rim = (math.copysign(0.92, -f.light_side), -0.38, 0.0)
@@ -30,7 +30,7 @@ def make_light(f: FaceParameters) -> Light:
 
 
 def draw_background(canvas: Canvas, f: FaceParameters, light: Light) -> None:
-    """A gradient, lights out of focus, or a two-tone wall."""
+    """Draw a gradient, lights out of focus, or a two-tone wall."""
     w = canvas.window()
     first, second = f.back_color, mix(f.back_color, f.back_second, 0.55)
     tilt = 1.2 * (f.phases[40] - 0.5)
@@ -51,7 +51,7 @@ def draw_background(canvas: Canvas, f: FaceParameters, light: Light) -> None:
 
 
 def _draw_disc(canvas: Canvas, f: FaceParameters, i: int) -> None:
-    """One light out of focus: a disc a little brighter at its rim."""
+    """Draw one light out of focus: a disc that is brighter at its rim."""
     px, py, pr, level = (f.phases[(4 * i + j) % 47] for j in range(4))
     x, y, r = 2.2 * px - 1.1, 1.8 * py - 1.05, 0.10 + 0.20 * pr
     w = canvas.window(x - r - 0.04, y - r - 0.04, x + r + 0.04, y + r + 0.04)
@@ -61,14 +61,17 @@ def _draw_disc(canvas: Canvas, f: FaceParameters, i: int) -> None:
 
 
 def _body(s: Sitter, w: Window) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates of the body, which does not turn with the head: (0, 0) at the foot of the neck, in its own size."""
+    """Returns coordinates of the body in units of the body. (0, 0) is the foot of the neck.
+
+    The body does not turn with the head.
+    """
     x, y = s.pose.xy(s.pose.PIVOT)
     k = BODY / s.pose.scale
     return (w.x - x) * k, (w.y - y) * k - 0.26
 
 
 def draw_hood(s: Sitter) -> None:
-    """The part of a hood that stands behind the neck."""
+    """Draw the part of a hood behind the neck."""
     if s.face.clothes != "hoodie":
         return
     w = s.canvas.window(-1, 0.2, 1, 1)
@@ -80,7 +83,7 @@ def draw_hood(s: Sitter) -> None:
 
 
 def draw_clothes(s: Sitter) -> None:
-    """Shoulders and chest in cloth, open at the neck."""
+    """Draw shoulders and chest in cloth, open at the neck."""
     f, canvas = s.face, s.canvas
     w = canvas.window(-1, 0.4, 1, 1)
     x, y = _body(s, w)
@@ -121,7 +124,7 @@ def draw_clothes(s: Sitter) -> None:
 
 
 def _neckline(kind: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Signed distance to the opening of the clothes at the neck."""
+    """Returns the signed distance to the opening of the clothes at the neck."""
     if kind == "vneck":
         return polygon(x, y, [(-0.25, -0.2), (0.25, -0.2), (0.22, -0.01), (0.0, 0.26), (-0.22, -0.01)])
     if kind == "collar":
@@ -134,7 +137,7 @@ def _neckline(kind: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _draw_collar(s: Sitter, w: Window, x: np.ndarray, y: np.ndarray) -> None:
-    """The two flaps of a shirt's collar, and buttons."""
+    """Draw the two flaps of a shirt's collar, and buttons."""
     f = s.face
     for side in (-1, 1):
         px = x * side
@@ -149,7 +152,7 @@ def _draw_collar(s: Sitter, w: Window, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def _draw_hoodie(s: Sitter, w: Window, x: np.ndarray, y: np.ndarray, hole: np.ndarray) -> None:
-    """The rolled edge of a hood around the neck, and its strings."""
+    """Draw the rolled edge of a hood around the neck, and its strings."""
     f = s.face
     ring = np.maximum(np.abs(hole - 0.03) - 0.045, -0.13 - y)
     normal = facing(np.clip(x * 2.2, -0.8, 0.8) * 0.6, (hole - 0.03) * (0.75 / 0.045))

@@ -9,7 +9,7 @@ Array = np.ndarray
 
 
 def coverage(distance: Array) -> Array:
-    """Share of each pixel that a figure covers, in [0, 1], with an edge one pixel wide.
+    """Returns the share of each pixel that a figure covers, in [0, 1], with an edge one pixel wide.
 
     The distance is divided by its own slope, so any smooth function that is negative inside and positive outside will
     do, in whatever unit, stretched or bent.
@@ -25,7 +25,7 @@ def coverage(distance: Array) -> Array:
 
 
 def slope_per_pixel(values: Array) -> Array:
-    """Length of the gradient of [H, W], per pixel."""
+    """Returns the length of the gradient of [H, W], per pixel."""
     dy, dx = gradient(values)
     dx *= dx
     dy *= dy
@@ -34,7 +34,7 @@ def slope_per_pixel(values: Array) -> Array:
 
 
 def gradient(values: Array) -> tuple[Array, Array]:
-    """Central differences of [H, W] down and across, one-sided at the border."""
+    """Returns the central differences of [H, W] down and across, one-sided at the border."""
     dy, dx = np.empty_like(values), np.empty_like(values)
     np.subtract(values[2:], values[:-2], out=dy[1:-1])
     dy[1:-1] *= np.float32(0.5)
@@ -46,34 +46,34 @@ def gradient(values: Array) -> tuple[Array, Array]:
 
 
 def length(x: Array, y: Array) -> Array:
-    """Euclidean norm of (x, y); several times faster than np.hypot, which guards against overflow."""
+    """Returns the Euclidean norm of (x, y). It is several times faster than np.hypot."""
     return np.sqrt(x * x + y * y)
 
 
 def smoothstep(low: float, high: float, values: Array) -> Array:
-    """0 below `low`, 1 above `high`, a cubic between (with low > high it falls)."""
+    """Returns 0 below `low`, 1 above `high`, a cubic between (with low > high it falls)."""
     t = np.clip((values - low) * (1 / (high - low)), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def smooth_min(a: Array, b: Array, k: float) -> Array:
-    """Union of two figures with the crease rounded over a width k."""
+    """Returns the union of two figures with the crease rounded over a width k."""
     h = np.maximum(k - np.abs(a - b), 0) * (1 / k)
     return np.minimum(a, b) - h * h * (k * 0.25)
 
 
 def smooth_max(a: Array, b: Array, k: float) -> Array:
-    """Intersection of two figures with the edge rounded over a width k."""
+    """Returns the intersection of two figures with the edge rounded over a width k."""
     return -smooth_min(-a, -b, k)
 
 
 def bump(x: Array, y: Array, rx: float, ry: float) -> Array:
-    """A Gaussian hill of height 1 at the origin."""
+    """Returns a Gaussian hill of height 1 at the origin."""
     return np.exp(-((x * (1 / rx)) ** 2) - (y * (1 / ry)) ** 2)
 
 
 def line(offset: Array, width: float) -> Array:
-    """A soft line: 1 where the offset is 0, falling as a Gaussian."""
+    """Returns a soft line: 1 where the offset is 0, falling as a Gaussian."""
     t = offset * (1 / width)
     return np.exp(-t * t)
 
@@ -83,7 +83,9 @@ def circle(x: Array, y: Array, cx: float, cy: float, r: float) -> Array:
 
 
 def ellipse(x: Array, y: Array, cx: float, cy: float, rx: float, ry: float) -> Array:
-    """Approximate distance to an axis-aligned ellipse: exact on the edge and to first order beside it."""
+    """Returns the approximate distance to an axis-aligned ellipse. It is exact on the edge, and to first order beside
+    it.
+    """
     u, v = (x - cx) * (1 / rx), (y - cy) * (1 / ry)
     k0 = np.sqrt(u * u + v * v)
     k1 = length(u * (1 / rx), v * (1 / ry)) + 1e-6
@@ -91,13 +93,13 @@ def ellipse(x: Array, y: Array, cx: float, cy: float, rx: float, ry: float) -> A
 
 
 def box(x: Array, y: Array, cx: float, cy: float, hx: float, hy: float, r: float = 0.0) -> Array:
-    """Box of half sides hx, hy whose corners are rounded with radius r."""
+    """Returns the box of half sides hx, hy whose corners are rounded with radius r."""
     qx, qy = np.abs(x - cx) - (hx - r), np.abs(y - cy) - (hy - r)
     return length(np.maximum(qx, 0), np.maximum(qy, 0)) + np.minimum(np.maximum(qx, qy), 0) - r
 
 
 def capsule(x: Array, y: Array, a: Sequence[float], b: Sequence[float], ra: float, rb: float | None = None) -> Array:
-    """Thick segment from a to b whose radius runs from ra to rb."""
+    """Returns the thick segment from a to b whose radius runs from ra to rb."""
     rb = ra if rb is None else rb
     px, py, bx, by = x - a[0], y - a[1], b[0] - a[0], b[1] - a[1]
     t = np.clip((px * bx + py * by) * (1 / (bx * bx + by * by + 1e-9)), 0, 1)
@@ -105,7 +107,7 @@ def capsule(x: Array, y: Array, a: Sequence[float], b: Sequence[float], ra: floa
 
 
 def polygon(x: Array, y: Array, points: Sequence[Sequence[float]]) -> Array:
-    """Exact distance to a simple polygon."""
+    """Returns the exact distance to a simple polygon."""
     points = [(float(px), float(py)) for px, py in points]
     squared, sign = None, 1.0
     for (ax, ay), (bx, by) in zip(points, points[1:] + points[:1], strict=True):
@@ -120,7 +122,7 @@ def polygon(x: Array, y: Array, points: Sequence[Sequence[float]]) -> Array:
 
 
 def stroke(x: Array, y: Array, points: Sequence[Sequence[float]], radii: Sequence[float]) -> tuple[Array, Array]:
-    """A polyline of changing thickness.
+    """Returns a polyline of changing thickness.
 
     Returns:
         distance, signed offset across the line.
@@ -141,7 +143,7 @@ def stroke(x: Array, y: Array, points: Sequence[Sequence[float]], radii: Sequenc
 
 
 def bezier(points: Sequence[Sequence[float]], count: int) -> list[tuple[float, float]]:
-    """`count` points on the Bézier curve of the control points."""
+    """Returns `count` points on the Bézier curve of the control points."""
     t = np.linspace(0, 1, count)[:, None]
     curve = [np.asarray(p, dtype=np.float64)[None] for p in points]
     while len(curve) > 1:
@@ -150,7 +152,10 @@ def bezier(points: Sequence[Sequence[float]], count: int) -> list[tuple[float, f
 
 
 def profile(values: Array, knots: Sequence[float], heights: Sequence[float]) -> Array:
-    """A smooth curve through (knots, heights), held constant outside; monotone between neighbouring knots."""
+    """Returns a smooth curve through (knots, heights), monotone between neighbouring knots.
+
+    It is constant outside the knots.
+    """
     knots, heights = np.asarray(knots, dtype=np.float32), np.asarray(heights, dtype=np.float32)
     flat = np.clip(values, knots[0], knots[-1])
     i = np.clip(np.searchsorted(knots, flat, side="right") - 1, 0, len(knots) - 2)
@@ -167,7 +172,9 @@ def profile(values: Array, knots: Sequence[float], heights: Sequence[float]) -> 
 
 
 def waves(s: Array, phases: Sequence[float], octaves: Sequence[float] = (1.0, 2.3, 5.1)) -> Array:
-    """Irregular waves in [-1, 1] along one coordinate, for strands and folds; waves too fine for the grid fade out.
+    """Returns irregular waves in [-1, 1] along one coordinate. Waves that are too fine for the grid fade out.
+
+    Waves too fine for the grid fade out.
 
     Args:
         s: [H, W]; one unit is about one strand.
@@ -186,7 +193,7 @@ def waves(s: Array, phases: Sequence[float], octaves: Sequence[float] = (1.0, 2.
 
 
 def clouds(x: Array, y: Array, phases: Sequence[float], octaves: int = 3) -> Array:
-    """Soft two-dimensional noise, about [-1, 1]; one unit is about one cloud."""
+    """Returns soft two-dimensional noise, about [-1, 1]. One unit is about one cloud."""
     total, f, amount = 0.0, 3.0, 0.6
     for i in range(octaves):
         a, b = 6.2832 * phases[2 * i % len(phases)], 6.2832 * phases[(2 * i + 1) % len(phases)]

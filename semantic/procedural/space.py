@@ -34,7 +34,7 @@ def _apply(m: Matrix, v: Sequence[float]) -> Vector:
 
 
 def _conjugate(m: Matrix, diagonal: Sequence[float]) -> Matrix:
-    """m · diag(diagonal) · m transposed."""
+    """Returns m · diag(diagonal) · m transposed."""
     return tuple(tuple(sum(a * d * b for a, b, d in zip(r, q, diagonal, strict=True)) for q in m) for r in m)
 
 
@@ -56,7 +56,7 @@ class Pose:
         self.offset = (shift[0] - scale * x, shift[1] - scale * y, -scale * z)
 
     def point(self, p: Sequence[float]) -> Vector:
-        """Picture x, y and depth (larger is nearer) of a point in head space."""
+        """Returns the picture x, y and depth (larger is nearer) of a point in head space."""
         x, y, z = _apply(self.matrix, p)
         return self.offset[0] + self.scale * x, self.offset[1] + self.scale * y, self.offset[2] + self.scale * z
 
@@ -64,11 +64,11 @@ class Pose:
         return self.point(p)[:2]
 
     def direction(self, v: Sequence[float]) -> Vector:
-        """A head-space direction as seen in the picture."""
+        """Returns a head-space direction as seen in the picture."""
         return _apply(self.matrix, v)
 
     def unproject(self, x: Array, y: Array, z: Array) -> tuple[Array, Array, Array]:
-        """Head-space coordinates of picture points with depth."""
+        """Returns the head-space coordinates of picture points with depth."""
         dx, dy, dz = x - self.offset[0], y - self.offset[1], z - self.offset[2]
         k = 1 / self.scale
         return tuple((k * a) * dx + (k * b) * dy + (k * c) * dz for a, b, c in zip(*self.matrix, strict=True))
@@ -89,11 +89,11 @@ class Ellipsoid:
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
-        """x0, y0, x1, y1 in the picture."""
+        """Returns x0, y0, x1, y1 in the picture."""
         return self.cx - self.half[0], self.cy - self.half[1], self.cx + self.half[0], self.cy + self.half[1]
 
     def distance(self, x: Array, y: Array) -> Array:
-        """Approximate distance to the outline."""
+        """Returns the approximate distance to the outline."""
         return self._outline(x - self.cx, y - self.cy)[1]
 
     def _outline(self, dx: Array, dy: Array) -> tuple[Array, Array]:
@@ -104,7 +104,7 @@ class Ellipsoid:
         return q, k * (k - 1) / (length(gx, gy) + 1e-6)
 
     def surface(self, x: Array, y: Array) -> tuple[Array, Array, Array, Array, Array]:
-        """Distance to the outline, depth of the front, and the normal (nx, ny, nz), on the grid."""
+        """Returns the distance to the outline, depth of the front, and the normal (nx, ny, nz), on the grid."""
         dx, dy = x - self.cx, y - self.cy
         q, distance = self._outline(dx, dy)
         n = self.inverse
@@ -185,22 +185,22 @@ class Plane:
 
     @property
     def facing(self) -> float:
-        """Cosine between the plane's normal and the viewer."""
+        """Returns the cosine between the plane's normal and the viewer."""
         return self.n[2]
 
     def point(self, u: float, v: float) -> tuple[float, float]:
-        """Picture point of (u, v)."""
+        """Returns the picture point of (u, v)."""
         k = self.scale
         return self.x + k * (u * self.u[0] + v * self.v[0]), self.y + k * (u * self.u[1] + v * self.v[1])
 
     def local(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """(u, v) of picture points."""
+        """Returns (u, v) of picture points."""
         (a, c, _), (b, d, _) = self.u, self.v
         k = 1 / ((a * d - b * c) * self.scale)
         dx, dy = x - self.x, y - self.y
         return (k * d) * dx - (k * b) * dy, (k * a) * dy - (k * c) * dx
 
     def window(self, canvas: Canvas, u0: float, v0: float, u1: float, v1: float) -> Window:
-        """The part of the canvas that holds a box of the plane."""
+        """Returns the part of the canvas that holds a box of the plane."""
         xs, ys = zip(*(self.point(u, v) for u in (u0, u1) for v in (v0, v1)), strict=True)
         return canvas.window(min(xs), min(ys), max(xs), max(ys))

@@ -1,1 +1,1 @@
-"""Readers of what users bring: images with masks in folders, zips, published layouts, and the procedural source."""
+"""Readers of the user's data: images with masks in folders, zips, published layouts, and the procedural source."""

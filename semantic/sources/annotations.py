@@ -1,4 +1,4 @@
-"""Which annotations a path holds, and which of them belong to which image."""
+"""Reads annotations, and finds the annotations of each image."""
 
 import os
 from collections.abc import Sequence
@@ -31,14 +31,14 @@ class DrawnMasks:
         self.regions = coding.regions
 
     def read(self, index: int) -> Decoded:
-        """The mask of one image."""
+        """Returns the mask of one image."""
         drawing = self._drawings[index]
         changes = () if drawing.shapes else (EMPTY,)
         return Decoded(self._coding.merge(drawing.paint(), drawing.where), changes)
 
 
 def read_annotations(path: str, images: Archive) -> tuple[list[str], list[Drawing]] | None:
-    """Names of classes and drawings of a COCO file, or of a folder or zip with one or with LabelMe's files.
+    """Returns the class names and drawings of a COCO file, or of a folder or zip with COCO or LabelMe files.
 
     None where there are none: a folder of mask files, or one in which mask files lie beside the JSON files.
 
@@ -91,7 +91,7 @@ def open_drawn(
     palette: str | None,
     mask_map: str | None,
 ) -> tuple[list[str], DrawnMasks, dict[str, int]]:
-    """The images that annotations list, their masks, and how many images and annotations have no partner.
+    """Returns the annotated images, their masks, and the numbers of images and annotations without a partner.
 
     Raises:
         UserError: there is no image that the annotations list, or the options do not go with them.
@@ -124,7 +124,7 @@ def open_drawn(
 
 
 def _in_order(names: list[str], drawings: list[Drawing]) -> tuple[list[str], list[Drawing]]:
-    """Classes in alphabetical order, whatever file comes first."""
+    """Returns the classes in alphabetical order, independent of the order of files."""
     ordered = [names[0], *sorted(names[1:])]
     for drawing in drawings:
         for shape in drawing.shapes:

@@ -1,4 +1,4 @@
-"""What every source gives: images with masks, by number."""
+"""The interface of every source: images with masks, by number."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ class Source:
         raise NotImplementedError
 
     def read(self, index: int) -> Sample:
-        """One sample.
+        """Returns one sample.
 
         Raises:
             DataError: a file of it cannot be used.
@@ -64,7 +64,7 @@ class Source:
         raise NotImplementedError
 
     def regions_of(self, used: Sequence[int]) -> Regions:
-        """The regions of masks that hold the indices `used`, in order, once all are read.
+        """Returns the regions of masks that hold the indices `used`, in order, once all are read.
 
         Raises:
             DataError: nothing names them, and they can hardly be class indices.

@@ -159,7 +159,7 @@ def open_source(
 
 
 def _masked(masks: str | None, palette: str | None, mask_map: str | None) -> dict[str, str | None]:
-    """The options about masks, as users write them."""
+    """Returns the options about masks, as users write them."""
     return {"masks": masks, "palette": palette, "mask-map": mask_map}
 
 

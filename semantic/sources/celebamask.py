@@ -1,4 +1,4 @@
-"""CelebAMask-HQ as it is published: one mask file a part of a face."""
+"""CelebAMask-HQ as it is published: one mask file for each part of a face."""
 
 import re
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _PART = re.compile(rf"(?:^|/)(\d+)_({'|'.join(PARTS)})\.png$")
 
 
 def is_celebamask(archive: Archive) -> bool:
-    """True if most images of a folder or zip are named as the masks of CelebAMask-HQ's parts, wherever they lie.
+    """Returns True if most images of a folder or zip have the names of CelebAMask-HQ's mask files, in any folder.
 
     Raises:
         DataError: the parts are there, but not the images.
@@ -45,7 +45,9 @@ def is_celebamask(archive: Archive) -> bool:
 
 
 def _find_images(archive: Archive) -> dict[int, str]:
-    """The images by number: those of the folder of that name, or else of the only folder that holds most.
+    """Returns the images by number.
+
+    They are in the folder with the published name, else in the only folder that holds most images.
 
     Raises:
         DataError: several folders may be meant, or none.
@@ -66,7 +68,7 @@ def _find_images(archive: Archive) -> dict[int, str]:
 
 
 class CelebAMaskSource(Source):
-    """The 30,000 faces with the masks of their parts painted into one.
+    """The 30,000 faces. The masks of the parts of a face are painted into one mask.
 
     Args:
         archive: folder or zip with images such as 0.jpg and masks such as 00000_hair.png, in any folders.
@@ -125,7 +127,7 @@ class CelebAMaskSource(Source):
 
 
 def _coding(mask_map: str | None) -> tuple[MaskCoding, dict[str, int]]:
-    """How painted indices become regions, and the index to paint each part with."""
+    """Returns the coding from painted indices to regions, and the index of each part."""
     if mask_map is not None:
         named = {name for names in class_groups(read_json(mask_map), mask_map).values() for name in names}
         if named & (PARTS.keys() - set(CELEBAMASK.names)):

@@ -12,12 +12,12 @@ BACKGROUND = ("background", "_background_")
 
 
 def is_coco(data: Any) -> bool:
-    """True for parsed JSON with the three tables of COCO."""
+    """Returns True for parsed JSON with the three tables of COCO."""
     return isinstance(data, Mapping) and all(isinstance(data.get(key), list) for key in ("images", "annotations"))
 
 
 def read_coco(data: Mapping[str, Any], where: str) -> tuple[list[str], list[Drawing]]:
-    """The names of the classes, background first, and one drawing for each image.
+    """Returns the names of the classes, background first, and one drawing for each image.
 
     Categories become classes in their order in the file. One called background or ``_background_`` is class 0.
 
@@ -92,7 +92,7 @@ def _polygon(numbers: Any, label: str) -> np.ndarray:
 
 
 def decode_runs(text: str, label: str = "the mask") -> list[int]:
-    """Lengths of runs from COCO's compressed text.
+    """Returns the lengths of runs from COCO's compressed text.
 
     Each number takes characters of 6 bits from '0' on, the lowest 5 bits first; bit 5 says that more follow, and bit 4
     of the last is the sign. From the fourth number on, the difference from the number two places before is stored.

@@ -1,4 +1,4 @@
-"""How the mask files of a source become region indices."""
+"""Converts the mask files of a source to region indices."""
 
 import json
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Decoded(NamedTuple):
 
 
 class MaskCoding:
-    """From the content of a mask file to region indices.
+    """A conversion from the content of a mask file to region indices.
 
     Args:
         palette: colours of the classes; None expects indices in the files. With a palette, grey masks of small
@@ -51,7 +51,7 @@ class MaskCoding:
         self.regions = mask_map.regions if mask_map else palette.regions if palette else regions
 
     def decode(self, data: bytes, where: str) -> "Decoded":
-        """Region indices of a mask file, and what was changed in it.
+        """Returns the region indices of a mask file, and the changes to the file.
 
         Raises:
             DataError: the file is damaged, has colours and there is no palette, or has classes that are in no region.
@@ -64,7 +64,7 @@ class MaskCoding:
         return Decoded(self.merge(np.where(unlabelled, np.uint8(0), indices), where), (UNLABELLED,))
 
     def merge(self, indices: np.ndarray, where: str) -> np.ndarray:
-        """Regions of class indices that need no decoding."""
+        """Returns the regions of class indices. The indices need no decoding."""
         if self._mask_map:
             return self._mask_map.apply(indices, where)
         largest = int(indices.max())
@@ -99,7 +99,7 @@ class MaskCoding:
         return image_indices(image, data, where)
 
     def _without_alpha(self, image: PIL.Image.Image, where: str) -> np.ndarray:
-        """Classes of a mask with an alpha channel: transparent pixels are background."""
+        """Returns the classes of a mask with an alpha channel: transparent pixels are background."""
         alpha = np.asarray(image.getchannel("A"))
         colors = image.convert("RGB")
         flat = all(low == high for low, high in colors.getextrema())
@@ -125,7 +125,7 @@ def make_coding(
     names: Sequence[str] | None = None,
     void: bool = False,
 ) -> MaskCoding:
-    """The coding that options ask for.
+    """Returns the coding that options ask for.
 
     Args:
         palette: JSON file with colours, path or address.
@@ -156,7 +156,9 @@ def read_json(path: str) -> Any:
 
 
 def numbered_regions(used: Sequence[int]) -> Regions:
-    """Regions named by number, where nothing names them: background, region1, ... up to the largest index.
+    """Returns regions with numbered names: background, region1, ... up to the largest index.
+
+    Masks without any names get these regions.
 
     Args:
         used: the indices that masks hold, in order.
@@ -180,7 +182,7 @@ def numbered_regions(used: Sequence[int]) -> Regions:
 
 
 def _single_channel(image: PIL.Image.Image, where: str) -> np.ndarray:
-    """Indices of an RGB mask whose three channels are equal."""
+    """Returns the indices of an RGB mask whose three channels are equal."""
     first = np.array(image.getchannel(0))
     if all((np.asarray(image.getchannel(i)) == first).all() for i in (1, 2)):
         return first
@@ -188,6 +190,6 @@ def _single_channel(image: PIL.Image.Image, where: str) -> np.ndarray:
 
 
 def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
-    """A grey mask of 16 bits as one of 8; small values stay as they are."""
+    """Returns a grey mask of 16 bits as a mask of 8 bits. Small values stay as they are."""
     pixels = np.asarray(image).clip(0, 65535)
     return PIL.Image.fromarray((pixels if pixels.max() <= NO_CLASS else pixels >> 8).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""From a source to an archive, on several cores."""
+"""Converts a source to an archive, on several cores."""
 
 import collections
 import contextlib
@@ -68,7 +68,7 @@ class Summary:
 
 @dataclass
 class Converter:
-    """Brings one sample into the form that archives hold."""
+    """Converts one sample to the form of archives."""
 
     source: Source
     geometry: Geometry
@@ -88,7 +88,7 @@ class Converter:
 
 
 def convert(source: Source, dest: str | os.PathLike, geometry: Geometry, workers: int = 1) -> Summary:
-    """Write an archive of all samples of `source`, in order, whole or not at all.
+    """Write an archive of all samples of `source`, in order, completely or not at all.
 
     Args:
         source: what to convert.
@@ -135,7 +135,7 @@ def convert(source: Source, dest: str | os.PathLike, geometry: Geometry, workers
 
 
 def default_workers() -> int:
-    """The number of cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -153,7 +153,7 @@ class _Items(torch.utils.data.Dataset):
 
 
 def _mapped(function: Callable[[int], T], count: int, workers: int) -> Iterator[T]:
-    """`function` of 0..count-1, in order; a fixed number of tasks is under way, so that results cannot pile up.
+    """Yields `function` of 0..count-1, in order. A fixed number of tasks runs ahead, so results cannot pile up.
 
     Raises:
         UserError: a worker process was ended from outside.

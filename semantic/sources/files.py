@@ -33,7 +33,7 @@ class MaskFiles:
         self.regions = coding.regions
 
     def read(self, index: int) -> Decoded:
-        """The mask of one image."""
+        """Returns the mask of one image."""
         name = self._names[index]
         return self._coding.decode(self._archive.read(name), self._archive.where(name))
 
@@ -78,7 +78,9 @@ class FileSource(Source):
 def open_files(
     images: Archive, masks: str | None, palette: str | None, mask_map: str | None, images_only: bool = False
 ) -> FileSource:
-    """A folder or zip of images, with masks in a second one or under ``masks/`` of the first, or without.
+    """Returns the source of a folder or zip of images.
+
+    Masks are in a second folder or zip, under ``masks/`` of the first, or absent.
 
     dataset.json beside the images gives labels, and regions for masks under ``masks/``. `masks` may be annotations,
     see `read_annotations`.
@@ -130,14 +132,14 @@ def _counted(source: FileSource, left_out: Counter[str]) -> FileSource:
 
 
 def _no_images(images: Archive) -> Counter[str]:
-    """How many files have no suffix of an image, by suffix; JSON files are not counted."""
+    """Returns how many files have no suffix of an image, by suffix. JSON files are not counted."""
     suffixes = [os.path.splitext(name)[1].lower() or "nameless" for name in images.names]
     others = Counter(suffix for suffix in suffixes if suffix not in (*IMAGE_SUFFIXES, ".json"))
     return Counter({f"{suffix} files, left out": number for suffix, number in others.most_common(5)})
 
 
 def _outside(names: list[str], images: Archive, masks: Archive) -> list[str]:
-    """Image names without those in a masks folder that lies below the images' folder."""
+    """Returns the image names, without the names in a masks folder below the folder of the images."""
     inner = os.path.relpath(os.path.realpath(masks.path), os.path.realpath(images.path)).replace(os.sep, "/")
     if images.is_zip or masks.is_zip or inner.startswith(".."):
         return names
@@ -145,7 +147,7 @@ def _outside(names: list[str], images: Archive, masks: Archive) -> list[str]:
 
 
 def _class_names(masks: Archive) -> list[str] | None:
-    """Names from a classes.json in the masks' archive or beside it."""
+    """Returns the names from a classes.json in the masks' archive or beside it."""
     inside = next((name for name in masks.names if name.rsplit("/", 1)[-1] == CLASSES), None)
     if inside is not None:
         return parse_class_names(masks.read_json(inside), masks.where(inside))
@@ -154,7 +156,7 @@ def _class_names(masks: Archive) -> list[str] | None:
 
 
 def _labels(images: Archive, names: Sequence[str]) -> list[Any] | None:
-    """Labels of the images from dataset.json, such as training accepts."""
+    """Returns the labels of the images from dataset.json, in the form for training."""
     labels = read_labels(images, names)
     if labels is not None:
         label_array(labels, images.where(METADATA))

@@ -1,4 +1,4 @@
-"""Crops and sizes: the same for an image and its mask."""
+"""Crops and resizes an image and its mask in the same way."""
 
 from dataclasses import dataclass
 
@@ -60,7 +60,9 @@ class Geometry:
             raise UserError(f"The side of the images must be a power of two, such as 128 or 256, but is {side}.")
 
     def apply(self, sample: Sample) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """The image as uint8 [S, S, 3], or None where the sample's JPEG serves as it is, and the mask, uint8 [S, S].
+        """Returns the image, uint8 [S, S, 3], and the mask, uint8 [S, S].
+
+        The image is None if the JPEG of the sample is kept unchanged.
 
         Raises:
             DataError: the image is not square and no transform is asked for, its side is not a power of two and no
@@ -89,7 +91,7 @@ class Geometry:
         return pixels, _pad(resize_mask(mask, (width, height), mask_box))
 
     def _crop(self, image: PIL.Image.Image, where: str) -> Box:
-        """The part of an image to take."""
+        """Returns the part of an image to take."""
         width, height = image.size
         if self.transform is None:
             if width != height:
@@ -103,7 +105,7 @@ class Geometry:
         return left, top, left + part[0], top + part[1]
 
     def _size(self, box: Box, where: str) -> tuple[int, int]:
-        """Width and height to resize that part to."""
+        """Returns the width and height after resizing the box."""
         if self.transform == "center-crop-wide":
             return self.width, self.height
         side = self.width or self.height or round(box[2] - box[0])
@@ -116,7 +118,7 @@ class Geometry:
 
 
 def turn_with_image(sample: Sample) -> bool:
-    """True if a mask was drawn on the raw pixels of a photo that its EXIF tag turns: it fits these alone."""
+    """Returns True if the mask fits only the raw pixels of a photo that its EXIF tag turns."""
     if sample.orientation not in TURNS or sample.mask is None or sample.orientation < 5:
         return False
     width, height = sample.image.size
@@ -125,7 +127,7 @@ def turn_with_image(sample: Sample) -> bool:
 
 
 def upright(mask: np.ndarray, orientation: int) -> np.ndarray:
-    """A mask turned as EXIF says."""
+    """Returns a mask, turned as the EXIF number says."""
     return np.array(PIL.Image.fromarray(mask).transpose(TURNS[orientation]))
 
 
@@ -161,7 +163,10 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int], box: Box | None = None)
 
 
 def _overlaps(start: float, stop: float, new: int, old: int) -> scipy.sparse.csr_array:
-    """Length that each of `new` equal parts of [start, stop] shares with each of `old` pixels: float32 [new, old]."""
+    """Returns the length that each new pixel shares with each old pixel: float32 [new, old].
+
+    The `new` pixels are equal parts of [start, stop].
+    """
     edges = np.linspace(start, stop, new + 1)
     cuts = np.union1d(edges, np.arange(np.ceil(start), np.floor(stop) + 1))
     middles = (cuts[1:] + cuts[:-1]) / 2
@@ -178,7 +183,7 @@ def _resize_image(
 
 
 def _pad(pixels: np.ndarray) -> np.ndarray:
-    """Zeros on both sides until it is square."""
+    """Returns pixels with zeros on both sides, as a square."""
     height, width = pixels.shape[:2]
     if height == width:
         return pixels

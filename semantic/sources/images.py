@@ -1,4 +1,4 @@
-"""Image files as upright 8-bit pictures, and what had to be changed for that."""
+"""Reads image files as upright 8-bit pictures, and names the changes."""
 
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ class Picture(NamedTuple):
 
 
 def read_image(data: bytes, where: str) -> Picture:
-    """The picture of an image file; `where` names it in messages.
+    """Returns the picture of an image file. `where` names it in messages.
 
     Raises:
         DataError: the file is damaged, or its 16 bits hold numbers so small that all would be black.
@@ -64,7 +64,7 @@ def read_image(data: bytes, where: str) -> Picture:
 
 
 def is_grey(data: bytes, where: str) -> bool:
-    """True if an image file has no colours, by its header."""
+    """Returns True if the header of an image file says that the image is grey."""
     image = decode_image(data, where, header=True)
     return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
 

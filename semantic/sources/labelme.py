@@ -15,12 +15,12 @@ NO_AREA = ("point", "points", "line", "linestrip")
 
 
 def is_labelme(data: Any) -> bool:
-    """True for parsed JSON that holds shapes of one image."""
+    """Returns True for parsed JSON that holds shapes of one image."""
     return isinstance(data, Mapping) and isinstance(data.get("shapes"), list)
 
 
 def read_labelme(data: Mapping[str, Any], file: str, where: str, names: list[str]) -> Drawing:
-    """The drawing of one file.
+    """Returns the drawing of one file.
 
     Args:
         data: parsed JSON; a copy of the image in it is ignored.
@@ -71,7 +71,7 @@ def _shape(kind: str, entry: Mapping[str, Any], index: int, label: str) -> Shape
 
 
 def _points(points: Any, label: str) -> np.ndarray:
-    """Corners as float64 [n, 2]."""
+    """Returns the corners as float64 [n, 2]."""
     try:
         found = np.array(points, np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -86,7 +86,7 @@ def _holds_words(points: Sequence[Sequence[Any]]) -> bool:
 
 
 def _patch(text: Any, label: str) -> np.ndarray:
-    """A mask stored as the text of a PNG file: bool [h, w]."""
+    """Returns a mask stored as the text of a PNG file: bool [h, w]."""
     try:
         data = base64.b64decode(text, validate=True)
     except (TypeError, ValueError, binascii.Error) as error:

@@ -1,4 +1,4 @@
-"""Merging the classes of masks into fewer regions."""
+"""Merges the classes of masks into fewer regions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -58,7 +58,7 @@ class MaskMap:
         )
 
     def apply(self, indices: np.ndarray, where: str) -> np.ndarray:
-        """Regions of class indices, uint8 [H, W]; `where` names the mask in messages.
+        """Returns the regions of class indices, uint8 [H, W]. `where` names the mask in messages.
 
         Raises:
             DataError: a class of the mask is in no region.
@@ -72,7 +72,7 @@ class MaskMap:
         return regions
 
     def knows(self, index: int) -> bool:
-        """True if the map puts this class into a region."""
+        """Returns True if the map puts this class into a region."""
         return bool(self._table[index] != NO_CLASS)
 
     def _source_index(self, member: Any, source: Sequence[str] | None) -> int:
@@ -92,7 +92,7 @@ class MaskMap:
 
 
 def class_groups(data: Any, where: str) -> dict[str, list]:
-    """The regions of a mask map with the classes of each.
+    """Returns the regions of a mask map with the classes of each.
 
     Raises:
         DataError: the JSON has another form.
@@ -107,7 +107,7 @@ def class_groups(data: Any, where: str) -> dict[str, list]:
 
 
 def parse_class_names(data: Any, where: str) -> list[str]:
-    """Class names of a classes.json: ``{"classes": [...]}`` or the list alone.
+    """Returns class names of a classes.json: ``{"classes": [...]}`` or the list alone.
 
     Raises:
         DataError: the JSON has another form.

@@ -1,4 +1,4 @@
-"""Which mask file belongs to which image: by path, by base name, and by the suffixes that data sets add to names."""
+"""Finds the mask file of each image: by path, by base name, and by the suffixes that data sets add to names."""
 
 import re
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _MASK_WORD = re.compile(
 
 
 def match(images: Archive, names: Sequence[str], masks: Archive, mask_files: Sequence[str]) -> tuple[list[str], int]:
-    """The mask file of each image, and the number of masks that are left over.
+    """Returns the mask file of each image, and the number of masks that are left over.
 
     A mask belongs to the image of the same path up to the suffix. Failing that, it belongs to the image of the same
     base name wherever it lies, if only one mask has that name. Failing that, words at the end of both names are left
@@ -67,7 +67,7 @@ def match(images: Archive, names: Sequence[str], masks: Archive, mask_files: Seq
 
 
 def mask_candidates(files: Sequence[str]) -> tuple[list[str], list[str] | None]:
-    """The files of a folder that may be masks, and the names of the classes where the names of the files tell them.
+    """Returns the files of a folder that may be masks, and the class names if file names tell them.
 
     Beside its masks of ids, Cityscapes holds masks of instances and colours.
     """
@@ -76,10 +76,10 @@ def mask_candidates(files: Sequence[str]) -> tuple[list[str], list[str] | None]:
 
 
 def base_name(name: str) -> str:
-    """A name without its folders."""
+    """Returns a name without its folders."""
     return name.rsplit("/", 1)[-1]
 
 
 def stem(name: str) -> str:
-    """A name without the suffix of its file."""
+    """Returns a name without the suffix of its file."""
     return re.sub(r"\.[^./]+$", "", name)

@@ -48,11 +48,11 @@ class Palette:
 
     @property
     def is_grey(self) -> bool:
-        """True if every colour is a grey value, so that grey masks may be colour-coded."""
+        """Returns True if every colour is a grey value, so that grey masks may be colour-coded."""
         return bool((self._colors == self._colors[:, :1]).all())
 
     def indices(self, pixels: np.ndarray, where: str) -> np.ndarray:
-        """Class of every pixel: uint8 [H, W, 3] -> uint8 [H, W].
+        """Returns the class of every pixel: uint8 [H, W, 3] -> uint8 [H, W].
 
         Raises:
             DataError: most of the pixels have colours far from all of the palette's.
@@ -74,7 +74,7 @@ class Palette:
         return classes
 
     def _decode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Class of every pixel, and where colours are far from all of the palette's: uint8 and bool [H, W]."""
+        """Returns the class of every pixel, uint8 [H, W], and bool [H, W]: whether all palette colours are far."""
         codes = _pack(pixels)
         classes = np.full(codes.shape, NO_CLASS, np.uint8)
         foreign = np.zeros(codes.shape, bool)
@@ -96,11 +96,14 @@ class Palette:
         return classes, foreign
 
     def _squared_distances(self, pixels: np.ndarray) -> np.ndarray:
-        """To each palette colour: int64 [M, 3] -> int64 [M, K]."""
+        """Returns the squared distance to each palette colour: int64 [M, 3] -> int64 [M, K]."""
         return (pixels**2).sum(1)[:, None] - 2 * pixels @ self._colors.T + (self._colors**2).sum(1)
 
     def _resolve(self, pixels: np.ndarray, squared: np.ndarray, nearest: np.ndarray, around: np.ndarray) -> np.ndarray:
-        """Classes [M] of unclear pixels, from their colours [M, 3] and the classes around them, bool [M, 256]."""
+        """Returns the classes [M] of unclear pixels.
+
+        Its inputs are the colours [M, 3], and the classes around each pixel, bool [M, 256].
+        """
         result = nearest.astype(np.uint8)
         if not len(pixels):
             return result
@@ -116,7 +119,7 @@ class Palette:
         return result
 
     def _blend_error(self, pixels: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """Squared distance [M] of colours [M, 3] from the nearest blend of two candidate classes."""
+        """Returns the squared distance [M] of colours [M, 3] from the nearest blend of two candidate classes."""
         error = self._squared_distances(pixels)[:, candidates].min(1).astype(np.float64)
         for i, first in enumerate(candidates):
             for second in candidates[:i]:
@@ -127,7 +130,7 @@ class Palette:
 
 
 def read_palette(data: Any, where: str) -> Palette:
-    """A palette from parsed JSON.
+    """Returns a palette from parsed JSON.
 
     Either ``{"names": [...], "colors": [[r, g, b], ...], "transparent": [...]}``, also as the "regions" of a
     dataset.json, or names with their colours in order: ``{"background": [255, 0, 0], "skin": [255, 255, 0]}``.
@@ -155,13 +158,13 @@ def _is_color(value: Any) -> bool:
 
 
 def _pack(colors: np.ndarray) -> np.ndarray:
-    """One number a colour: [..., 3] -> int32 [...]."""
+    """Returns one number for each colour: [..., 3] -> int32 [...]."""
     colors = colors.astype(np.int32)
     return colors[..., 0] << 16 | colors[..., 1] << 8 | colors[..., 2]
 
 
 def _classes_around(classes: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Which classes the clear pixels near each of M places have: bool [M, 256]."""
+    """Returns which classes the clear pixels near each of M places have: bool [M, 256]."""
     padded = np.pad(classes, REACH, constant_values=NO_CLASS)
     around = np.zeros([len(rows), 256], bool)
     places = np.arange(len(rows))

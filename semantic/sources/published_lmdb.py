@@ -1,4 +1,4 @@
-"""The LMDB that SemanticStyleGAN's authors publish for training."""
+"""Reads the LMDB that SemanticStyleGAN's authors publish for training."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ LENGTH_KEY = b"image-length"
 
 
 def is_lmdb(path: str) -> bool:
-    """True for an LMDB folder, or its data file."""
+    """Returns True for an LMDB folder, or its data file."""
     return os.path.isfile(os.path.join(path, "data.mdb")) or path.endswith((".mdb", ".lmdb"))
 
 

@@ -1,4 +1,4 @@
-"""Labelled shapes, and the mask that they make: polygons, runs of pixels, rectangles, circles."""
+"""Labelled shapes and their masks: polygons, runs of pixels, rectangles, circles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,13 +29,13 @@ class Shape:
 
     @property
     def area(self) -> float:
-        """In pixels, without regard to the edge of the picture."""
+        """Returns the area in pixels. It includes parts outside the picture."""
         inside = 0 if self.runs is None else int(self.runs[1::2].sum())
         inside += 0 if self.patch is None else int(self.patch.sum())
         return inside + sum(_polygon_area(points) for points in self.polygons)
 
     def pixels(self, height: int, width: int) -> np.ndarray:
-        """Which pixels lie inside: bool [H, W]."""
+        """Returns whether each pixel lies inside: bool [H, W]."""
         inside = np.zeros((height, width), bool)
         if self.runs is not None:
             values = np.arange(len(self.runs)) % 2 == 1
@@ -67,7 +67,12 @@ class Drawing:
     shapes: list[Shape] = field(default_factory=list)
 
     def paint(self) -> np.ndarray:
-        """Class indices, uint8 [H, W]: larger shapes first, so that smaller ones stay visible; the rest is 0."""
+        """Returns class indices, uint8 [H, W].
+
+        Larger shapes are painted first, so smaller shapes stay visible. Other pixels are 0.
+
+        The rest is 0.
+        """
         mask = np.zeros((self.height, self.width), np.uint8)
         for shape in sorted(self.shapes, key=lambda shape: -shape.area):
             mask[shape.pixels(self.height, self.width)] = shape.index
@@ -75,7 +80,7 @@ class Drawing:
 
 
 def fill_polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pixels whose centre lies inside a polygon, by the even-odd rule: float64 [n, 2] -> bool [H, W]."""
+    """Returns the pixels whose centre lies inside a polygon, by the even-odd rule: float64 [n, 2] -> bool [H, W]."""
     first, second = points, np.roll(points, -1, axis=0)
     low, high = np.minimum(first[:, 1], second[:, 1]), np.maximum(first[:, 1], second[:, 1])
     start = np.ceil(low - 0.5).clip(0, height).astype(int)  # rows whose centre the edge passes
@@ -91,13 +96,13 @@ def fill_polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def circle(center: np.ndarray, edge: np.ndarray) -> np.ndarray:
-    """A polygon for a circle, given by its centre and a point on it, [2] each."""
+    """Returns a polygon for a circle, given by its centre and a point on it, [2] each."""
     angles = np.linspace(0, 2 * np.pi, CIRCLE_POINTS, endpoint=False)
     return center + np.hypot(*(edge - center)) * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
 def rectangle(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """A polygon for a rectangle, given by two opposite corners, [2] each."""
+    """Returns a polygon for a rectangle, given by two opposite corners, [2] each."""
     return np.array([one, [other[0], one[1]], other, [one[0], other[1]]])
 
 

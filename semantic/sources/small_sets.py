@@ -46,7 +46,9 @@ class ArraySource(Source):
 
 
 def open_small_set(path: str, split: str | None = None) -> ArraySource | None:
-    """CIFAR-10 (cifar-10-python.tar.gz, cifar-10-binary.tar.gz) or MNIST (train-images-idx3-ubyte.gz).
+    """Returns the source of a CIFAR-10 or MNIST file, or None for other files.
+
+    CIFAR-10 is cifar-10-python.tar.gz or cifar-10-binary.tar.gz. MNIST is train-images-idx3-ubyte.gz.
 
     None for other files. Of CIFAR-10, `split` 'test' takes the test batch, and else the five others. Labels of MNIST
     lie beside the images, under the name that they are published with.
@@ -66,7 +68,10 @@ def open_small_set(path: str, split: str | None = None) -> ArraySource | None:
 
 
 def has_split(path: str) -> bool:
-    """True for a file that says itself what is for testing: CIFAR-10 holds both, MNIST has a file for each."""
+    """Returns True for a file with its own split.
+
+    A CIFAR-10 file holds both parts. MNIST has one file for each part.
+    """
     return path.lower().endswith((".tar.gz", ".tgz"))
 
 
@@ -91,7 +96,7 @@ def _open_cifar(path: str, split: str | None) -> ArraySource:
 
 
 def _python_batch(data: bytes, where: str) -> tuple[np.ndarray, list[int]]:
-    """Rows uint8 [N, 3072] and classes of a pickled batch, of which nothing is run."""
+    """Returns the rows uint8 [N, 3072] and classes of a pickled batch. No code of the pickle is run."""
     batch: Any = load_records(io.BytesIO(data), where)
     batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
     rows, classes = batch.get("data"), batch.get("labels")
@@ -102,7 +107,7 @@ def _python_batch(data: bytes, where: str) -> tuple[np.ndarray, list[int]]:
 
 
 def _binary_batch(data: bytes) -> tuple[np.ndarray, list[int]]:
-    """Rows and classes of a batch of records: one byte of class, 3072 of pixels."""
+    """Returns the rows and classes of a batch of records: one byte of class, 3072 of pixels."""
     count = len(data) // (1 + CIFAR_ROW)
     table = np.frombuffer(data, np.uint8, count * (1 + CIFAR_ROW)).reshape(count, 1 + CIFAR_ROW)
     return table[:, 1:], table[:, 0].tolist()
@@ -127,7 +132,7 @@ def _open_mnist(path: str) -> ArraySource | None:
 
 
 def _idx(path: str, dimensions: int) -> np.ndarray:
-    """An array of bytes in the IDX format: two zeros, type 8, number of dimensions, sizes, values."""
+    """Returns an array of bytes in the IDX format: two zeros, type 8, number of dimensions, sizes, values."""
     with gzip.open(path) as file:
         data = file.read(MAX_BYTES)
     sizes = struct.unpack_from(f">{dimensions}I", data, 4)
