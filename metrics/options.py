@@ -67,8 +67,6 @@ class MetricOptions:
     def monitor(self, tag: str, num_items: int) -> ProgressMonitor:
         """Returns the monitor of a pass over `num_items`. It is silent without `progress` and on processes other than
         the first.
-
-        A silent one where `progress` is none, or for rank > 0.
         """
         asked = isinstance(self.progress, ProgressMonitor) and not self.rank
         return self.progress.sub(tag, num_items) if asked else ProgressMonitor()

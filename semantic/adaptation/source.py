@@ -44,10 +44,7 @@ class Source:
 
     @torch.no_grad()
     def find(self, images: torch.Tensor) -> torch.Tensor | None:
-        """Returns the scores [N, K, R, R] of the regions in images [N, C, R, R] in [-1, 1], or None without a parser.
-
-        None where there is no parser.
-        """
+        """Returns scores [N, K, R, R] of the regions in images [N, C, R, R] in [-1, 1], or None without a parser."""
         if self._parser is None and self.G.img_channels == 3:
             with torch.autocast(images.device.type, enabled=False):
                 self._parser = build_parser({"G_ema": self.G, "D": None}, images.device)

@@ -152,8 +152,6 @@ def _away_from_borders(labels: torch.Tensor, distance: float) -> torch.Tensor:
     """Returns the pixels that are far from other labels, bool [S, S].
 
     Near a border, render and photo may disagree about the place of the border.
-
-    Bool [S, S].
     """
     array = labels.numpy()
     border = np.zeros(array.shape, bool)
@@ -165,10 +163,7 @@ def _away_from_borders(labels: torch.Tensor, distance: float) -> torch.Tensor:
 
 
 def _pull_push(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Returns weighted means [C, S, S] from the finest level of a pyramid that has weight. Without weight they are 0.
-
-    0 without any.
-    """
+    """Returns weighted means [C, S, S] from the finest level of a pyramid with weight. They are 0 without weight."""
     mean = values * weight
     if weight.shape[-1] == 1:
         return mean / weight.clamp_min(1e-8)

@@ -99,8 +99,6 @@ def expand(ws: torch.Tensor, layer_slots: torch.Tensor) -> torch.Tensor:
     """Returns expanded latents [N, K·L, D], one code per layer of each region, of codes [N, b+2K, D].
 
     The result stays on the device of the codes. Expanded latents are returned unchanged.
-
-    Expanded latents pass unchanged.
     """
     return ws if ws.shape[1] == layer_slots.numel() else ws[:, layer_slots.flatten().to(ws.device)]
 

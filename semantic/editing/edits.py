@@ -30,8 +30,6 @@ class Edit(Protocol):
     def scaled(self, amount: float) -> "Edit":
         """Returns the same edit, weaker or stronger. Amount 0 changes nothing. Negative amounts reverse edits with a
         direction.
-
-        Negative amounts go the other way where there is one.
         """
 
     def option(self, G: torch.nn.Module) -> str:

@@ -247,8 +247,6 @@ def _named(
     """Returns a direction with one vector for all codes of the part.
 
     Its largest number is positive. Its length is one standard deviation.
-
-    Its largest number is positive, its length a deviation.
     """
     vector = vector * vector[vector.abs().argmax()].sign() * (vector @ spread @ vector).clamp_min(0).sqrt()
     roles = roles_of(part)

@@ -1,4 +1,4 @@
-"""Find the crop of a photo whose regions lie as those of a network's own samples do; no detector of faces is needed."""
+"""Finds the crop of a photo in which regions lie as in samples of the network. No face detector is needed."""
 
 import math
 
@@ -40,7 +40,7 @@ BATCH = 32
 
 
 def align(photo: torch.Tensor, name: str, parser: Parser, layout: Layout) -> Placement:
-    """The similarity transform at which a photo fits the layout of a network's samples best.
+    """Returns the similarity transform of the crop that fits the layout of a network's samples best.
 
     Windows of several sizes, places and turns are labelled. The best are corrected: the centres and areas of their
     regions are matched with those of samples, each weighted by how steady it is, and the corrected crop is labelled
@@ -75,7 +75,10 @@ def align(photo: torch.Tensor, name: str, parser: Parser, layout: Layout) -> Pla
 
 
 def windows(width: int, height: int) -> torch.Tensor:
-    """Upright square windows of several sizes over a photo, [M, 4] of (a, b, tx, ty); unit squares are mapped."""
+    """Returns upright square windows of several sizes over a photo.
+
+    They are maps of the unit square, [M, 4] of (a, b, tx, ty).
+    """
     found, short = [], min(width, height)
     share = WINDOWS
     while share < LARGEST:
@@ -92,7 +95,7 @@ def windows(width: int, height: int) -> torch.Tensor:
 
 
 def turned(squares: torch.Tensor, degrees: float) -> torch.Tensor:
-    """Windows [M, 4] turned about their centres."""
+    """Returns windows [M, 4], turned about their centres."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     a, b, tx, ty = squares.unbind(dim=1)
     x, y = tx + (a - b) / 2, ty + (a + b) / 2
@@ -103,7 +106,7 @@ def turned(squares: torch.Tensor, degrees: float) -> torch.Tensor:
 def correction(
     centers: torch.Tensor, areas: torch.Tensor, axes: torch.Tensor, layout: Layout, least_area: float
 ) -> torch.Tensor:
-    """The similarity transform (a, b, tx, ty) of unit squares after which regions lie as in the layout, [N, 4].
+    """Returns the similarity transform (a, b, tx, ty) of unit squares that moves regions to the layout, [N, 4].
 
     Weighted least squares of the centres (Umeyama 1991), the weight of a region being the inverse of its variance
     among samples; a region far off counts less. The long axes of regions tell the angle as well: eyes, brows and mouth
@@ -152,7 +155,7 @@ def correction(
 
 
 def combined(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
-    """The transforms that do `inner` first and then `outer`, all [N, 4]."""
+    """Returns the transforms that apply `inner` first and then `outer`, all [N, 4]."""
     a, b, tx, ty = outer.unbind(dim=1)
     c, d, ux, uy = inner.to(outer).unbind(dim=1)
     return torch.stack([a * c - b * d, b * c + a * d, a * ux - b * uy + tx, b * ux + a * uy + ty], dim=1)
@@ -175,7 +178,7 @@ class _Search:
             level = F.interpolate(level, size, mode="bilinear", antialias=True, align_corners=False)
 
     def best(self, squares: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """The best window after all rounds, [4], and its fit."""
+        """Returns the best window after all rounds, [4], and its fit."""
         fits, labels = self.look(squares)
         for number, (count, times) in enumerate(ROUNDS):
             # Parsers see the usual layout where there is nothing to see: labels must stay with the photo.
@@ -192,7 +195,7 @@ class _Search:
         return self.settle(squares[last : last + 1], fits[last : last + 1], labels[last : last + 1])
 
     def constancy(self, squares: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """How far labels stay with the photo when the window moves, [M] in [0, 1].
+        """Returns how well labels stay with the photo when the window moves, [M] in [0, 1].
 
         Each window is labelled again from windows that are shifted and larger. Their labels are mapped back and
         compared, region by region, where both windows reach.
@@ -216,7 +219,7 @@ class _Search:
         return found
 
     def settle(self, square: torch.Tensor, fit: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """Where the corrections of a window [1, 4] come to rest, [4], and the fit there."""
+        """Returns the window after repeated corrections of a window [1, 4], as [4], and its fit."""
         way, first = [square], fit
         for _ in range(LAST):
             square = self.corrected(square, labels)
@@ -230,7 +233,7 @@ class _Search:
     def correct(
         self, squares: torch.Tensor, fits: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Windows moved to where their regions ask for; a window that fits worse then stays where it was."""
+        """Returns corrected windows, their fits and their labels. A window stays if its correction fits worse."""
         moved = self.corrected(squares, labels)
         sides = torch.hypot(moved[:, 0], moved[:, 1])
         allowed = (sides > 0.1 * min(self.size)) & (sides < 3 * max(self.size))
@@ -245,12 +248,12 @@ class _Search:
         )
 
     def corrected(self, squares: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Windows [M, 4] moved to where their labels ask for."""
+        """Returns windows [M, 4] after the correction for their labels."""
         found = correction(*moments(labels), long_axes(labels), self.layout, 1.5 / labels.shape[-1] ** 2)
         return combined(squares, found)
 
     def look(self, squares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Fits [M] of windows, and their labels: planes [M, K, S, S]."""
+        """Returns the fits [M] of windows, and their labels: planes [M, K, S, S]."""
         results = [self._look(part) for part in squares.split(BATCH)]
         return torch.cat([fit for fit, _ in results]), torch.cat([planes for _, planes in results])
 
@@ -270,14 +273,14 @@ class _Search:
         return self.layout.fit(planes, inside) * (cover / 0.6).clamp(max=1), planes
 
     def _level(self, square: torch.Tensor, side: int) -> torch.Tensor:
-        """The photo at a size at which a window has about as many pixels as the parser looks at."""
+        """Returns the photo at a reduced size. A window then has about as many pixels as the parser's input."""
         wanted = math.hypot(float(square[0]), float(square[1])) / side  # photo pixels per pixel of the window
         have = [self.size[0] / level.shape[3] for level in self.levels]
         return self.levels[max([i for i, h in enumerate(have) if h <= wanted * 1.1], default=0)]
 
 
 def _points(squares: torch.Tensor, side: int) -> torch.Tensor:
-    """Points of the photo under the pixels of windows, [M, side, side, 2]."""
+    """Returns the points of the photo under the pixels of windows, [M, side, side, 2]."""
     places = (torch.arange(side, dtype=torch.float64) + 0.5) / side
     v, u = torch.meshgrid(places, places, indexing="ij")
     a, b, tx, ty = (x.view(-1, 1, 1) for x in squares.cpu().unbind(dim=1))
@@ -289,6 +292,6 @@ def _steps(length: int, side: float) -> int:
 
 
 def _steady(parser: Parser, layout: Layout) -> list[str]:
-    """Names of the regions that most samples show, the steadiest first."""
+    """Returns the names of the regions that most samples show, the steadiest first."""
     order = layout.steadiness.argsort(descending=True).tolist()
     return [parser.regions.names[k] for k in order if k and layout.presence[k] > 0.5][:5]

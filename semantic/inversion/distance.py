@@ -127,8 +127,6 @@ class Distance:
     def _describe(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Returns features of images: LPIPS features, or unit vectors at each place of every block of the
         discriminator.
-
-        Or those of LPIPS.
         """
         if self.perceptual is not None:
             pixels = images.clamp(-1, 1).add(1).mul(127.5)
@@ -181,10 +179,7 @@ def mask_weights(masks: torch.Tensor | None) -> torch.Tensor | None:
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Returns the peak signal-to-noise ratio in dB, [N], of images [N, C, R, R]. Images are clamped to [-1, 1].
-
-    What lies outside is clamped.
-    """
+    """Returns the peak signal-to-noise ratio in dB, [N], of images [N, C, R, R]. Images are clamped to [-1, 1]."""
     error = (a.clamp(-1, 1) - b.clamp(-1, 1)).square().mean(dim=(1, 2, 3))
     return 10 * torch.log10(4 / error.clamp(min=1e-10))
 

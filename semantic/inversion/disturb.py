@@ -44,10 +44,7 @@ def new_backgrounds(images: torch.Tensor, masks: torch.Tensor, rng: np.random.Ge
 
 
 def change_colors(images: torch.Tensor, masks: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Returns images with mixed colour channels and other saturation. Each region gets its own brightness and tint.
-
-    And each region a little lighter, darker, tinted.
-    """
+    """Returns images with mixed colour channels and other saturation. Each region gets its own brightness and tint."""
     count = len(images)
     grey = images.mean(dim=1, keepdim=True)
     x = grey + (images - grey) * _column(images, rng.uniform(0, 1.4, count))

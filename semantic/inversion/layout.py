@@ -75,7 +75,9 @@ def moments(planes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def long_axes(planes: torch.Tensor) -> torch.Tensor:
-    """Directions of the longer axes of planes [N, K, S, S], as vectors [N, K, 2] of twice the angle from x to y.
+    """Returns directions of the longer axes of planes [N, K, S, S], as vectors [N, K, 2].
+
+    A vector has twice the angle of the axis, measured from x to y.
 
     A vector is as long as the variances along both axes differ, as a share of their sum: 0 for a disc, 1 for a line.
     """
@@ -90,7 +92,7 @@ def long_axes(planes: torch.Tensor) -> torch.Tensor:
 
 
 def axis_angles(axes: torch.Tensor, usual: torch.Tensor) -> torch.Tensor:
-    """Angles in radians by which axes [N, K, 2] are turned from `usual` [K, 2], at most a quarter turn, [N, K]."""
+    """Returns the angles, [N, K] in radians, from `usual` axes [K, 2] to axes [N, K, 2]: at most a quarter turn."""
     cross = usual[..., 0] * axes[..., 1] - usual[..., 1] * axes[..., 0]
     return torch.atan2(cross, (usual * axes).sum(dim=-1)) / 2
 

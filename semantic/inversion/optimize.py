@@ -142,7 +142,7 @@ def invert(
 
 
 def rough(device: torch.device, wanted: bool) -> torch.autocast:
-    """Autocast to bfloat16 on CPUs with matrix units for it (AMX), if it is wanted; nothing elsewhere.
+    """Returns autocast to bfloat16 if it is wanted, on CPUs with matrix units for bfloat16 (AMX).
 
     Codes move by hundredths of their deviation, so gradients need not be exact before the last steps.
     """
@@ -170,8 +170,6 @@ def region_groups(regions: Regions | None, num_ws: int) -> torch.Tensor:
     """Returns rows that average the slots of the base codes and of each region, [1 + K, num_ws].
 
     Without regions there is one row.
-
-    One row without regions.
     """
     if regions is None:
         return torch.full([1, num_ws], 1 / num_ws)

@@ -44,8 +44,6 @@ class PhotoFile:
     def path(self) -> str:
         """Returns the path of the photo for placements. For a member of a zip, it is the path of the zip and of the
         member.
-
-        The path of a member of a zip goes on behind that of the zip.
         """
         return self.where if self.archive is None else os.path.join(self.archive.path, self.member)
 

@@ -1,4 +1,4 @@
-"""From photo files to folders of results: crop, labels, codes, pictures, and what was measured."""
+"""Turns photo files into folders of results: crops, labels, codes, pictures and measurements."""
 
 import functools
 import time
@@ -32,7 +32,7 @@ LEAST_KNOWN = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is asked for.
+    """Options of a projection.
 
     Attributes:
         schedule: of the search.
@@ -53,7 +53,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Ready:
-    """A photo that is cropped and labelled.
+    """A cropped and labelled photo.
 
     Attributes:
         file: where it came from.
@@ -69,7 +69,7 @@ class Ready:
 
 
 class Projector:
-    """A network and all that is needed to find photos in its latent space.
+    """A network with all tools that find photos in its latent space.
 
     Args:
         networks: G_ema and D, as from ``legacy.load_network``.
@@ -103,16 +103,16 @@ class Projector:
 
     @functools.cached_property
     def parser(self) -> Parser:
-        """The network's parser, built when a photo first needs it."""
+        """Returns the network's parser. Builds it for the first photo that needs it."""
         return build_parser(self.networks, self.device, hide_progress=self.hide_progress)
 
     @functools.cached_property
     def layout(self) -> Layout:
-        """The layout of the network's samples, measured when a photo first needs it."""
+        """Returns the layout of the network's samples. Measures it for the first photo that needs it."""
         return network_layout(self.G, self.device, hide_progress=self.hide_progress)
 
     def mean_start(self, images: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
-        """The mean of the mapping, [N, num_ws, D]."""
+        """Returns the mean codes of the mapping, [N, num_ws, D]."""
         return self.space.mean.expand(len(images), self.G.num_ws, -1).clone()
 
     def prepare(self, file: PhotoFile) -> Ready:
@@ -195,7 +195,7 @@ class Projector:
     def _write(
         self, G: torch.nn.Module, photo: Ready, target: Targets, ws: torch.Tensor, folder: Path
     ) -> dict[str, float | None]:
-        """Write the pictures, codes and placement of a photo; returns what was measured."""
+        """Write the pictures, codes and placement of a photo. Returns the measurements."""
         image, mask = render(G, ws)
         save_image(folder / "target.png", image_grid(target.images, (1, 1)))
         save_image(folder / "proj.png", image_grid(image, (1, 1)))
@@ -218,7 +218,7 @@ class Projector:
 
     @torch.no_grad()
     def _frames(self, photo: Ready, way: Sequence[torch.Tensor]) -> Iterator[np.ndarray]:
-        """The photo beside what the search had found, and its mask, for a video."""
+        """Yields frames of a video: the photo beside each picture of the search, and its mask."""
         side = max(self.G.img_resolution, VIDEO_SIDE)
         for ws in way:
             image, mask = render(self.G, ws)
@@ -228,7 +228,7 @@ class Projector:
 
 
 def render(G: torch.nn.Module, ws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Image and mask of codes; no mask where the network has no regions."""
+    """Returns image and mask of codes. A network without regions has no mask."""
     if not hasattr(G, "regions"):
         return G.synthesis(ws, noise_mode="const"), None
     out = G.synthesis(ws, noise_mode="const", return_mask=True)
@@ -242,7 +242,7 @@ def project_all(
     batch: int,
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Find all photos; a photo that cannot be used gets a row with its error, and the others go on.
+    """Find the codes of all photos. An unusable photo gets a row with its error, and the work continues.
 
     Args:
         projector: see `Projector`.

@@ -113,10 +113,7 @@ def tune(
 
 
 def early_parameters(synthesis: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """Yields the parameters to tune first: render network and texture. Without regions, yields all parameters.
-
-    All where there are no regions.
-    """
+    """Yields the parameters to tune first: render network and texture. Without regions, yields all parameters."""
     for name, parameter in synthesis.named_parameters():
         early = name.startswith(("render.", "local.feature_")) or name.removeprefix("local.") in LAYERED
         if early or not hasattr(synthesis, "regions"):

@@ -104,10 +104,7 @@ class Canvas:
         self.mask = np.zeros((resolution, resolution), dtype=np.uint8)
 
     def window(self, x0: float = -1, y0: float = -1, x1: float = 1, y1: float = 1) -> Window:
-        """Returns the pixels of a box with a margin of two pixels. A window has at least 4 x 4 pixels.
-
-        Never smaller than 4 x 4, also where the box lies outside.
-        """
+        """Returns the pixels of a box with a margin of two pixels. A window has at least 4 x 4 pixels."""
         spans = []
         for low, high in ((y0, y1), (x0, x1)):
             first = min(max(int((low + 1) / self.pixel) - 2, 0), self.resolution - 4)

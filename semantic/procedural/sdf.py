@@ -174,8 +174,6 @@ def profile(values: Array, knots: Sequence[float], heights: Sequence[float]) -> 
 def waves(s: Array, phases: Sequence[float], octaves: Sequence[float] = (1.0, 2.3, 5.1)) -> Array:
     """Returns irregular waves in [-1, 1] along one coordinate. Waves that are too fine for the grid fade out.
 
-    Waves too fine for the grid fade out.
-
     Args:
         s: [H, W]; one unit is about one strand.
         phases: at least one number in [0, 1) an octave.

@@ -70,8 +70,6 @@ class Drawing:
         """Returns class indices, uint8 [H, W].
 
         Larger shapes are painted first, so smaller shapes stay visible. Other pixels are 0.
-
-        The rest is 0.
         """
         mask = np.zeros((self.height, self.width), np.uint8)
         for shape in sorted(self.shapes, key=lambda shape: -shape.area):
