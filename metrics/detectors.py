@@ -80,12 +80,12 @@ def get_feature_detector(
     All processes call this alike.
 
     Args:
-        num_gpus, rank: processes, and which one this is, which the process group knows already.
+        num_gpus, rank: accepted and ignored. The process group knows both.
         verbose: accepted for scripts that pass it. Downloads show a progress bar.
 
     Raises:
-        DetectorMissing: it is not there.
-        UserError: it is not a TorchScript file.
+        DetectorMissing: the network cannot be found.
+        UserError: the file is not TorchScript.
     """
     return _remembered(str(url), torch.device(device))
 

@@ -82,7 +82,7 @@ class FeatureStats:
 
         Args:
             x: see `append`. Row i of process r comes after row i of process r - 1.
-            num_gpus: processes; 1 adds only the rows of this one.
+            num_gpus: processes. 1 adds only the rows of this process.
             rank: this process, which the process group knows already.
         """
         if num_gpus > 1:

@@ -37,7 +37,7 @@ def calc_metric(
         G: the generator. A copy is used.
         dataset_kwargs: class name and options of the real data.
         num_gpus, rank: processes that share the work, and which one this is.
-        device: where to compute; by default where G is.
+        device: device of the computation. The default is the device of G.
         options: further fields of `MetricOptions`: G_kwargs, progress, cache, detector, seed, batch_size.
 
     Returns:

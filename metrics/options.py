@@ -17,15 +17,15 @@ class MetricOptions:
     Attributes:
         G: the generator, in evaluation mode, on `device`.
         G_kwargs: further arguments of G, such as truncation_psi.
-        dataset_kwargs: class name and options of the real data; empty where there is none.
+        dataset_kwargs: class name and options of the real data. Empty without real data.
         num_gpus, rank: processes that share the work, and which one this is.
-        device: where networks and images are; None: where G is.
-        progress: show progress bars; None: on terminals only. A `ProgressMonitor` is told instead.
+        device: device of networks and images. None: the device of G.
+        progress: True shows progress bars, None shows them on terminals. A `ProgressMonitor` replaces the bars.
         cache: keep statistics of the real data between calls.
-        metric: name under which the metric was asked for; results are keyed by it.
-        detector: path of a feature network, or a folder of them; None downloads the published ones.
-        seed: of all random draws.
-        batch_size: images at a time; None chooses by resolution.
+        metric: requested name of the metric. Results have this name.
+        detector: path of a feature network, or a folder of them. None downloads the published networks.
+        seed: seed of all random draws.
+        batch_size: images at a time. None chooses by resolution.
     """
 
     G: torch.nn.Module | None = None

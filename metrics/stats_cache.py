@@ -59,7 +59,7 @@ def cache_path(opts: MetricOptions, kind: str, key: Mapping[str, Any]) -> Any:
 
 
 def fingerprint(path: Any) -> list[Any]:
-    """Returns values that identify an archive: names, sizes and checksums in a zip; sizes and dates in a folder."""
+    """Returns values that identify an archive: names, sizes and checksums of a zip, or sizes and dates of a folder."""
     path = str(path)
     digest = hashlib.md5()
     if os.path.isfile(path):

@@ -109,7 +109,7 @@ class Encoder(torch.nn.Module):
     Args:
         img_resolution: R.
         w_dim: D.
-        names: of the regions of the network that it belongs to.
+        names: names of the regions of the network that it belongs to.
         base_layers: number of base codes.
         channels: width of the branch at each resolution.
         num_passes: how many.
@@ -222,7 +222,7 @@ def new_encoder(networks: Mapping[str, Any], **options: Any) -> Encoder:
 
     Args:
         networks: G_ema and D, as from ``legacy.load_network``.
-        options: of `Encoder`: num_passes, rank, context.
+        options: options of `Encoder`: num_passes, rank, context.
 
     Raises:
         UserError: the network has no regions, or its images are not in colour.
@@ -271,10 +271,10 @@ def load_encoder(path: str | os.PathLike, G: torch.nn.Module | None = None) -> E
 
     Args:
         path: file or address.
-        G: the generator that it shall belong to; None takes any.
+        G: the generator that it shall belong to. None takes any.
 
     Raises:
-        UserError: no such file, none of this kind, or one of another network.
+        UserError: the file is missing, has another format, or belongs to another network.
     """
     with open_url(os.fspath(path)) as file:
         data = machine.load(file, packages=PACKAGES, where=str(path))
@@ -292,7 +292,7 @@ def start_of(networks: Mapping[str, Any], path: str | os.PathLike | None, named:
 
     Args:
         networks: G_ema, as from ``legacy.load_network``.
-        path: where the network was read; an encoder beside it is used where it fits.
+        path: where the network was read. An encoder beside it is used where it fits.
         named: an encoder that was asked for.
 
     Raises:

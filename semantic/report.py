@@ -49,7 +49,7 @@ def write_report(run_dir: Path, dest: Path, refresh: float | None = None) -> Non
     Args:
         run_dir: folder of the run.
         dest: the HTML file.
-        refresh: seconds after which an open page reads itself again; None for never.
+        refresh: seconds after which an open page reads itself again. None for never.
 
     Raises:
         UserError: the folder holds no run, or the file cannot be written.

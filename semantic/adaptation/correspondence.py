@@ -38,7 +38,7 @@ def similarities(features: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
 
     Args:
         features: [N, K, C].
-        there: bool [N, K], whether a sample has the region; one without it is like no other.
+        there: bool [N, K], whether a sample has the region. A sample without the region resembles no other sample.
 
     Returns:
         [K, N, N], the log-softmax over the last axis of cosine similarities.
@@ -52,8 +52,8 @@ def similarities(features: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
 class Correspondence(Term):
     """Divergence between the similarities of samples in the source and in the adapted generator, within each region.
 
-    Features are those of all stages of the render network. The paper compares whole images; a region has a likeness of
-    its own, so that hair stays as varied as it was.
+    All stages of the render network give features. The paper compares whole images. Here each region has its own
+    similarity, so hair stays as varied as in the source.
     """
 
     def step(self, z: torch.Tensor, c: torch.Tensor) -> None:

@@ -27,13 +27,13 @@ class TargetDataset(MaskedImageDataset):
 
     Args:
         path, options: see `training.dataset.ImageFolderDataset`.
-        held_out: give the images that are set aside in place of those to train on.
-        regions: names and colours of the classes in the masks; without, masks are not used.
-        random_seed: chooses the images that are set aside.
+        held_out: take the held-out images instead of the training images.
+        regions: names and colours of the classes in the masks. Without regions, masks are not used.
+        random_seed: seed that chooses the held-out images.
 
     Attributes:
-        masked: how many of the images have a mask.
-        images_in_all: images of both parts, without mirrored ones.
+        masked: number of images with a mask.
+        images_in_all: number of images of both parts, without mirrored images.
     """
 
     def __init__(

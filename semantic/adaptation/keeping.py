@@ -17,8 +17,8 @@ def trust(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Returns how well the regions found in images agree with masks, from `LEAST_TRUST` to 1.
 
     Args:
-        scores: of regions found in the images, [N, K, R, R].
-        mask: planes [N, K, R, R]; the largest is the region of a pixel.
+        scores: scores of regions found in the images, [N, K, R, R].
+        mask: planes [N, K, R, R]. The largest plane is the region of a pixel.
 
     Returns:
         [N, 1, R, R], the probability that the parser gives to the mask's region, raised to the least weight.
@@ -34,7 +34,7 @@ def coarse_divergence(coarse: torch.Tensor, target: torch.Tensor, weight: torch.
 
     Args:
         coarse, target: 2m - 1 in [-1, 1], [N, K, H, H].
-        weight: of pixels, [N, 1, H, H].
+        weight: weight of pixels, [N, 1, H, H].
 
     Returns:
         Mean over pixels, a scalar, 0 where the masks are the same.
@@ -49,8 +49,8 @@ def coarse_divergence(coarse: torch.Tensor, target: torch.Tensor, weight: torch.
 class MaskKeeping(Term):
     """Keeps coarse and final masks near the masks of the source for the same codes, and near each other.
 
-    A pixel counts less where a frozen parser finds another region in the adapted image than the source's mask says: so
-    shapes may move with the image while regions keep their meaning. Without a parser all pixels count alike.
+    A frozen parser finds regions in the adapted image. A pixel counts less if its region differs from the source's
+    mask. So shapes may move with the image, and regions keep their meaning. Without a parser all pixels count alike.
     """
 
     def fake(self, fake: Samples) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Blends two networks of one family: takes local generators of regions, or rendering, from another network.
 
-The idea is that of Pinkney and Adler 2020, "Resolution dependent GAN interpolation".
+The idea comes from Pinkney and Adler 2020, "Resolution dependent GAN interpolation".
 """
 
 import copy
@@ -29,7 +29,7 @@ def load_blended(
     """Returns the G_ema of networks. `blends` names parts to take from other network files.
 
     Args:
-        networks: as `load` gives them.
+        networks: the networks of a file, as `load` returns them.
         blends: texts PART:FILE in the order in which they apply, see `blend_option`.
         load: reads a network file, as `load_network` of legacy.py.
 
@@ -50,8 +50,8 @@ def blended(G: torch.nn.Module, other: torch.nn.Module, part: str, where: str = 
 
     Args:
         G, other: generators with the same regions and sizes.
-        part: name of a region, for its local generator; or '64+', for the stages that render 64² and more.
-        where: what to call the other one in messages.
+        part: a region's name for its local generator, or '64+' for the stages that render 64² pixels and more.
+        where: name of the other generator in messages.
 
     Raises:
         UserError: the networks do not fit together, or there is no such part.

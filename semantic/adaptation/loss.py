@@ -21,11 +21,11 @@ class AdaptationLoss(RegionLoss):
 
     Args:
         args, kwargs: see `RegionLoss`.
-        mask_weight: weight of `MaskKeeping`; 0 lets masks drift.
+        mask_weight: weight of `MaskKeeping`. With 0, masks may drift.
         correspondence_weight: weight of `Correspondence`.
-        masked_share: share of the images that have masks; as many generated ones are judged with theirs.
+        masked_share: share of the images that have masks. D judges the same share of generated images with their masks.
         r1_gamma_mask: weight of R1 on masks.
-        trains_mapping: whether the mapping is trained. One that is not keeps its mean code as well.
+        trains_mapping: whether the mapping is trained. A frozen mapping also keeps its mean code.
 
     Attributes:
         source: the trained pair that the run started from.

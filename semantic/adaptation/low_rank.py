@@ -9,7 +9,7 @@ WEIGHTS = "synthesis.local"
 
 
 class LowRankChange(torch.nn.Module):
-    """Adds up @ down to each matrix of a stack; at first it adds nothing.
+    """Adds up @ down to each matrix of a stack. The first sum is zero.
 
     Args:
         weight: the stack [..., rows, columns].

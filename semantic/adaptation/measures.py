@@ -60,7 +60,7 @@ def mask_drift(masks: torch.Tensor, others: torch.Tensor, names: Sequence[str]) 
 
     Args:
         masks, others: class indices [N, R, R].
-        names: of the regions.
+        names: names of the regions.
     """
     found = {}
     for k, name in enumerate(names):

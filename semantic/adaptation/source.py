@@ -26,7 +26,7 @@ class Source:
     """Generator and parser that stay as they are.
 
     The parser is the discriminator's segmentation head. Where there is none, a small segmenter learns once from pairs
-    that the generator makes, see `semantic.inversion.parse`; images that are not in colour have no parser then.
+    that the generator makes, see `semantic.inversion.parse`. It needs images in colour.
 
     Args:
         G: the generator that training starts from.

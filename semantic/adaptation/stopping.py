@@ -70,7 +70,7 @@ def reason_to_end(rows: Sequence[Mapping[str, Any]], similarity: float, bounds: 
     """Returns why the newest row ends an adaptation, as part of a sentence. None where it goes on.
 
     Args:
-        rows: of all snapshots; the first is the source's.
+        rows: rows of all snapshots. The first row is the source's row.
         similarity: MS-SSIM of pairs of real images, or of the source's where it is higher.
         bounds: see `Bounds`.
     """
@@ -89,10 +89,10 @@ class AdaptationMonitor(Monitor):
     samples, and `nearest`, the distance of samples to the nearest training image. The first row is the source's.
 
     Args:
-        run_dir, networks, device, training_set_kwargs: see `training.run.monitor.Monitor`; the data are a
+        run_dir, networks, device, training_set_kwargs: see `training.run.monitor.Monitor`. The data are a
             `semantic.adaptation.data.TargetDataset`.
-        low_rank: rank of the changes of local weights; None trains or keeps them as they are.
-        seed: of the samples.
+        low_rank: rank of the changes of local weights. None: no low-rank changes.
+        seed: seed of the samples.
         bounds: changes to `Bounds`.
     """
 

@@ -26,7 +26,7 @@ class LoadedNetwork:
         option: what the command line calls it.
         networks: what `legacy.load_network` gives.
         source: path or address that it was read from.
-        directions: found directions by name; they depend on the network alone, so all sessions share them.
+        directions: found directions by name. They depend on the network alone, so all sessions share them.
         extras: anything else that depends on the network alone, such as its parser.
     """
 
@@ -57,13 +57,13 @@ class LoadedNetwork:
 
 
 class NetworkShelf:
-    """Networks by the names that the page may use; nothing else can be opened.
+    """Networks by the names that the page may use. Nothing else can be opened.
 
     Args:
         load: reads a network from a path or name, as `legacy.load_network`.
         named: networks that may be named, {name: path or address}.
         folder: a folder whose network files, and whose run folders' newest snapshots, may be named.
-        device: where networks compute.
+        device: device of the networks.
         short: names that the command line knows, too.
     """
 

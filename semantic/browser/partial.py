@@ -41,7 +41,7 @@ class PartialSynthesis:
             ws: codes [1, b+2K, D], or expanded [1, K·L, D].
             keep_regions: [1, K] of 0 and 1.
             coords: [2, H, H], [K, 2, H, H] or [1, K, 2, H, H].
-            size: resolution at which rendering stops, for a preview; the image's own by default.
+            size: resolution at which rendering stops, for a preview. The image's own by default.
 
         Returns:
             Image and mask at `size`, coarse mask and depths.

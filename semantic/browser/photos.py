@@ -29,7 +29,7 @@ NAME = "photo"
 
 @dataclass(frozen=True)
 class UploadedPhoto(PhotoFile):
-    """A photo in memory; nothing that the page sends is ever taken for a path."""
+    """A photo in memory. Nothing that the page sends is ever taken for a path."""
 
     data: bytes = b""
 

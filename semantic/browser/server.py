@@ -49,7 +49,7 @@ def create_app(desk: Desk, hosts: tuple[str, ...]) -> FastAPI:
 
     Args:
         desk: what the routes do.
-        hosts: names under which the server may be addressed, without port; a request for another name is refused, so
+        hosts: names under which the server may be addressed, without port. A request for another name is refused, so
             that no foreign page reaches the server through a name that it controls. Empty allows all.
     """
 
@@ -175,7 +175,7 @@ async def read(request: Request, limit: int, what: str) -> bytes:
     """Returns the body of a request.
 
     Raises:
-        TooLarge: it has more bytes than `limit`; no more than that is ever read.
+        TooLarge: it has more bytes than `limit`. No more than that is ever read.
     """
     message = f"{what} may have {limit >> 20} MB at most: choose a smaller one."
     declared = request.headers.get("content-length", "")

@@ -66,7 +66,7 @@ class Sessions:
     """All sessions by their keys, which nobody can guess.
 
     Args:
-        clock: seconds; tests bring their own.
+        clock: seconds. Tests bring their own.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):

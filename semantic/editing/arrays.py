@@ -23,8 +23,8 @@ def read_arrays(path: str | os.PathLike, names: Iterable[str], expected: str) ->
 
     Args:
         path: file or address.
-        names: of the arrays to read.
-        expected: what the message says about a file of another kind, such as 'a .npz file that holds `w`'.
+        names: names of the arrays to read.
+        expected: description of the right file for messages, such as 'a .npz file that holds `w`'.
 
     Returns:
         Arrays of truth values, numbers or text, as they were stored.

@@ -32,14 +32,14 @@ class Render:
 def blend(photo: np.ndarray, placement: Placement, before: Render, after: Render, regions: Sequence[int]) -> np.ndarray:
     """Returns the photo with an edit in it.
 
-    Inside the feathered union of the regions' masks before and after, the photo gets the *change* that the edit makes
-    in the render, so its own detail stays. Where the layout changes (new hair over the old background) nothing of the
-    photo can stay: there is the edited render, plus the difference of photo and render that the same region has nearby.
-    Everywhere else the photo's pixels stay as they are, bit for bit.
+    The edit reaches the feathered union of the regions' masks before and after. There the photo gets the *change* of
+    the render, so the photo's own detail stays. If the layout changes (new hair over the old background), the result is
+    the edited render, plus the nearby difference of photo and render in the same region. All other pixels of the photo
+    stay, bit for bit.
 
     Args:
         photo: uint8 [H, W, 3], of the placement's size.
-        placement: where the crop lies in it.
+        placement: place of the crop in the photo.
         before: the render of the photo's codes.
         after: the render of the edited state.
         regions: indices of the edited regions.
@@ -81,8 +81,8 @@ def feathered_union(
 ) -> torch.Tensor:
     """Returns the weight of the edit at each pixel of the canvas, in [0, 1]: float32 [S, S].
 
-    It is 1 where one of the regions is before or after and within `MARGIN` around, falls to 0 within `FEATHER` beyond,
-    and falls to 0 towards edges of the crop beyond which the photo goes on.
+    It is 1 in the regions before and after the edit, and within `MARGIN` around them. It falls to 0 within `FEATHER`
+    beyond. It also falls to 0 towards the edges of the crop, unless the photo ends there.
 
     Args:
         first, second: class indices before and after, [S, S].
@@ -132,12 +132,12 @@ def fill_by_label(values: torch.Tensor, sure: torch.Tensor, known: torch.Tensor,
 
     Args:
         values: [C, S, S].
-        sure: bool [S, S]; where a label has none, `known` pixels of it serve.
-        known: bool [S, S]; where a label has none either, its values are 0.
+        sure: bool [S, S]. A label without sure pixels uses its `known` pixels.
+        known: bool [S, S]. A label without known pixels gets the value 0.
         labels: [S, S].
 
     Returns:
-        float32 [C, S, S]; sure pixels keep their values.
+        float32 [C, S, S]. Sure pixels keep their values.
     """
     filled = values * sure
     for label in labels[~sure].unique():

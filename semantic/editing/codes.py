@@ -1,7 +1,7 @@
 """Edits of W+ codes: mixes regions, makes loops of codes, and builds an image region by region.
 
 Everything here is a pure function of tensors. Codes are W+ latents [N, b+2K, D]. The expanded latents [N, K·L, D]
-have no slots of their own for a region's shape and texture; of them regions can be taken as a whole only.
+have no slots of their own for a region's shape and texture. Of them regions can be taken as a whole only.
 """
 
 from collections.abc import Iterable, Sequence
@@ -42,13 +42,12 @@ def mix_regions(
 ) -> torch.Tensor:
     """Returns codes with some regions from a donor. Other regions stay.
 
-    With 'whole' the local generators of these regions see what they see in the donor, base codes included, and all
-    others what they see in the source: whether there is a hat, say, may depend on base codes. That takes expanded
-    latents, in which each region has base codes of its own.
+    With 'whole', the chosen regions also take the donor's base codes. Base codes may decide, for example, whether there
+    is a hat. The part 'whole' needs expanded latents, in which each region has its own base codes.
 
     Args:
-        ws: [N, b+2K, D]; for 'whole' expanded, [N, K·L, D], see `SynthesisNetwork.expand`.
-        donor_ws: of the same shape, or one that broadcasts to it or against it, such as [1, b+2K, D].
+        ws: [N, b+2K, D]. For 'whole', expanded latents [N, K·L, D], see `SynthesisNetwork.expand`.
+        donor_ws: the same shape, or a shape that broadcasts to it or against it, such as [1, b+2K, D].
         regions: the regions of the network.
         which: indices or names of the regions to take.
         part: 'shape', 'texture', 'both' or 'whole'.
@@ -81,10 +80,10 @@ def part_slots(codes: torch.Tensor, regions: Regions, region: int | str, layer_s
     """Returns the slots of one region in W+ latents [N, b+2K, D] or in expanded latents [N, K·L, D].
 
     Args:
-        layer_slots: which W+ slot feeds each layer of each region, [K, L], see `Regions.layer_slots`.
+        layer_slots: the W+ slot of each layer of each region, [K, L], see `Regions.layer_slots`.
 
     Returns:
-        Slots of its 'shape' and 'texture', and of its 'base' codes; base slots of W+ are shared, so it has none there.
+        Slots of the 'shape', 'texture' and 'base' codes of the region. W+ latents share base codes, so 'base' is empty.
     """
     k = regions.index(region)
     own = regions.slots(k)
@@ -135,15 +134,15 @@ def loop_regions(
     """Returns a loop in which the codes of some regions run through the codes of donors. Other codes stay.
 
     Args:
-        ws: codes that start and end the loop, [N, b+2K, D]; for 'whole' expanded.
-        donor_ws: [M, b+2K, D], visited in order; of the same kind.
+        ws: codes that start and end the loop, [N, b+2K, D]. For 'whole', expanded latents.
+        donor_ws: [M, b+2K, D], visited in order, in the form of `ws`.
         frames: F.
 
     Returns:
-        [F, N, b+2K, D]; frame 0 equals `ws`.
+        [F, N, b+2K, D]. Frame 0 equals `ws`.
 
     Raises:
-        UserError: as `mix_regions`.
+        UserError: see `mix_regions`.
     """
     stops = [ws] + [mix_regions(ws, donor.unsqueeze(0), regions, which, part) for donor in donor_ws]
     return loop_codes(torch.stack(stops), frames)
@@ -161,7 +160,7 @@ def check_ws(ws: torch.Tensor, regions: Regions) -> None:
     """Refuse codes that are not W+ latents of these regions.
 
     Raises:
-        UserError: another number of codes, for instance that of expanded latents.
+        UserError: the number of codes is wrong, for example the number of expanded latents.
     """
     if ws.ndim != 3 or ws.shape[1] != regions.num_ws:
         raise UserError(
@@ -174,7 +173,7 @@ def check_expanded(ws: torch.Tensor, regions: Regions) -> None:
     """Refuse codes that are not expanded latents of these regions.
 
     Raises:
-        UserError: another number of codes, for instance that of W+.
+        UserError: the number of codes is wrong, for example the number of W+ codes.
     """
     if ws.ndim != 3 or ws.shape[1] % len(regions) or ws.shape[1] == regions.num_ws:
         raise UserError(

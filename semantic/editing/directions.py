@@ -64,7 +64,7 @@ def read_directions(path: str | os.PathLike) -> tuple[dict[str, Direction], dict
     """Returns the directions of a file by name, and its data about the network: 'network_regions' and 'average'.
 
     Raises:
-        UserError: no such file, or none of this kind.
+        UserError: the file is missing or has another format.
     """
     arrays = read_arrays(path, [*TEXTS, "network_regions", "codes", "average"], DIRECTION_FILE)
     texts = [arrays.get(name) for name in (*TEXTS, "network_regions")]
@@ -86,11 +86,11 @@ def read_directions(path: str | os.PathLike) -> tuple[dict[str, Direction], dict
 def load_directions(path: str | os.PathLike, G: torch.nn.Module) -> dict[str, Direction]:
     """Returns the directions of a file by name, for this network.
 
-    Networks that were trained further from the same one may share a file: their regions, the width of their codes and
-    their average code must fit.
+    Networks with a common ancestor may share a file. Their regions, the width of their codes and their average code
+    must fit.
 
     Raises:
-        UserError: no such file, none of this kind, or one of another network.
+        UserError: the file is missing, has another format, or belongs to another network.
     """
     directions, network = read_directions(path)
     names, average = network["network_regions"].tolist(), network["average"]

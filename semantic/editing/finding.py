@@ -31,7 +31,7 @@ def roles_of(part: str) -> tuple[str, ...]:
 def sample_codes(G: torch.nn.Module, count: int, seed: int, sets: int = 1) -> torch.Tensor:
     """Returns codes of random z and random classes: [sets, count, D]. Sample i has the same class in all sets.
 
-    All slots of a mapped code are the same, so there is one code a sample.
+    All slots of a mapped code are equal, so each sample has one code.
     """
     random = torch.Generator().manual_seed(seed)
     labels = torch.zeros(count, G.c_dim)
@@ -65,7 +65,7 @@ def factorised(G: torch.nn.Module, region: int, part: str, count: int) -> list[D
     They are eigenvectors of AᵀA (Shen & Zhou 2021, equation 6).
 
     Args:
-        count: how many, from the largest eigenvalue down.
+        count: number of directions, from the largest eigenvalue down.
     """
     affines = style_affines(G, region, part)
     values, vectors = torch.linalg.eigh(affines.mT @ affines)
@@ -80,7 +80,7 @@ def factorised(G: torch.nn.Module, region: int, part: str, count: int) -> list[D
 def principal(G: torch.nn.Module, region: int, part: str, count: int) -> list[Direction]:
     """Returns the directions in which the region's codes vary most: principal components (Härkönen et al. 2020).
 
-    Codes of all regions come from one mapping, so the components are the same for all; the region is what they move.
+    Codes of all regions come from one mapping, so all regions have the same components.
     """
     spread = _covariance(sample_codes(G, MAPPED_SAMPLES, seed=1)[0])
     values, vectors = torch.linalg.eigh(spread)
@@ -106,11 +106,11 @@ def boundaries(
 
     2020), other regions' areas held.
 
-    Each image is rendered with `VARIANTS` codes of its own for this part of the region, and compared with itself: what
-    the rest of the image does to a score drops out. See `score_direction` for the direction.
+    Each image is rendered with `VARIANTS` different codes for this part of the region. Scores are compared within an
+    image, so the rest of the image has no influence. See `score_direction` for the direction.
 
     Args:
-        scores: one direction each, from the same samples.
+        scores: the scores. Each gets one direction, from the same samples.
         count: samples to render.
         batch: samples at a time.
         progress: called with the number of samples done.
@@ -195,7 +195,7 @@ def score_direction(codes: torch.Tensor, values: torch.Tensor, held: torch.Tenso
     Args:
         codes: float64 [N, D].
         values: the score, [N].
-        held: the others, [N, M]; those that do not vary are left out.
+        held: the other scores, [N, M]. Constant scores are left out.
 
     Returns:
         The step [D], one standard deviation of the codes along it, and what it adds to the score.

@@ -23,10 +23,10 @@ def read_latents(path: str | os.PathLike, G: torch.nn.Module) -> torch.Tensor:
 
     Args:
         path: file or address.
-        G: the network that shall render them.
+        G: the network that renders the codes.
 
     Returns:
-        float32 [N, num_ws, D]; for a network with regions also expanded latents [N, K·L, D].
+        float32 [N, num_ws, D]. A network with regions also accepts expanded latents [N, K·L, D].
 
     Raises:
         UserError: no such file, nothing of that kind in it, or codes of another network.

@@ -29,61 +29,67 @@ class Score:
     """Whether the areas of other regions shall stay; a region that comes must cover others."""
 
     def __call__(self, image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
-        """Scores [N] of a region in images and masks; see `Measure`."""
+        """Returns the scores [N] of a region in images and masks. See `Measure`."""
         return self.measure(image.float().clamp(-1, 1), mask, region)
 
 
 def shares(mask: torch.Tensor, region: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pixels of a region [N, R, R] as 0 and 1, and its share of each picture [N]."""
+    """Returns the pixels of a region [N, R, R] as 0 and 1, and its share of each picture [N]."""
     inside = (mask.argmax(dim=1) == region).float()
     return inside, inside.mean(dim=(1, 2))
 
 
 def area(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
-    """Share of the picture."""
+    """Returns the region's share of the picture."""
     return shares(mask, region)[1]
 
 
 def presence(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
-    """1 where the region is there, else 0; see `is_present`."""
+    """Returns 1 if the region is present, else 0. See `is_present`."""
     return is_present(shares(mask, region)[1]).float()
 
 
 def level(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
-    """How far the centre of the region is above that of the picture, in sides of the picture."""
+    """Returns the height of the region's centre above the picture's centre, in sides of the picture."""
     return -_along(mask, region, 1)[0]
 
 
 def height(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
-    """How tall the region is: √12 deviations of its pixels, which is the height of a rectangle, in sides."""
+    """Returns the height of the region, in sides of the picture.
+
+    It is √12 standard deviations of the pixels, which is exact for a rectangle.
+    """
     return _along(mask, region, 1)[1]
 
 
 def width(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
-    """How wide the region is, in sides of the picture; see `height`."""
+    """Returns the width of the region, in sides of the picture. See `height`."""
     return _along(mask, region, 2)[1]
 
 
 def brightness(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
-    """Luma of the region's mean colour, from 0 to 1."""
+    """Returns the luma of the region's mean colour, from 0 to 1."""
     return (mean_color(image, mask, region) * image.new_tensor(LUMA)).sum(dim=1)
 
 
 def saturation(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
-    """Saturation of the region's mean colour in HSV, from 0 to 1."""
+    """Returns the saturation of the region's mean colour in HSV, from 0 to 1."""
     color = mean_color(image, mask, region)
     high, low = color.amax(dim=1), color.amin(dim=1)
     return (high - low) / high.clamp_min(1e-6) + 0 * color.sum(dim=1)  # NaN stays NaN
 
 
 def hue(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
-    """Hue of the region's mean colour in degrees: red 0, green 120, blue 240."""
+    """Returns the hue of the region's mean colour in degrees: red 0, green 120, blue 240."""
     red, green, blue = mean_color(image, mask, region).unbind(dim=1)
     return torch.rad2deg(torch.atan2(3**0.5 * (green - blue), 2 * red - green - blue)) % 360
 
 
 def mean_color(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
-    """Mean colour of a region, [N, 3] from 0 to 1 (a grey image counts as three equal channels); NaN without it."""
+    """Returns the mean colour of a region, [N, 3] from 0 to 1, or NaN without the region.
+
+    A grey image counts as three equal channels.
+    """
     inside, share = shares(mask, region)
     image = (image.float().clamp(-1, 1).expand(-1, 3, -1, -1) + 1) / 2
     mean = (image * inside.unsqueeze(1)).mean(dim=(2, 3)) / share.unsqueeze(1)
@@ -91,7 +97,7 @@ def mean_color(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Te
 
 
 def _along(mask: torch.Tensor, region: int, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Centre and extent of a region along an axis of [N, R, R], in sides of the picture; NaN without it."""
+    """Returns the centre and extent of a region along an axis of [N, R, R], in sides of the picture, or NaN."""
     inside, share = shares(mask, region)
     side = mask.shape[axis + 1]
     places = (torch.arange(side, device=mask.device) + 0.5) / side - 0.5

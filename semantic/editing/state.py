@@ -67,7 +67,7 @@ class EditState:
         defaults.
 
         Args:
-            grid: the pixel grid of the network, [2, H, H]; its device is that of the result.
+            grid: the pixel grid of the network, [2, H, H]. The result is on its device.
         """
         found: dict[str, Any] = {"ws": self.ws.float().to(grid.device), "keep_regions": None, "coords": None}
         if not bool((self.keep == 1).all()):

@@ -109,7 +109,7 @@ def correction(
     """Returns the similarity transform (a, b, tx, ty) of unit squares that moves regions to the layout, [N, 4].
 
     Weighted least squares of the centres (Umeyama 1991), the weight of a region being the inverse of its variance
-    among samples; a region far off counts less. The long axes of regions tell the angle as well: eyes, brows and mouth
+    among samples. A region far off counts less. The long axes of regions tell the angle as well: eyes, brows and mouth
     lie across whichever way a head is turned. Where one region or none is left, areas alone give the scale.
 
     Args:

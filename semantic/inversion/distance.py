@@ -35,7 +35,7 @@ class Targets:
 
     Attributes:
         images: [N, 3, R, R] in [-1, 1].
-        masks: class indices int64 [N, R, R]; None where images alone count.
+        masks: class indices int64 [N, R, R]. None where images alone count.
     """
 
     images: torch.Tensor
@@ -57,8 +57,8 @@ class Distance:
     by their cross-entropy. A pixel weighs one over the root of its region's area, so small regions are not lost.
 
     Args:
-        D: the discriminator, for features of its image branch; None without.
-        perceptual: the network of LPIPS, see `find_perceptual`; it takes the place of the discriminator.
+        D: the discriminator, for features of its image branch. None without.
+        perceptual: the network of LPIPS, see `find_perceptual`. It takes the place of the discriminator.
         weights: how much the parts count.
     """
 
@@ -85,10 +85,10 @@ class Distance:
 
         Args:
             images: [N, 3, R, R], unbounded.
-            masks: planes [N, K, R, R]; None where the targets have none.
+            masks: planes [N, K, R, R]. None where the targets have none.
             prepared: the targets, see `prepare`.
             depths: pseudo-depths [N, K, H, H], whose softmax is the coarse mask. Their cross-entropy pulls at a region
-                also where nothing of it shows yet; that of the masks no longer does.
+                also where nothing of it shows yet. That of the masks no longer does.
         """
         features = self._describe(images)  # under autocast, where there is one; all else is exact
         with torch.autocast(images.device.type, enabled=False):

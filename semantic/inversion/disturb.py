@@ -18,7 +18,7 @@ def disturb(images: torch.Tensor, masks: torch.Tensor, rng: np.random.Generator)
 
     Args:
         images: [N, 3, S, S] in about [-1, 1].
-        masks: class indices int64 [N, S, S]; 0 is the background.
+        masks: class indices int64 [N, S, S]. 0 is the background.
         rng: draws everything.
 
     Returns:

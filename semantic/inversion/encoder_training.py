@@ -39,10 +39,10 @@ class Training:
         pairs: generated pairs that the passes are fitted to.
         kimg: thousands of images of all passes' further training.
         batch: images of a step.
-        learning_rate: of Adam, at first.
+        learning_rate: first learning rate of Adam.
         bf16: compute in bfloat16 where precision allows.
-        num_passes, rank, context: of the encoder.
-        seed: of all random numbers.
+        num_passes, rank, context: sizes of the encoder, see `Encoder`.
+        seed: seed of all random numbers.
     """
 
     pairs: int = 8000
@@ -63,7 +63,7 @@ class Examples:
     Attributes:
         images: float16 [M, 3, R, R].
         masks: class indices uint8 [M, R, R].
-        codes: float16 [M, num_ws, D]; those of real images are the average.
+        codes: float16 [M, num_ws, D]. Those of real images are the average.
         known: bool [M].
     """
 
@@ -81,10 +81,10 @@ class Trainer:
 
     Args:
         networks: G_ema and D, as from ``legacy.load_network``.
-        device: where to compute.
+        device: device of the computation.
         training: how.
         real: photos without known codes.
-        say: tells a line to the user.
+        say: function that prints a line for the user.
         hide_progress: True hides bars, None shows them on terminals.
 
     Raises:

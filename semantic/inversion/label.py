@@ -25,15 +25,15 @@ def write_labels(
 ) -> None:
     """Label photos. Write NAME_mask.png with region colours and NAME_mask_index.png, in the photos' sizes.
 
-    A square photo is labelled as a whole. In any other the crop is found first that shows what the network draws; what
+    A square photo is labelled as a whole. In any other the crop is found first that shows what the network draws. What
     lies outside of it is background. A photo that cannot be read is left out with a line.
 
     Args:
         networks: G_ema and D, as from ``legacy.load_network``.
-        device: where to compute.
+        device: device of the computation.
         files: the photos.
-        outdir: where to write.
-        say: tells a line to the user.
+        outdir: folder of the results.
+        say: function that prints a line for the user.
 
     Raises:
         UserError: none of the photos can be read, or the network has no regions.

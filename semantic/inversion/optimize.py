@@ -89,7 +89,7 @@ def invert(
         targets: photos, and masks where they count.
         start: codes to start from, [N, num_ws, D].
         schedule: how the search goes.
-        record_every: keep the codes of every such step for a video; 0 keeps none.
+        record_every: keep the codes of every such step for a video. 0 keeps none.
         text: name of the progress bar.
         hide_progress: True hides the bar, None shows it on terminals.
         watch: is called after each step with its number, from 1 on, and the best codes so far.
@@ -153,8 +153,8 @@ def rough(device: torch.device, wanted: bool) -> torch.autocast:
 def free_slots(regions: Regions | None, masks: torch.Tensor | None, num_ws: int) -> torch.Tensor:
     """Returns which slots a search may move, bool [N, num_ws]. Slots of regions that the mask lacks stay.
 
-    Nothing in the photo teaches the codes of a region that is not there. Without regions or masks all slots are free;
-    the result is then [1, num_ws].
+    Nothing in the photo teaches the codes of a region that is not there. Without regions or masks all slots are free.
+    The result is then [1, num_ws].
     """
     if regions is None or masks is None:
         return torch.ones(1, num_ws, dtype=torch.bool, device=None if masks is None else masks.device)

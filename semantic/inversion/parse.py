@@ -77,7 +77,7 @@ def build_parser(
 
     Args:
         networks: G_ema and D, as from ``legacy.load_network``.
-        device: where to compute.
+        device: device of the computation.
         cache: read and write the cache.
         pairs: generated pairs to learn from.
         train_images: how many images to learn with in all.

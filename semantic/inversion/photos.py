@@ -27,10 +27,10 @@ class PhotoFile:
     Attributes:
         name: base name without suffix, unique within its folder: the name of its output folder.
         where: how messages call it.
-        archive: folder or zip that holds it; None for a file of its own.
+        archive: folder or zip that holds it. None for a file of its own.
         member: its name in the archive.
         mask: name of its mask: a path, or a member of the masks' archive.
-        masks: folder or zip that holds the mask; None for a file of its own.
+        masks: folder or zip that holds the mask. None for a file of its own.
     """
 
     name: str
@@ -64,8 +64,8 @@ class PhotoFile:
         """Returns class indices, uint8 [H, W], of the photo, or None without a mask.
 
         Args:
-            regions: of the network.
-            size: (width, height) of the photo; a mask of the same shape and another size is enlarged or made smaller.
+            regions: the regions of the network.
+            size: (width, height) of the photo. A mask of the same shape and another size is enlarged or made smaller.
 
         Raises:
             UserError: the mask has other regions or another shape, or is damaged.
@@ -128,7 +128,7 @@ def find_photos(target: str, target_mask: str | None = None, limit: int | None =
 
     Args:
         target: file, folder, zip archive, or the address of one.
-        target_mask: mask file of one photo; a folder or zip of masks, matched by base name, for several. An archive
+        target_mask: mask file of one photo. A folder or zip of masks, matched by base name, for several. An archive
             with masks of its own needs none.
         limit: take so many.
 

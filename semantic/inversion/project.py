@@ -35,12 +35,12 @@ class Plan:
     """Options of a projection.
 
     Attributes:
-        schedule: of the search.
-        pti_steps: steps of pivotal tuning; 0 leaves it out.
+        schedule: schedule of the search.
+        pti_steps: steps of pivotal tuning. 0 leaves it out.
         use_masks: masks count, given ones or the parser's.
-        use_alignment: find the crop; else the largest square in the middle.
+        use_alignment: find the crop. Else the largest square in the middle.
         video: write the way there.
-        seed: of all random numbers.
+        seed: seed of all random numbers.
     """
 
     schedule: Schedule = field(default_factory=Schedule)
@@ -73,7 +73,7 @@ class Projector:
 
     Args:
         networks: G_ema and D, as from ``legacy.load_network``.
-        device: where to compute.
+        device: device of the computation.
         plan: what is asked for.
         distance: see `Distance`.
         start: gives the codes [N, num_ws, D] to start from, of images [N, 3, R, R] and masks [N, R, R] or None;
@@ -249,7 +249,7 @@ def project_all(
         files: the photos.
         outdir: a single photo's results, or a folder per photo.
         batch: photos at a time.
-        say: tells a line to the user.
+        say: function that prints a line for the user.
 
     Returns:
         Rows of projections.json, which is written after each batch.

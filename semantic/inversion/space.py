@@ -38,10 +38,10 @@ def code_space(G: torch.nn.Module, device: torch.device, samples: int = SAMPLES,
     """Returns the distribution of w from a network's mapping. Equal networks and seeds give equal results.
 
     Args:
-        G: any generator; of a conditional one all classes are drawn equally often.
-        device: where the network is.
+        G: any generator. Of a conditional one all classes are drawn equally often.
+        device: device of the network.
         samples: how many w to draw.
-        seed: of the latents.
+        seed: seed of the latents.
     """
     generator = torch.Generator().manual_seed(seed)
     found = []

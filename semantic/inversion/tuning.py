@@ -24,8 +24,8 @@ class TuningSchedule:
     """Options of the tuning.
 
     Attributes:
-        num_steps: steps; the first two thirds move rendering and texture alone, the rest all of the synthesis network.
-        learning_rate: of Adam, at first.
+        num_steps: steps. The first two thirds move rendering and texture alone, the rest all of the synthesis network.
+        learning_rate: first learning rate of Adam.
         locality: weight of what changes at codes near the pivot.
         masks: weight of what changes in masks there.
         samples: codes near the pivot.
@@ -59,12 +59,12 @@ def tune(
     where the original network has them, so that edits stay edits.
 
     Args:
-        G: the generator; it stays as it is.
+        G: the generator. It stays as it is.
         space, distance: those of the search.
         target: one photo, with its mask where it counts.
         pivot: its codes [1, num_ws, D].
         schedule: how to tune.
-        seed: of the codes nearby.
+        seed: seed of the codes nearby.
         text: name of the progress bar.
         hide_progress: True hides the bar, None shows it on terminals.
     """

@@ -94,7 +94,7 @@ class Light:
 
 
 class Canvas:
-    """A picture float32 [R, R, 3] (0..1) and its mask uint8 [R, R]; the picture spans [-1, 1] both ways, y down."""
+    """A picture float32 [R, R, 3] (0..1) and its mask uint8 [R, R]. The picture spans [-1, 1] both ways, y down."""
 
     def __init__(self, resolution: int):
         self.resolution = resolution
@@ -119,7 +119,7 @@ class Canvas:
         Args:
             alpha: [H, W] in [0, 1].
             color: [3] or [H, W, 3].
-            region: the mask becomes this where alpha > 0.5; None leaves it.
+            region: the mask becomes this where alpha > 0.5. None leaves it.
         """
         image = self.image[window.rows, window.cols]
         step = np.asarray(color, dtype=np.float32) - image

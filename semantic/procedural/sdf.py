@@ -175,7 +175,7 @@ def waves(s: Array, phases: Sequence[float], octaves: Sequence[float] = (1.0, 2.
     """Returns irregular waves in [-1, 1] along one coordinate. Waves that are too fine for the grid fade out.
 
     Args:
-        s: [H, W]; one unit is about one strand.
+        s: [H, W]. One unit is about one strand.
         phases: at least one number in [0, 1) an octave.
         octaves: frequencies in waves a unit.
     """

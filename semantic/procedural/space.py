@@ -42,7 +42,7 @@ class Pose:
     """Where the head is and how it is turned.
 
     Args:
-        yaw, pitch, roll: radians; positive turns to the right of the picture, downwards, clockwise.
+        yaw, pitch, roll: radians. Positive turns to the right of the picture, downwards, clockwise.
         scale: size of the head.
         shift: (x, y) of the neck's pivot in the picture.
     """
@@ -158,7 +158,7 @@ class Solid:
 
 
 class Plane:
-    """A plane through a head-space point; local (u, v) are lengths along it, right and down.
+    """A plane through a head-space point. Local (u, v) are lengths along it, right and down.
 
     Args:
         origin: head-space point of (0, 0).

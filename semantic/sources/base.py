@@ -19,7 +19,7 @@ class Sample:
     Attributes:
         image: the picture, mode RGB or L.
         jpeg: the file it came from, where that is a JPEG which may be kept as it is.
-        mask: region indices, uint8 [H, W], not always of the image's size; None for images alone.
+        mask: region indices, uint8 [H, W], not always of the image's size. None for images alone.
         where: the image file, for messages.
         orientation: the EXIF number by which the image was turned.
         changes: what was changed in the files, see `semantic.sources.images`.
@@ -37,8 +37,8 @@ class Source:
     """Samples by number. A source can be pickled, and is read in several processes at once.
 
     Attributes:
-        labels: one label an image, as in dataset.json; None without.
-        regions: what the masks' indices mean; None for images alone, or if it has to follow from the masks.
+        labels: one label an image, as in dataset.json. None without.
+        regions: what the masks' indices mean. None for images alone, or if it has to follow from the masks.
         grey: whether images are to have one channel, because all of them are grey.
         left_out: how many files are not taken, by kind.
         notes: what the user should know about what was found, a sentence each.

@@ -22,7 +22,7 @@ def read_coco(data: Mapping[str, Any], where: str) -> tuple[list[str], list[Draw
     Categories become classes in their order in the file. One called background or ``_background_`` is class 0.
 
     Raises:
-        DataError: something is missing or broken; the message names the annotation.
+        DataError: something is missing or broken. The message names the annotation.
     """
     try:
         categories = {entry["id"]: str(entry["name"]).strip() for entry in data.get("categories", [])}
@@ -94,7 +94,7 @@ def _polygon(numbers: Any, label: str) -> np.ndarray:
 def decode_runs(text: str, label: str = "the mask") -> list[int]:
     """Returns the lengths of runs from COCO's compressed text.
 
-    Each number takes characters of 6 bits from '0' on, the lowest 5 bits first; bit 5 says that more follow, and bit 4
+    Each number takes characters of 6 bits from '0' on, the lowest 5 bits first. Bit 5 says that more follow, and bit 4
     of the last is the sign. From the fourth number on, the difference from the number two places before is stored.
 
     Raises:

@@ -28,14 +28,14 @@ class MaskCoding:
     """A conversion from the content of a mask file to region indices.
 
     Args:
-        palette: colours of the classes; None expects indices in the files. With a palette, grey masks of small
+        palette: colours of the classes. None expects indices in the files. With a palette, grey masks of small
             values still count as indices, unless the palette itself is grey.
         mask_map: merges classes after decoding.
         regions: the classes of the files where the source knows them.
-        void: whether 255 stands for unlabelled pixels in any file; in palette files it always does.
+        void: whether 255 stands for unlabelled pixels in any file. In palette files it always does.
 
     Attributes:
-        regions: what the indices mean; None if nothing says so, see `numbered_regions`.
+        regions: what the indices mean. None if nothing says so, see `numbered_regions`.
     """
 
     def __init__(

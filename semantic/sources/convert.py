@@ -94,7 +94,7 @@ def convert(source: Source, dest: str | os.PathLike, geometry: Geometry, workers
         source: what to convert.
         dest: a zip (name ends in .zip) or a new folder.
         geometry: crop and size.
-        workers: number of processes; 1 works in this one.
+        workers: number of processes. 1 works in this one.
 
     Raises:
         UserError: `dest` cannot be written, a sample cannot be used, sizes differ, or Ctrl-C was pressed.

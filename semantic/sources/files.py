@@ -44,7 +44,7 @@ class FileSource(Source):
     Args:
         images: where the images are.
         image_names: which of its files they are.
-        masks: gives the mask of each image; None for images alone.
+        masks: gives the mask of each image. None for images alone.
         labels: one an image.
     """
 

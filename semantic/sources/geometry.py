@@ -30,8 +30,8 @@ class Geometry:
     """From an image of any size to a square one of a power-of-two side.
 
     Args:
-        width, height: the size to make; None keeps that of the (cropped) image.
-        transform: None takes square images whole; 'center-crop' takes the largest central square;
+        width, height: the size to make. None keeps that of the (cropped) image.
+        transform: None takes square images whole. 'center-crop' takes the largest central square;
             'center-crop-wide' takes the largest central part of the shape width:height, resizes it to that, and sets it
             into the smallest square, with black bars (background in the mask).
         resize_filter: 'box' or 'lanczos', for images. Masks shrink by area vote and grow by repetition.
@@ -140,7 +140,7 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int], box: Box | None = None)
     Args:
         mask: uint8 [H, W].
         size: new (width, height).
-        box: the part of the mask to take; None takes all.
+        box: the part of the mask to take. None takes all.
 
     Returns:
         uint8 [height, width].

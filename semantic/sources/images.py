@@ -22,7 +22,7 @@ class Picture(NamedTuple):
     Attributes:
         image: upright, mode L where the file is grey, else RGB.
         jpeg: the file itself, if it is a JPEG that needs no change.
-        orientation: the EXIF number by which it was turned; 1 where it was not.
+        orientation: the EXIF number by which it was turned. 1 where it was not.
         changes: what the user should know was changed.
     """
 

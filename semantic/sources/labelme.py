@@ -23,13 +23,13 @@ def read_labelme(data: Mapping[str, Any], file: str, where: str, names: list[str
     """Returns the drawing of one file.
 
     Args:
-        data: parsed JSON; a copy of the image in it is ignored.
-        file: its name in the folder; the image lies beside it, under the name that it gives.
+        data: parsed JSON. A copy of the image in it is ignored.
+        file: its name in the folder. The image lies beside it, under the name that it gives.
         where: the file, for messages.
-        names: of the classes, background first; new ones are added.
+        names: names of the classes, background first. New ones are added.
 
     Raises:
-        DataError: a shape is broken; the message names it.
+        DataError: a shape is broken. The message names it.
     """
     size = [data.get("imageHeight"), data.get("imageWidth")]
     if not all(isinstance(v, int) and v > 0 for v in size) or size[0] * size[1] > MAX_IMAGE_PIXELS:

@@ -23,8 +23,8 @@ class Palette:
     the classes that meet there. Their nearest colour in the whole palette is often that of a third class (halfway
     from yellow to blue is grey, nearest to dark red), which would draw a thin seam of that class along the edge. So
     an unclear pixel takes the nearest colour among the classes of the clear pixels up to 3 pixels away, provided
-    that a blend of two of them explains its colour at least as well as the nearest palette colour does;
-    otherwise the nearest palette colour decides.
+    that a blend of two of them explains its colour at least as well as the nearest palette colour does.
+    Otherwise the nearest palette colour decides.
 
     Args:
         regions: the classes with their colours.

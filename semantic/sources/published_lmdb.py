@@ -68,7 +68,7 @@ class LmdbSource(Source):
         return CELEBAMASK if max(used) < len(CELEBAMASK) else numbered_regions(used)
 
     def close(self) -> None:
-        """Close the LMDB; it opens again at the next read."""
+        """Close the LMDB. It opens again at the next read."""
         if self._handle is not None:
             self._handle[1].close()
             self._handle = None

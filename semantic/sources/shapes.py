@@ -14,10 +14,10 @@ class Shape:
     """An area with a class.
 
     Attributes:
-        index: of the class.
-        polygons: corners, float64 [n, 2] each, x first, in pixels; (0, 0) is the upper left corner of the picture.
-        runs: lengths of runs outside and inside in turn, down the columns, of the whole picture; None without.
-        patch: bool [h, w], a mask of a part of the picture; None without.
+        index: index of the class.
+        polygons: corners, float64 [n, 2] each, x first, in pixels. (0, 0) is the upper left corner of the picture.
+        runs: lengths of runs outside and inside in turn, down the columns, of the whole picture. None without.
+        patch: bool [h, w], a mask of a part of the picture. None without.
         corner: (x, y) of the upper left pixel of the patch.
     """
 
