@@ -35,7 +35,7 @@ class Targets:
 
     Attributes:
         images: [N, 3, R, R] in [-1, 1].
-        masks: class indices int64 [N, R, R]. None where images alone count.
+        masks: class indices int64 [N, R, R]. None if images alone count.
     """
 
     images: torch.Tensor
@@ -52,14 +52,14 @@ class Targets:
 class Distance:
     """The distance of generated images and masks from targets.
 
-    The L1 distance of Laplacian pyramids, the structure that MS-SSIM misses (Wang et al. 2003), and the distance of
-    features: of LPIPS (Zhang et al. 2018) where its network is at hand, else of the frozen discriminator. Masks count
-    by their cross-entropy. A pixel weighs one over the root of its region's area, so small regions are not lost.
+    It adds the L1 distance of Laplacian pyramids, one minus MS-SSIM (Wang et al. 2003), and the distance of features.
+    Features come from LPIPS (Zhang et al. 2018) if its network is available, else from the frozen discriminator. Masks
+    add their cross-entropy. A pixel weighs one over the root of its region's area, so small regions are not lost.
 
     Args:
-        D: the discriminator, for features of its image branch. None without.
-        perceptual: the network of LPIPS, see `find_perceptual`. It takes the place of the discriminator.
-        weights: how much the parts count.
+        D: the discriminator, for features of its image branch, or None.
+        perceptual: the network of LPIPS, see `find_perceptual`. It replaces the discriminator.
+        weights: weights of the parts.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ class Distance:
 
         Args:
             images: [N, 3, R, R], unbounded.
-            masks: planes [N, K, R, R]. None where the targets have none.
+            masks: planes [N, K, R, R]. None if the targets have no masks.
             prepared: the targets, see `prepare`.
-            depths: pseudo-depths [N, K, H, H], whose softmax is the coarse mask. Their cross-entropy pulls at a region
-                also where nothing of it shows yet. That of the masks no longer does.
+            depths: pseudo-depths [N, K, H, H], whose softmax is the coarse mask. Their cross-entropy has
+                gradients also for hidden regions. The cross-entropy of the masks has no such gradients.
         """
-        features = self._describe(images)  # under autocast, where there is one; all else is exact
+        features = self._describe(images)  # under the autocast of the caller, if any; all other terms are exact
         with torch.autocast(images.device.type, enabled=False):
             images, masks, depths = (None if x is None else x.float() for x in (images, masks, depths))
             return self._measure(images, masks, depths, features, prepared)

@@ -37,8 +37,8 @@ class Training:
 
     Attributes:
         pairs: generated pairs that the passes are fitted to.
-        kimg: thousands of images of all passes' further training.
-        batch: images of a step.
+        kimg: thousands of images for the training by gradients, all passes together.
+        batch: images per step.
         learning_rate: first learning rate of Adam.
         bf16: compute in bfloat16 where precision allows.
         num_passes, rank, context: sizes of the encoder, see `Encoder`.
@@ -63,7 +63,7 @@ class Examples:
     Attributes:
         images: float16 [M, 3, R, R].
         masks: class indices uint8 [M, R, R].
-        codes: float16 [M, num_ws, D]. Those of real images are the average.
+        codes: float16 [M, num_ws, D]. Real images have the average code.
         known: bool [M].
     """
 
@@ -82,7 +82,7 @@ class Trainer:
     Args:
         networks: G_ema and D, as from ``legacy.load_network``.
         device: device of the computation.
-        training: how.
+        training: options of the training.
         real: photos without known codes.
         say: function that prints a line for the user.
         hide_progress: True hides bars, None shows them on terminals.
@@ -209,9 +209,9 @@ class Trainer:
 
         Args:
             step: the pass.
-            examples: what to learn from.
-            inputs: descriptions that the pass sees, [M, K + 1, F].
-            ws: codes that it corrects, [M, num_ws, D].
+            examples: the training examples.
+            inputs: input descriptions of the pass, [M, K + 1, F].
+            ws: codes to correct, [M, num_ws, D].
             text: name of the progress bar.
         """
         training = self.training

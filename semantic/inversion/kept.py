@@ -16,12 +16,12 @@ def kept_arrays(
 ) -> dict[str, np.ndarray]:
     """Returns arrays from the cache, or from `build` if the cache lacks them. A damaged file is ignored.
 
-    Without a cache that can be written the work goes on, and a line says so.
+    If the cache cannot be written, the work continues, and a line says so.
 
     Args:
         G: the network that the arrays belong to.
-        kind: what they are, and all that they depend on beside the network.
-        build: makes them.
+        kind: kind of the arrays, with all their dependencies besides the network.
+        build: function that makes the arrays.
         cache: read and write the cache.
     """
     if not cache:
@@ -31,7 +31,7 @@ def kept_arrays(
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass  # not there yet, or damaged
+        pass  # the file is missing or damaged
     found = build()
     try:
         with atomic_open(path, "wb") as file:

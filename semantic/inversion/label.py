@@ -25,8 +25,8 @@ def write_labels(
 ) -> None:
     """Label photos. Write NAME_mask.png with region colours and NAME_mask_index.png, in the photos' sizes.
 
-    A square photo is labelled as a whole. In any other the crop is found first that shows what the network draws. What
-    lies outside of it is background. A photo that cannot be read is left out with a line.
+    A square photo is labelled as a whole. In other photos a crop is found first. Outside the crop is background. A
+    photo that cannot be read is left out, with a line for the user.
 
     Args:
         networks: G_ema and D, as from ``legacy.load_network``.

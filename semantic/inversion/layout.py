@@ -30,7 +30,7 @@ class Layout:
         presence: [K], share of the samples that show a region at all.
         centers, sizes: [K, 2] and [K], mean centres and roots of areas, where a region is there.
         axes: [K, 2], mean directions of the longer axes, see `long_axes`.
-        center_deviations, size_deviations, axis_deviations: [K], how far samples are from these. Axes in radians.
+        center_deviations, size_deviations, axis_deviations: [K], deviations of samples. Axes in radians.
         usual: fit of the median sample, see `fit`.
     """
 
@@ -50,7 +50,7 @@ class Layout:
 
         Args:
             planes: [N, K, S, S], one-hot.
-            inside: [N, S, S], 0 where nothing is known. Places there do not count.
+            inside: [N, S, S], 0 at unknown places. They do not count.
         """
         known = inside.unsqueeze(1)
         return overlaps(planes * known, self.template * known) @ (self.steadiness / self.steadiness.sum())

@@ -20,16 +20,16 @@ class Schedule:
     """Options of the search.
 
     Attributes:
-        num_steps: most steps of a photo.
+        num_steps: largest number of steps for a photo.
         learning_rate: largest step, in standard deviations of a code.
         warmup: share of the steps in which the rate rises.
-        together: share of the steps, the first ones, in which all slots of a photo keep one code, where they start with
-            one, as the mean. All regions then lead the search to the right kind of background and the like.
-        rough: share of the steps, the first ones, in bfloat16 on CPUs that are fast with it.
+        together: share of the first steps in which all slots of a photo keep one code, if they start with one code. All
+            regions then lead the search, for example to the right kind of background.
+        rough: share of the first steps that use bfloat16, on CPUs with fast bfloat16.
         prior: weight of the mean square of whitened codes (Mahalanobis distance to the mapping's distribution).
-        spread: weight of the mean square of what sets the slots of a region apart.
-        patience: steps without progress after which a photo is finished.
-        progress: share of the distance that counts as progress.
+        spread: weight of the mean square differences of the slots of a region.
+        patience: a photo is finished after this number of steps without progress.
+        progress: smallest decrease that counts as progress, as a share of the distance.
     """
 
     num_steps: int = 200
@@ -88,11 +88,11 @@ def invert(
         distance: see `Distance`.
         targets: photos, and masks where they count.
         start: codes to start from, [N, num_ws, D].
-        schedule: how the search goes.
-        record_every: keep the codes of every such step for a video. 0 keeps none.
+        schedule: options of the search.
+        record_every: steps between codes that are kept for a video. 0 keeps no codes.
         text: name of the progress bar.
         hide_progress: True hides the bar, None shows it on terminals.
-        watch: is called after each step with its number, from 1 on, and the best codes so far.
+        watch: function that is called after each step with its number, from 1, and the best codes so far.
     """
     schedule = schedule or Schedule()
     regions = getattr(G, "regions", None)
@@ -153,7 +153,7 @@ def rough(device: torch.device, wanted: bool) -> torch.autocast:
 def free_slots(regions: Regions | None, masks: torch.Tensor | None, num_ws: int) -> torch.Tensor:
     """Returns which slots a search may move, bool [N, num_ws]. Slots of regions that the mask lacks stay.
 
-    Nothing in the photo teaches the codes of a region that is not there. Without regions or masks all slots are free.
+    The photo says nothing about the codes of a missing region. Without regions or masks all slots are free.
     The result is then [1, num_ws].
     """
     if regions is None or masks is None:

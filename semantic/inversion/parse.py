@@ -28,8 +28,8 @@ class Parser:
     Args:
         regions: the regions of the network.
         resolution: R, side of the scores.
-        score: gives scores [N, K, S, S] of images [N, 3, S, S] in [-1, 1].
-        side: S, the size that `score` works at.
+        score: network that returns scores [N, K, S, S] of images [N, 3, S, S] in [-1, 1].
+        side: S, side of the input of `score`.
     """
 
     def __init__(self, regions: Regions, resolution: int, score: torch.nn.Module, side: int):
@@ -72,15 +72,15 @@ def build_parser(
 ) -> Parser:
     """Returns the parser of a network.
 
-    The segmentation head of the discriminator, where it has one: training taught it on real pairs. Any other network
-    gets a small segmenter that learns once, from pairs that the generator makes, and is kept in the cache.
+    It is the segmentation head of the discriminator if there is one, since that head was trained on real pairs. Other
+    networks get a small segmenter. It is trained once on generated pairs, and kept in the cache.
 
     Args:
         networks: G_ema and D, as from ``legacy.load_network``.
         device: device of the computation.
         cache: read and write the cache.
         pairs: generated pairs to learn from.
-        train_images: how many images to learn with in all.
+        train_images: total number of training images.
         hide_progress: True hides the bars, None shows them on terminals.
 
     Raises:
@@ -114,7 +114,7 @@ def _generated_segmenter(
         return {name: tensor.cpu().numpy() for name, tensor in learned.state_dict().items()}
 
     network = Segmenter(num_regions)
-    for attempt in (cache, False):  # what is in the cache may be of another kind
+    for attempt in (cache, False):  # the arrays in the cache may have another form
         arrays = kept_arrays(G, f"parser{VERSION}-{pairs}-{train_images}", train, attempt)
         try:
             network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
@@ -130,7 +130,7 @@ def generated_pairs(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns generated images uint8 [N, 3, S, S] and class indices uint8 [N, S, S], on the CPU. S is at most 128.
 
-    In half of them the regions have codes of different images, so that colours and shapes meet in new ways.
+    In half of the images, the regions have codes of different images. Colours and shapes then meet in new ways.
     """
     generator = torch.Generator().manual_seed(seed)
     found = []

@@ -26,11 +26,11 @@ class PhotoFile:
 
     Attributes:
         name: base name without suffix, unique within its folder: the name of its output folder.
-        where: how messages call it.
-        archive: folder or zip that holds it. None for a file of its own.
-        member: its name in the archive.
-        mask: name of its mask: a path, or a member of the masks' archive.
-        masks: folder or zip that holds the mask. None for a file of its own.
+        where: name of the photo in messages.
+        archive: folder or zip that holds the photo. None for a single file.
+        member: name of the photo in the archive.
+        mask: name of the mask: a path, or a member of the masks' archive.
+        masks: folder or zip that holds the mask. None for a single file.
     """
 
     name: str
@@ -65,7 +65,7 @@ class PhotoFile:
 
         Args:
             regions: the regions of the network.
-            size: (width, height) of the photo. A mask of the same shape and another size is enlarged or made smaller.
+            size: (width, height) of the photo. A mask of the same shape is resized to this size.
 
         Raises:
             UserError: the mask has other regions or another shape, or is damaged.
@@ -107,7 +107,7 @@ def crop_mask(indices: torch.Tensor, placement: Placement, num_regions: int) -> 
 
     Args:
         indices: uint8 [H, W], of the photo's size.
-        placement: where the crop lies.
+        placement: place of the crop.
         num_regions: K.
     """
     side = placement.resolution
@@ -128,9 +128,9 @@ def find_photos(target: str, target_mask: str | None = None, limit: int | None =
 
     Args:
         target: file, folder, zip archive, or the address of one.
-        target_mask: mask file of one photo. A folder or zip of masks, matched by base name, for several. An archive
+        target_mask: mask file of one photo, or folder or zip of masks, matched by base name. An archive
             with masks of its own needs none.
-        limit: take so many.
+        limit: largest number of photos.
 
     Raises:
         UserError: nothing is there, there are no photos, or masks do not match.

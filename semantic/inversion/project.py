@@ -36,10 +36,10 @@ class Plan:
 
     Attributes:
         schedule: schedule of the search.
-        pti_steps: steps of pivotal tuning. 0 leaves it out.
-        use_masks: masks count, given ones or the parser's.
-        use_alignment: find the crop. Else the largest square in the middle.
-        video: write the way there.
+        pti_steps: steps of pivotal tuning. 0 skips pivotal tuning.
+        use_masks: use masks, either given masks or masks of the parser.
+        use_alignment: find the crop. Otherwise take the largest central square.
+        video: write a video of the search.
         seed: seed of all random numbers.
     """
 
@@ -56,10 +56,10 @@ class Ready:
     """A cropped and labelled photo.
 
     Attributes:
-        file: where it came from.
+        file: file of the photo.
         image: [3, R, R] in [-1, 1].
         mask: class indices int64 [R, R], or None.
-        placement: where the crop lies.
+        placement: place of the crop.
     """
 
     file: PhotoFile
@@ -74,7 +74,7 @@ class Projector:
     Args:
         networks: G_ema and D, as from ``legacy.load_network``.
         device: device of the computation.
-        plan: what is asked for.
+        plan: options of the projection.
         distance: see `Distance`.
         start: gives the codes [N, num_ws, D] to start from, of images [N, 3, R, R] and masks [N, R, R] or None;
             `mean_start` by default.
@@ -145,8 +145,8 @@ class Projector:
         """Find the codes of photos together, write their folders, and yield a row of figures per photo.
 
         Args:
-            photos: a batch.
-            outdir: gives the folder of a photo.
+            photos: the photos of a batch.
+            outdir: function that returns the folder of a photo.
         """
         since = time.monotonic()
         images = torch.stack([photo.image for photo in photos])
@@ -247,8 +247,8 @@ def project_all(
     Args:
         projector: see `Projector`.
         files: the photos.
-        outdir: a single photo's results, or a folder per photo.
-        batch: photos at a time.
+        outdir: folder for the results of a single photo, or for one folder per photo.
+        batch: number of photos that are searched together.
         say: function that prints a line for the user.
 
     Returns:

@@ -15,9 +15,9 @@ def fit_pass(step: Pass, descriptions: torch.Tensor, codes: torch.Tensor) -> flo
     """Fit a pass to pairs. Returns the share of the codes' variance that it explains in held-out pairs.
 
     Args:
-        step: the pass. It is changed in place.
+        step: the pass to change in place.
         descriptions: [M, K + 1, F].
-        codes: what the pass shall give, [M, b + 2K, D].
+        codes: target codes of the pass, [M, b + 2K, D].
     """
     whole = descriptions[:, -1].float()
     step.mean.copy_(whole.mean(dim=0))

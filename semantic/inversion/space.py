@@ -38,9 +38,9 @@ def code_space(G: torch.nn.Module, device: torch.device, samples: int = SAMPLES,
     """Returns the distribution of w from a network's mapping. Equal networks and seeds give equal results.
 
     Args:
-        G: any generator. Of a conditional one all classes are drawn equally often.
+        G: any generator. All classes of a conditional generator are drawn equally often.
         device: device of the network.
-        samples: how many w to draw.
+        samples: number of drawn w.
         seed: seed of the latents.
     """
     generator = torch.Generator().manual_seed(seed)

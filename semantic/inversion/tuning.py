@@ -24,12 +24,12 @@ class TuningSchedule:
     """Options of the tuning.
 
     Attributes:
-        num_steps: steps. The first two thirds move rendering and texture alone, the rest all of the synthesis network.
+        num_steps: number of steps. Two thirds tune rendering and texture, the rest the whole synthesis network.
         learning_rate: first learning rate of Adam.
-        locality: weight of what changes at codes near the pivot.
-        masks: weight of what changes in masks there.
-        samples: codes near the pivot.
-        reach: how far they are from it, as a share of the way to a random code.
+        locality: weight of image changes at codes near the pivot.
+        masks: weight of mask changes at these codes.
+        samples: number of codes near the pivot.
+        reach: distance of these codes from the pivot, as a share of the way to a random code.
         stop: photos whose distance falls below this are finished.
     """
 
@@ -55,16 +55,16 @@ def tune(
 ) -> torch.nn.Module:
     """Returns a copy of the generator that renders a photo better at given codes. At nearby codes it renders as before.
 
-    At codes near the pivot, in which one region or all have moved towards a random sample, images and masks are held
-    where the original network has them, so that edits stay edits.
+    At codes near the pivot, the copy is trained to keep the images and masks of the original network. So edits still
+    work. These codes differ from the pivot in one region or in all regions.
 
     Args:
-        G: the generator. It stays as it is.
-        space, distance: those of the search.
-        target: one photo, with its mask where it counts.
+        G: the generator. It does not change.
+        space, distance: space and distance of the search.
+        target: one photo, with its mask if masks count.
         pivot: its codes [1, num_ws, D].
-        schedule: how to tune.
-        seed: seed of the codes nearby.
+        schedule: options of the tuning.
+        seed: seed of the nearby codes.
         text: name of the progress bar.
         hide_progress: True hides the bar, None shows it on terminals.
     """

@@ -22,7 +22,7 @@ class DrawnMasks:
     """Masks painted from annotations, for `FileSource`.
 
     Args:
-        drawings: one for each image.
+        drawings: one drawing per image.
         coding: from classes to regions.
     """
 
@@ -40,7 +40,7 @@ class DrawnMasks:
 def read_annotations(path: str, images: Archive) -> tuple[list[str], list[Drawing]] | None:
     """Returns the class names and drawings of a COCO file, or of a folder or zip with COCO or LabelMe files.
 
-    None where there are none: a folder of mask files, or one in which mask files lie beside the JSON files.
+    Returns None without annotations, for example for a folder of mask files with JSON files beside them.
 
     Raises:
         DataError: a JSON file is of no known kind, or broken.

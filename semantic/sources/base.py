@@ -18,11 +18,11 @@ class Sample:
 
     Attributes:
         image: the picture, mode RGB or L.
-        jpeg: the file it came from, where that is a JPEG which may be kept as it is.
-        mask: region indices, uint8 [H, W], not always of the image's size. None for images alone.
+        jpeg: content of the JPEG file, if it can be kept unchanged.
+        mask: region indices, uint8 [H, W], not always of the image's size. None for images without masks.
         where: the image file, for messages.
-        orientation: the EXIF number by which the image was turned.
-        changes: what was changed in the files, see `semantic.sources.images`.
+        orientation: EXIF number of the turn of the image.
+        changes: changes to the files, see `semantic.sources.images`.
     """
 
     image: PIL.Image.Image
@@ -37,11 +37,11 @@ class Source:
     """Samples by number. A source can be pickled, and is read in several processes at once.
 
     Attributes:
-        labels: one label an image, as in dataset.json. None without.
-        regions: what the masks' indices mean. None for images alone, or if it has to follow from the masks.
-        grey: whether images are to have one channel, because all of them are grey.
-        left_out: how many files are not taken, by kind.
-        notes: what the user should know about what was found, a sentence each.
+        labels: one label per image, as in dataset.json, or None.
+        regions: regions of the masks' indices. None for images without masks, or if the masks must tell the regions.
+        grey: whether all images are grey and get one channel.
+        left_out: number of ignored files, by kind.
+        notes: sentences for the user about the source.
     """
 
     labels: list[Any] | None = None

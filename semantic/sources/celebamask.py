@@ -14,7 +14,7 @@ from semantic.sources.images import read_image
 from semantic.sources.mask_map import class_groups
 from training.archive import Archive, DataError, decode_image
 
-TRAIN_IMAGES = 28000  # the first ones; the paper trains on these
+TRAIN_IMAGES = 28000  # the first images; the paper trains on these images
 PARTS = {
     "skin": "face", "eye_g": "glasses", "l_eye": "eye", "r_eye": "eye", "l_brow": "eyebrow", "r_brow": "eyebrow",
     "mouth": "mouth", "l_lip": "mouth", "u_lip": "mouth", "nose": "nose", "hair": "hair", "l_ear": "ear",

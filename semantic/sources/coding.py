@@ -18,7 +18,7 @@ UNLABELLED = "masks with unlabelled pixels (255), which became background"
 
 
 class Decoded(NamedTuple):
-    """Region indices of a mask, uint8 [H, W], and what the user should know was changed."""
+    """Region indices of a mask, uint8 [H, W], and the changes to report to the user."""
 
     indices: np.ndarray
     changes: tuple[str, ...] = ()
@@ -32,10 +32,10 @@ class MaskCoding:
             values still count as indices, unless the palette itself is grey.
         mask_map: merges classes after decoding.
         regions: the classes of the files where the source knows them.
-        void: whether 255 stands for unlabelled pixels in any file. In palette files it always does.
+        void: whether 255 stands for unlabelled pixels in any file. In palette files it always stands for them.
 
     Attributes:
-        regions: what the indices mean. None if nothing says so, see `numbered_regions`.
+        regions: regions of the indices. None if they are unknown, see `numbered_regions`.
     """
 
     def __init__(
@@ -131,11 +131,11 @@ def make_coding(
         palette: JSON file with colours, path or address.
         mask_map: JSON file that merges classes, path or address.
         regions: the classes of the source where known.
-        names: their names alone, where no more is known.
+        names: names of the classes, if only names are known.
         void: see `MaskCoding`.
 
     Raises:
-        UserError: a file is missing or does not hold what it should.
+        UserError: a file is missing or has other content.
     """
     colors = None
     if palette is not None:

@@ -47,7 +47,7 @@ class Summary:
     """What an archive holds: number of images, their side, the regions, and each region's mean share of the area.
 
     Attributes:
-        counts: how many files were changed or left out, by kind.
+        counts: numbers of changed and ignored files, by kind.
     """
 
     count: int
@@ -91,10 +91,10 @@ def convert(source: Source, dest: str | os.PathLike, geometry: Geometry, workers
     """Write an archive of all samples of `source`, in order, completely or not at all.
 
     Args:
-        source: what to convert.
+        source: source to convert.
         dest: a zip (name ends in .zip) or a new folder.
         geometry: crop and size.
-        workers: number of processes. 1 works in this one.
+        workers: number of processes. 1 uses this process.
 
     Raises:
         UserError: `dest` cannot be written, a sample cannot be used, sizes differ, or Ctrl-C was pressed.
@@ -107,7 +107,7 @@ def convert(source: Source, dest: str | os.PathLike, geometry: Geometry, workers
     try:
         results = _mapped(Converter(source, geometry), len(source), workers)
         with create_archive(dest) as add, contextlib.closing(results):
-            pause = 0.1 if sys.stderr.isatty() else 10  # seconds; a log file needs no more
+            pause = 0.1 if sys.stderr.isatty() else 10  # seconds; a log file needs few updates
             for item in tqdm(results, total=len(source), unit="img", leave=False, mininterval=pause):
                 side = side or item.side
                 if item.side != side:

@@ -23,9 +23,9 @@ class MaskFiles:
     """Masks from files.
 
     Args:
-        archive: where they are.
-        names: the file for each image.
-        coding: how to read them.
+        archive: folder or zip of the masks.
+        names: mask file of each image.
+        coding: coding of the masks.
     """
 
     def __init__(self, archive: Archive, names: Sequence[str], coding: MaskCoding):
@@ -42,10 +42,10 @@ class FileSource(Source):
     """Image files, each with a mask.
 
     Args:
-        images: where the images are.
-        image_names: which of its files they are.
-        masks: gives the mask of each image. None for images alone.
-        labels: one an image.
+        images: folder or zip of the images.
+        image_names: names of the image files.
+        masks: masks of the images, or None.
+        labels: one label per image.
     """
 
     def __init__(

@@ -27,11 +27,11 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 @dataclass(frozen=True)
 class Geometry:
-    """From an image of any size to a square one of a power-of-two side.
+    """A conversion of images of any size to squares with a power-of-two side.
 
     Args:
-        width, height: the size to make. None keeps that of the (cropped) image.
-        transform: None takes square images whole. 'center-crop' takes the largest central square;
+        width, height: size of the result. None keeps the size of the (cropped) image.
+        transform: None takes square images whole. 'center-crop' takes the largest central square.
             'center-crop-wide' takes the largest central part of the shape width:height, resizes it to that, and sets it
             into the smallest square, with black bars (background in the mask).
         resize_filter: 'box' or 'lanczos', for images. Masks shrink by area vote and grow by repetition.

@@ -22,8 +22,8 @@ class Picture(NamedTuple):
     Attributes:
         image: upright, mode L where the file is grey, else RGB.
         jpeg: the file itself, if it is a JPEG that needs no change.
-        orientation: the EXIF number by which it was turned. 1 where it was not.
-        changes: what the user should know was changed.
+        orientation: EXIF number of the turn. 1 is no turn.
+        changes: changes to report to the user.
     """
 
     image: PIL.Image.Image

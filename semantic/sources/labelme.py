@@ -24,7 +24,7 @@ def read_labelme(data: Mapping[str, Any], file: str, where: str, names: list[str
 
     Args:
         data: parsed JSON. A copy of the image in it is ignored.
-        file: its name in the folder. The image lies beside it, under the name that it gives.
+        file: name of the file in its folder. The image is in the same folder, under the name in the file.
         where: the file, for messages.
         names: names of the classes, background first. New ones are added.
 

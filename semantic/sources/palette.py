@@ -30,7 +30,7 @@ class Palette:
         regions: the classes with their colours.
 
     Raises:
-        DataError: two classes have one colour.
+        DataError: two classes have the same colour.
     """
 
     def __init__(self, regions: Regions):

@@ -22,8 +22,8 @@ def is_lmdb(path: str) -> bool:
 class LmdbSource(Source):
     """Image files under ``image-0000000``, index masks under ``label-0000000``, their number under ``image-length``.
 
-    The published one is CelebAMask-HQ, so masks that stay within its 13 regions get their names, unless a
-    palette or a mask map gives others.
+    The published LMDB is CelebAMask-HQ. So masks with at most 13 regions get its names, unless a palette or a mask map
+    gives other names.
 
     Args:
         path: the LMDB's folder or data file.

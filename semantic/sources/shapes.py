@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 CIRCLE_POINTS = 72
-FARTHEST = 1e6  # pixels; no picture reaches so far
+FARTHEST = 1e6  # pixels; larger than any picture
 
 
 @dataclass
@@ -16,8 +16,8 @@ class Shape:
     Attributes:
         index: index of the class.
         polygons: corners, float64 [n, 2] each, x first, in pixels. (0, 0) is the upper left corner of the picture.
-        runs: lengths of runs outside and inside in turn, down the columns, of the whole picture. None without.
-        patch: bool [h, w], a mask of a part of the picture. None without.
+        runs: lengths of runs outside and inside in turn, down the columns, of the whole picture, or None.
+        patch: bool [h, w], a mask of a part of the picture, or None.
         corner: (x, y) of the upper left pixel of the patch.
     """
 
@@ -56,7 +56,7 @@ class Drawing:
 
     Attributes:
         name: the image file that the annotations name.
-        height, width: of the picture that was annotated.
+        height, width: size of the annotated picture.
         where: the annotations, for messages.
     """
 

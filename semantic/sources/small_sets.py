@@ -29,7 +29,7 @@ class ArraySource(Source):
 
     Args:
         images: uint8 [N, H, W] or [N, H, W, 3].
-        labels: one class an image.
+        labels: one class per image.
         where: the file, for messages.
     """
 
