@@ -32,7 +32,7 @@ def examine(device: torch.device) -> list[tuple[str, str]]:
     """Returns the rows of the table: subject and finding.
 
     Args:
-        device: where kernels are tried.
+        device: device that tries the kernels.
     """
     rows = [("Python", f"{platform.python_version()}, {platform.system()} {platform.machine()}")]
     rows.append(("PyTorch", f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}"))

@@ -31,15 +31,15 @@ Start = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 @persistence.persistent_class
 class Regression(torch.nn.Module):
-    """A map of low rank from descriptions to codes, of its own for each group.
+    """A map of low rank from descriptions to codes. Each group has its own map.
 
-    Each group sees its own description, and what all groups share of the whole image.
+    A group reads its own description, and the context of the whole image, which all groups share.
 
     Args:
         groups: G.
         features: F, numbers in a description.
-        context: C, numbers that are kept of the whole image.
-        rank: R, numbers through which all that a group learns passes.
+        context: C, numbers in the context of the whole image.
+        rank: R, rank of the map of a group.
         outputs: O, numbers of its codes.
     """
 
@@ -101,18 +101,18 @@ class Pass(torch.nn.Module):
 class Encoder(torch.nn.Module):
     """Codes of images, region by region.
 
-    The branch of a discriminator looks at the image, and its head finds the regions. Features, colours and the layout
-    of each region are pooled under its mask: they are its description. A first pass makes codes of the descriptions.
-    Each further pass renders the codes and corrects them by what the descriptions of image and rendering differ in, as
-    supervised descent does (Xiong and De la Torre 2013).
+    The branch of a discriminator reads the image, and its head finds the regions. Features, colours and the layout of a
+    region are pooled under its mask. They are the description of the region. The first pass turns descriptions into
+    codes. Each further pass renders the codes, compares the descriptions of image and rendering, and corrects the codes
+    (supervised descent, Xiong and De la Torre 2013).
 
     Args:
         img_resolution: R.
         w_dim: D.
-        names: names of the regions of the network that it belongs to.
+        names: names of the regions of the network.
         base_layers: number of base codes.
         channels: width of the branch at each resolution.
-        num_passes: how many.
+        num_passes: number of passes.
         rank, context: see `Regression`.
         block_kwargs: see `Branch`.
     """
@@ -195,7 +195,7 @@ class Encoder(torch.nn.Module):
     def why_not(self, G: torch.nn.Module) -> str | None:
         """Returns the reason why this encoder does not belong to a generator, or None if it does.
 
-        Networks that were trained further from the same one may share an encoder.
+        Networks with a common ancestor may share an encoder.
         """
         regions = getattr(G, "regions", None)
         if regions is None:
@@ -271,7 +271,7 @@ def load_encoder(path: str | os.PathLike, G: torch.nn.Module | None = None) -> E
 
     Args:
         path: file or address.
-        G: the generator that it shall belong to. None takes any.
+        G: the generator of the encoder. None accepts an encoder of any generator.
 
     Raises:
         UserError: the file is missing, has another format, or belongs to another network.
@@ -292,7 +292,7 @@ def start_of(networks: Mapping[str, Any], path: str | os.PathLike | None, named:
 
     Args:
         networks: G_ema, as from ``legacy.load_network``.
-        path: where the network was read. An encoder beside it is used where it fits.
+        path: path of the network. An encoder beside the network is used if it fits.
         named: an encoder that was asked for.
 
     Raises:

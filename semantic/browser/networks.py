@@ -19,12 +19,12 @@ SUFFIXES = (".pkl", ".pt", ".safetensors")
 
 @dataclass(eq=False)
 class LoadedNetwork:
-    """A generator with what is found out about it while people edit.
+    """A generator, and results for it that are kept during edits.
 
     Attributes:
-        name: what the page calls it.
-        option: what the command line calls it.
-        networks: what `legacy.load_network` gives.
+        name: name of the network on the page.
+        option: name of the network on the command line.
+        networks: the result of `legacy.load_network`.
         source: path or address that it was read from.
         directions: found directions by name. They depend on the network alone, so all sessions share them.
         extras: anything else that depends on the network alone, such as its parser.
@@ -57,7 +57,7 @@ class LoadedNetwork:
 
 
 class NetworkShelf:
-    """Networks by the names that the page may use. Nothing else can be opened.
+    """Networks by name. The page can open these networks only.
 
     Args:
         load: reads a network from a path or name, as `legacy.load_network`.
@@ -84,7 +84,7 @@ class NetworkShelf:
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
-        """All names, those given first."""
+        """All names. The given networks come first."""
         return list(self._sources())
 
     def get(self, name: str) -> LoadedNetwork:

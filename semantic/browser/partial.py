@@ -1,4 +1,4 @@
-"""Synthesis that recomputes only what an edit changed."""
+"""Synthesis that recomputes only the parts that an edit changed."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from semantic.generator import SynthesisOutput
 
 
 class PartialSynthesis:
-    """The last pass of one image through a synthesis network, and what changes in the next one.
+    """Renders one image again and again, and keeps unchanged parts of the last pass.
 
-    Local generators are independent of each other before fusion. So a region whose codes and coordinates stay keeps its
-    hidden maps and depths, and only fusion and rendering run again.
+    Local generators are independent of each other before fusion. So a region with unchanged codes and coordinates keeps
+    its hidden maps and depths. Fusion and rendering run again.
 
     Args:
         synthesis: the synthesis network of a compositional generator.
@@ -41,7 +41,7 @@ class PartialSynthesis:
             ws: codes [1, b+2K, D], or expanded [1, K·L, D].
             keep_regions: [1, K] of 0 and 1.
             coords: [2, H, H], [K, 2, H, H] or [1, K, 2, H, H].
-            size: resolution at which rendering stops, for a preview. The image's own by default.
+            size: resolution at which rendering stops, for a preview. The default is the full resolution.
 
         Returns:
             Image and mask at `size`, coarse mask and depths.
@@ -61,7 +61,7 @@ class PartialSynthesis:
         return SynthesisOutput(image, full_mask, coarse, depth)
 
     def _update(self, expanded: torch.Tensor, coords: torch.Tensor) -> None:
-        """Run the local generators of the regions whose codes or coordinates differ from those of the last call."""
+        """Run the local generators of the regions with new codes or coordinates since the last call."""
         regions = len(self.synthesis.regions)
         codes = expanded.unflatten(1, (regions, -1))
         if self.codes is None:

@@ -29,7 +29,7 @@ NAME = "photo"
 
 @dataclass(frozen=True)
 class UploadedPhoto(PhotoFile):
-    """A photo in memory. Nothing that the page sends is ever taken for a path."""
+    """A photo in memory. The page can never name a file to read."""
 
     data: bytes = b""
 
@@ -113,7 +113,7 @@ def blended(photo: Photo, before: Any, after: Any, edited: Sequence[int], most: 
 
     Args:
         photo: the photo.
-        before, after: what the network draws of the photo's codes and of the edited state.
+        before, after: renderings of the photo's codes and of the edited state.
         edited: indices of the edited regions.
         most: largest side of the result, or None for the photo's own size.
     """

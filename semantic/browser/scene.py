@@ -24,7 +24,7 @@ class Scene:
     """A picture, as the page describes it.
 
     Attributes:
-        seed: seed of the unedited picture. None where `latents` names codes of the session.
+        seed: seed of the unedited picture. None if `latents` names codes of the session.
         latents: name of codes that the session holds.
         psi: truncation of all seeds.
         edits: in the order in which they apply.

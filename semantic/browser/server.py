@@ -48,9 +48,9 @@ def create_app(desk: Desk, hosts: tuple[str, ...]) -> FastAPI:
     """Returns the web application.
 
     Args:
-        desk: what the routes do.
-        hosts: names under which the server may be addressed, without port. A request for another name is refused, so
-            that no foreign page reaches the server through a name that it controls. Empty allows all.
+        desk: object that does the work of the routes.
+        hosts: allowed host names of the server, without port. A request for another name is refused. So a foreign page
+            cannot reach the server through its own host name. Empty allows all names.
     """
 
     @contextlib.asynccontextmanager
@@ -175,7 +175,7 @@ async def read(request: Request, limit: int, what: str) -> bytes:
     """Returns the body of a request.
 
     Raises:
-        TooLarge: it has more bytes than `limit`. No more than that is ever read.
+        TooLarge: the body has more bytes than `limit`. At most this number of bytes is read.
     """
     message = f"{what} may have {limit >> 20} MB at most: choose a smaller one."
     declared = request.headers.get("content-length", "")

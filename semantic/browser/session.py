@@ -26,7 +26,7 @@ MAX_PARTIAL = 8
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A photo that a session opened: its file, where the crop lies, and how the network draws it."""
+    """A photo of a session: its file, the place of the crop, and the rendering of its codes."""
 
     data: bytes
     placement: Placement
@@ -36,7 +36,7 @@ class Photo:
 
 @dataclass(eq=False)
 class Session:
-    """What the server remembers for one page. Scenes are not among it: the page sends them."""
+    """The data that the server keeps for one page. The page itself keeps the scenes."""
 
     key: str
     network: str
@@ -66,7 +66,7 @@ class Sessions:
     """All sessions by their keys, which nobody can guess.
 
     Args:
-        clock: seconds. Tests bring their own.
+        clock: function that returns seconds. Tests replace it.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
@@ -107,7 +107,7 @@ class Sessions:
 
     def _tidy(self) -> None:
         now = self._clock()
-        for key, session in list(self._sessions.items()):  # the one that was idle longest stands first
+        for key, session in list(self._sessions.items()):  # the session that was idle longest comes first
             if now - session.used > LIFE or len(self._sessions) > MAX_SESSIONS:
                 del self._sessions[key]
         sessions = list(self._sessions.values())

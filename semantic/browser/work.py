@@ -9,11 +9,11 @@ from semantic.browser.session import Session
 
 
 class Overtaken(Exception):
-    """A newer request of the same session came before this one began."""
+    """A newer request of the same session came before this request began."""
 
 
 class Workshop:
-    """Computes pictures in one thread and long work in another, so that a photo does not hold up a slider."""
+    """Computes pictures in one thread and long work in another, so a photo does not delay a slider."""
 
     def __init__(self) -> None:
         self._quick = ThreadPoolExecutor(1, thread_name_prefix="pictures")
@@ -27,7 +27,7 @@ class Workshop:
         """Returns the result of quick work, unless a newer request of the session comes before it begins.
 
         Raises:
-            Overtaken: one has.
+            Overtaken: a newer request has come.
         """
         session.turn = max(session.turn, turn)
 

@@ -187,10 +187,10 @@ def _within(table: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
 def score_direction(codes: torch.Tensor, values: torch.Tensor, held: torch.Tensor) -> tuple[torch.Tensor, float]:
     """Returns the likeliest step of codes that raises a linear score and keeps other scores.
 
-    With linear scores of normals B = Σ⁻¹C (C: covariances of codes and scores), of all steps d that raise the first
-    score and change no other, Bᵀd = e₁, the likeliest one (least dᵀΣ⁻¹d) is d = C (CᵀΣ⁻¹C)⁻¹ e₁. Without others that
-    is the covariance itself: the mean code of samples with a high score, rather than the boundary's normal, which moves
-    mostly along what hardly varies.
+    Linear scores have the normals B = Σ⁻¹C, where C holds the covariances of codes and scores. A step d must raise the
+    first score and no other: Bᵀd = e₁. The likeliest such step has the least dᵀΣ⁻¹d. It is d = C (CᵀΣ⁻¹C)⁻¹ e₁. Without
+    other scores it is the covariance itself, the mean code of samples with a high score. The normal of a boundary would
+    mostly move along directions in which codes hardly vary.
 
     Args:
         codes: float64 [N, D].

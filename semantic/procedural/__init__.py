@@ -17,11 +17,11 @@ SMALLEST, LARGEST = 16, 1024
 class ProceduralFaces:
     """An endless set of drawn portraits.
 
-    A face follows from (seed, index) alone: in whatever order faces are drawn, and at whatever resolution.
+    A face depends on (seed, index) only, not on the order of drawing or the resolution.
 
     Args:
         resolution: side of the pictures in pixels, 16 to 1024.
-        seed: which set, 0 or more.
+        seed: seed of the set, 0 or more.
 
     Raises:
         UserError: resolution or seed out of range.
@@ -42,7 +42,7 @@ class ProceduralFaces:
         return self.max
 
     def parameters(self, index: int) -> FaceParameters:
-        """Returns the measures and choices of one face. IndexError unless 0 <= index < max."""
+        """Returns the measures and choices of one face. Raises IndexError for an index out of range."""
         if not 0 <= index < self.max:
             raise IndexError(f"there is no face {index}")
         return FaceParameters.sample(np.random.default_rng(np.random.SeedSequence([self.seed, int(index)])))

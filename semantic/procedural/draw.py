@@ -63,7 +63,7 @@ class Light:
             normal: three arrays [H, W] (or broadcastable).
             occlusion: share of the light that arrives.
             bleed: colour that light takes on along the border of shadow, as in skin.
-            wrap: how far light reaches around.
+            wrap: reach of light around the surface.
             rim: strength of the light from behind.
 
         Returns:
@@ -119,7 +119,7 @@ class Canvas:
         Args:
             alpha: [H, W] in [0, 1].
             color: [3] or [H, W, 3].
-            region: the mask becomes this where alpha > 0.5. None leaves it.
+            region: new value of the mask where alpha > 0.5. None leaves the mask.
         """
         image = self.image[window.rows, window.cols]
         step = np.asarray(color, dtype=np.float32) - image

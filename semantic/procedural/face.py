@@ -1,4 +1,4 @@
-"""What makes one face: every choice and measure, drawn from a random generator before anything is painted."""
+"""The choices and measures of one face. All are drawn at random before the face is painted."""
 
 import colorsys
 from collections.abc import Mapping

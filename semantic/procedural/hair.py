@@ -63,7 +63,7 @@ STYLES = {
 
 @dataclass
 class Hair:
-    """The hair of one sitter: its style, how far it stands off the skull, and its cap."""
+    """The hair of one sitter: its style, its thickness, and its cap."""
 
     s: Sitter
     style: Style
@@ -112,7 +112,7 @@ def draw_cap(h: Hair) -> None:
     x, y, z = s.pose.unproject(w.x, w.y, depth)
     angle = np.arctan2(x, z + 0.10) * 57.3
     edge = hairline(h, angle)
-    # Beyond the far edge of the forehead one sees the hair of that side.
+    # The hair of the far side is visible beyond the edge of the forehead.
     beyond = smoothstep(-0.012, 0.0, s.head.distance(w.x, w.y))
     edge = edge + beyond * np.maximum(HAIRLINES[h.style.hairline][TEMPLE] - edge, 0)
     if not h.style.locks:

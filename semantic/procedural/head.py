@@ -99,8 +99,8 @@ class HeadSurface:
         x0, y0, x1, y1 = s.head.bounds
         w = s.canvas.window(x0 - 0.04, y0 - 0.04, x1 + 0.04, y1 + 0.04)
         d = s.head.distance(w.x, w.y)
-        # One egg carries the shading and the features, so that nothing on the face has a seam; the outline bends its
-        # border and the relief its front.
+        # One egg carries the shading and the features, so the face has no seams. The outline bends its border, and
+        # the relief bends its front.
         egg = Ellipsoid(s.pose, (0, -0.02, -0.06), (0.45 * s.face.width, 0.60, 0.46))
         _, z, nx, ny, nz = egg.surface(w.x, w.y)
         x, y, _ = s.pose.unproject(w.x, w.y, z)

@@ -58,7 +58,7 @@ def _draw_fall(h: Hair) -> None:
     ragged = 0.05 * waves(across * 5, f.noise(31), (1.0, 2.3)) + 0.10 * across * across
     d = np.maximum((np.abs(across) - 1) * half, w.y - end + ragged)
     normal = facing(np.clip(across, -1, 1) * 0.8, -0.05)
-    # The neck and the face keep light from what is behind them.
+    # The neck and the face throw a shadow on the hair behind.
     color = strands(h, across * 11, normal, 1 - 0.60 * smoothstep(0.95, 0.35, np.abs(across)))
     s.canvas.paint(w, coverage(d), color, HAIR)
 
@@ -86,7 +86,7 @@ def _draw_lock(h: Hair, side: int) -> None:
     s, f, pose, end = h.s, h.s.face, h.s.pose, min(_ends(h), 1.3)
     heights = (-0.34, -0.12, 0.08, 0.30, 0.50)
     inner = ((0.335, 0.16), (0.375, 0.12), (0.40, 0.06), (0.39, 0.04), (0.37, 0.02))
-    if f.tucked and pose.yaw * side < 0.05:  # behind the ear, where the ear is seen
+    if f.tucked and pose.yaw * side < 0.05:  # behind a visible ear
         inner = ((0.37, 0.05), (0.41, -0.05), (0.43, -0.16), (0.42, -0.14), (0.38, -0.05))
     rim = [0.43 * f.width + h.thick + grow for grow in (-0.05, 0.01, 0.02, 0.02, 0.02)]
     points = [pose.xy((side * f.width * x, y, z)) for (x, z), y in zip(inner, heights, strict=True)]

@@ -112,7 +112,7 @@ def draw_clothes(s: Sitter) -> None:
     if f.clothes in ("crew", "vneck"):
         rib = coverage(hole - 0.0425)
         albedo += (np.float32(mix(f.cloth_color, f.cloth_second, 0.25)) * 0.85 - albedo) * (0.7 * rib)[..., None]
-    # The head throws a shadow on the chest, and the cloth's edge one on the skin.
+    # The head throws a shadow on the chest, and the edge of the cloth throws a shadow on the skin.
     occlusion = 1 - 0.42 * bump(x + 0.18 * s.light.key[0], y - 0.02, 0.34, 0.15)
     occlusion = occlusion * (1 - 0.12 * line(np.maximum(hole, 0), 0.02))
     canvas.darken(w, coverage(hole) * 0.3 * smoothstep(-0.05, 0.0, hole) * smoothstep(-0.06, 0.02, y))

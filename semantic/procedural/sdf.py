@@ -11,8 +11,8 @@ Array = np.ndarray
 def coverage(distance: Array) -> Array:
     """Returns the share of each pixel that a figure covers, in [0, 1], with an edge one pixel wide.
 
-    The distance is divided by its own slope, so any smooth function that is negative inside and positive outside will
-    do, in whatever unit, stretched or bent.
+    The distance is divided by its own slope. So any smooth function serves if it is negative inside and positive
+    outside, in any unit, stretched or bent.
 
     Args:
         distance: [H, W], on the pixel grid.
@@ -176,8 +176,8 @@ def waves(s: Array, phases: Sequence[float], octaves: Sequence[float] = (1.0, 2.
 
     Args:
         s: [H, W]. One unit is about one strand.
-        phases: at least one number in [0, 1) an octave.
-        octaves: frequencies in waves a unit.
+        phases: at least one number in [0, 1) per octave.
+        octaves: frequencies in waves per unit.
     """
     step = slope_per_pixel(s) if s.ndim == 2 and min(s.shape) > 2 else 0.0
     total, weight = 0.0, 0.0

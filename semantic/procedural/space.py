@@ -47,7 +47,7 @@ class Pose:
         shift: (x, y) of the neck's pivot in the picture.
     """
 
-    PIVOT = (0.0, 0.42, -0.12)  # where the head turns on the neck
+    PIVOT = (0.0, 0.42, -0.12)  # pivot of the head on the neck
 
     def __init__(self, yaw: float, pitch: float, roll: float, scale: float, shift: Sequence[float]):
         self.yaw, self.pitch, self.roll, self.scale = float(yaw), float(pitch), float(roll), float(scale)
@@ -75,7 +75,7 @@ class Pose:
 
 
 class Ellipsoid:
-    """An ellipsoid whose axes are those of head space."""
+    """An ellipsoid with the axes of head space."""
 
     def __init__(self, pose: Pose, center: Sequence[float], radii: Sequence[float]):
         self.cx, self.cy, self.cz = pose.point(center)
@@ -162,7 +162,7 @@ class Plane:
 
     Args:
         origin: head-space point of (0, 0).
-        yaw, pitch: how the plane's normal is turned from the face's axis, radians.
+        yaw, pitch: angles of the plane's normal from the face's axis, radians.
         roll: turn within the plane.
         mirror: u grows to the left.
     """

@@ -94,11 +94,12 @@ def _polygon(numbers: Any, label: str) -> np.ndarray:
 def decode_runs(text: str, label: str = "the mask") -> list[int]:
     """Returns the lengths of runs from COCO's compressed text.
 
-    Each number takes characters of 6 bits from '0' on, the lowest 5 bits first. Bit 5 says that more follow, and bit 4
-    of the last is the sign. From the fourth number on, the difference from the number two places before is stored.
+    Each number takes characters of 6 bits from '0' on, the lowest 5 bits first. Bit 5 says that more
+    characters follow. Bit 4 of the last character is the sign. From the fourth number on, the text stores the
+    difference from the number two places before.
 
     Raises:
-        DataError: a character does not belong there, or the text is broken off.
+        DataError: the text has a wrong character, or is incomplete.
     """
     counts: list[int] = []
     value, shift = 0, 0

@@ -20,7 +20,7 @@ class MaskMap:
             their indices from the order. The first is the background. A class is a name or an index.
             ``"colors"`` ([[r, g, b], ...]) and ``"source_classes"`` (the names of the classes in the masks, in
             index order) may be added. Without "transparent" and the others, the inner object alone will do.
-        source: names of the classes in the masks where "source_classes" does not give them. None if unknown.
+        source: names of the classes in the masks if "source_classes" is missing. None if unknown.
         where: the file, for messages.
 
     Attributes:

@@ -24,12 +24,12 @@ _MASK_WORD = re.compile(
 def match(images: Archive, names: Sequence[str], masks: Archive, mask_files: Sequence[str]) -> tuple[list[str], int]:
     """Returns the mask file of each image, and the number of masks that are left over.
 
-    A mask belongs to the image of the same path up to the suffix. Failing that, it belongs to the image of the same
-    base name wherever it lies, if only one mask has that name. Failing that, words at the end of both names are left
-    out: ``a_leftImg8bit.png`` and ``a_gtFine_labelIds.png``, ``a.jpg`` and ``a_mask.png``.
+    A mask belongs to the image with the same path up to the suffix. Without such an image, it belongs to the image with
+    the same base name in any folder, if only one mask has this name. Otherwise words at the end of both names are
+    ignored: ``a_leftImg8bit.png`` and ``a_gtFine_labelIds.png``, ``a.jpg`` and ``a_mask.png``.
 
     Raises:
-        DataError: an image has no mask, or two images have one.
+        DataError: an image has no mask, or two images have the same mask.
     """
     by_path: dict[str, str] = {}
     by_name: dict[str, list[str]] = {}

@@ -18,13 +18,12 @@ PIXELS_AT_ONCE = 1 << 18  # each takes hundreds of bytes while it is unclear
 class Palette:
     """Colours of classes, and the rule by which pixels of other colours belong to one.
 
-    A pixel within a quarter of the smallest distance between two palette colours (at most 32) of its nearest
-    palette colour is *clear* and takes that class. The others lie on antialiased edges: they mix the colours of
-    the classes that meet there. Their nearest colour in the whole palette is often that of a third class (halfway
-    from yellow to blue is grey, nearest to dark red), which would draw a thin seam of that class along the edge. So
-    an unclear pixel takes the nearest colour among the classes of the clear pixels up to 3 pixels away, provided
-    that a blend of two of them explains its colour at least as well as the nearest palette colour does.
-    Otherwise the nearest palette colour decides.
+    A pixel is *clear* if a palette colour is near: within a quarter of the smallest distance between palette colours,
+    at most 32. It takes the class of this colour. Unclear pixels lie on antialiased edges. They mix the colours of the
+    neighbouring classes. Their nearest palette colour often belongs to a third class: halfway from yellow to blue is
+    grey, nearest to dark red. This would draw a thin seam along the edge. So an unclear pixel takes the nearest colour
+    among the classes of clear pixels up to 3 pixels away. A blend of two of these classes must explain its colour at
+    least as well as the nearest palette colour. Otherwise the nearest palette colour decides.
 
     Args:
         regions: the classes with their colours.
