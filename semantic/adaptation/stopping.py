@@ -85,8 +85,9 @@ def reason_to_end(rows: Sequence[Mapping[str, Any]], similarity: float, bounds: 
 class AdaptationMonitor(Monitor):
     """Starts G from its average, measures each snapshot, keeps the best one, and ends the run.
 
-    Every row of adaptation.jsonl has `kimg`, `swd` to the held-out images, `drift` by region, `msssim` of pairs of
-    samples, and `nearest`, the distance of samples to the nearest training image. The first row is the source's.
+    Every row of adaptation.jsonl has `kimg`, `swd` to the held-out images, `drift` by region, and `msssim` of pairs of
+    samples. It also has `nearest`, the distance of samples to the nearest training image. The first row describes the
+    source.
 
     Args:
         run_dir, networks, device, training_set_kwargs: see `training.run.monitor.Monitor`. The data are a

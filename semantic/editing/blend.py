@@ -33,9 +33,9 @@ def blend(photo: np.ndarray, placement: Placement, before: Render, after: Render
     """Returns the photo with an edit in it.
 
     The edit reaches the feathered union of the regions' masks before and after. There the photo gets the *change* of
-    the render, so the photo's own detail stays. If the layout changes (new hair over the old background), the result is
-    the edited render, plus the nearby difference of photo and render in the same region. All other pixels of the photo
-    stay, bit for bit.
+    the render, so the photo's own detail stays. If the layout changes (new hair over the old background), the edited
+    render replaces the photo. The nearby difference of photo and render in the same region is added. All other pixels
+    of the photo stay, bit for bit.
 
     Args:
         photo: uint8 [H, W, 3], of the placement's size.
@@ -177,7 +177,7 @@ def _pull_push(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 def _composed(photo: torch.Tensor, drawn: torch.Tensor, cover: torch.Tensor) -> torch.Tensor:
     """Returns the photo, uint8 [3, H, W], with the planes of `blend` in it.
 
-    With P the photo, B and E the renders before and after, F what fills in for P - B, and h = 1 - `loose`:
+    P is the photo. B and E are the renders before and after the edit. F replaces P - B. h is 1 - `loose`. The result is
     P + alpha [E - B + (1 - h) (F + B - P)].
     """
     found = photo.clone()

@@ -42,9 +42,8 @@ BATCH = 32
 def align(photo: torch.Tensor, name: str, parser: Parser, layout: Layout) -> Placement:
     """Returns the similarity transform of the crop that fits the layout of a network's samples best.
 
-    Windows of several sizes, places and turns are labelled. The best are corrected: the centres and areas of their
-    regions are matched with those of samples, each weighted by how steady it is, and the corrected crop is labelled
-    anew.
+    Windows of several sizes, places and turns are labelled. The best windows are corrected: the centres and areas of
+    their regions are matched with samples. Steady regions weigh more. The corrected crop is labelled again.
 
     Args:
         photo: [3, H, W] in [-1, 1].
@@ -109,8 +108,8 @@ def correction(
     """Returns the similarity transform (a, b, tx, ty) of unit squares that moves regions to the layout, [N, 4].
 
     Weighted least squares of the centres (Umeyama 1991), the weight of a region being the inverse of its variance
-    among samples. A region far off counts less. The long axes of regions tell the angle as well: eyes, brows and mouth
-    lie across whichever way a head is turned. Where one region or none is left, areas alone give the scale.
+    among samples. A distant region counts less. The long axes of regions also tell the angle: eyes, brows and mouth lie
+    across the face. If fewer than two regions are left, areas alone give the scale.
 
     Args:
         centers, areas, axes: of the regions in the windows, [N, K, 2], [N, K] and [N, K, 2].

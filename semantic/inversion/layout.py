@@ -79,7 +79,8 @@ def long_axes(planes: torch.Tensor) -> torch.Tensor:
 
     A vector has twice the angle of the axis, measured from x to y.
 
-    A vector is as long as the variances along both axes differ, as a share of their sum: 0 for a disc, 1 for a line.
+    The length of a vector is the difference of the variances along both axes, divided by their sum. It is 0 for a disc
+    and 1 for a line.
     """
     side = planes.shape[-1]
     places = (torch.arange(side, device=planes.device, dtype=planes.dtype) + 0.5) / side

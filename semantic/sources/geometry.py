@@ -32,8 +32,8 @@ class Geometry:
     Args:
         width, height: size of the result. None keeps the size of the (cropped) image.
         transform: None takes square images whole. 'center-crop' takes the largest central square.
-            'center-crop-wide' takes the largest central part of the shape width:height, resizes it to that, and sets it
-            into the smallest square, with black bars (background in the mask).
+            'center-crop-wide' takes the largest central part of the shape width:height, and resizes it. Black bars make
+            it a square, with background in the mask.
         resize_filter: 'box' or 'lanczos', for images. Masks shrink by area vote and grow by repetition.
 
     Raises:
@@ -65,8 +65,8 @@ class Geometry:
         The image is None if the JPEG of the sample is kept unchanged.
 
         Raises:
-            DataError: the image is not square and no transform is asked for, its side is not a power of two and no
-                size is asked for, or the mask's shape differs from the image's.
+            DataError: an image without transform is not square, its side without a new size is not a power of two, or
+                the mask has another shape.
         """
         image, mask = sample.image, sample.mask
         if mask is not None and turn_with_image(sample):
