@@ -62,7 +62,7 @@ class Detector:
         return self.features(images, **options)
 
     def features(self, images: torch.Tensor, **options: Any) -> torch.Tensor:
-        """Same as a call, but differentiable."""
+        """Returns the result of a call, but differentiable."""
         known = {name: value for name, value in options.items() if name in self._known}
         return self._network(images.to(self._device), **known).float().flatten(1)
 

@@ -27,7 +27,7 @@ class Takeover(Protocol):
     said: str
 
     def part(self, network: torch.nn.Module, key: str, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Returns what `network` uses of the source's tensor `key`: in the target's shape, or unchanged."""
+        """Returns the part of the source's tensor `key` for `network`: in the target's shape, or unchanged."""
 
 
 def copy_networks(source: Mapping[str, Any], targets: Mapping[str, torch.nn.Module]) -> str | None:

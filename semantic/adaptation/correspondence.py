@@ -16,7 +16,7 @@ SAMPLES = 8
 
 @contextlib.contextmanager
 def kept_outputs(modules: list[torch.nn.Module]) -> Iterator[list[torch.Tensor]]:
-    """Opens a context with a list. The outputs of these modules are added to the list until the context closes."""
+    """Opens a context with a list that collects the outputs of these modules."""
     found: list[torch.Tensor] = []
     hooks = [module.register_forward_hook(lambda _module, _given, out: found.append(out)) for module in modules]
     try:

@@ -43,7 +43,7 @@ def mean_drift(row: Mapping[str, Any]) -> float:
 
 
 def beyond(row: Mapping[str, Any], similarity: float, bounds: Bounds) -> str | None:
-    """Returns which bound a row is beyond, as part of a sentence. None where it is within all."""
+    """Returns the bound that a row exceeds, as part of a sentence, or None."""
     drift = mean_drift(row)
     if drift > bounds.drift:
         return f"masks have drifted by {drift:.2f} from the source's, more than {bounds.drift:g}"
@@ -67,7 +67,7 @@ def best_row(rows: Sequence[Mapping[str, Any]], similarity: float, bounds: Bound
 
 
 def reason_to_end(rows: Sequence[Mapping[str, Any]], similarity: float, bounds: Bounds) -> str | None:
-    """Returns why the newest row ends an adaptation, as part of a sentence. None where it goes on.
+    """Returns the reason why the newest row ends an adaptation, as part of a sentence, or None.
 
     Args:
         rows: rows of all snapshots. The first row is the source's row.

@@ -84,7 +84,7 @@ class NetworkShelf:
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
-        """All names. The given networks come first."""
+        """Returns all names. The given networks come first."""
         return list(self._sources())
 
     def get(self, name: str) -> LoadedNetwork:

@@ -18,7 +18,10 @@ Matrix = tuple[Vector, Vector, Vector]
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> Matrix:
-    """Turn by yaw, then pitch, then roll (radians): positive to the right of the picture, downwards, clockwise."""
+    """Returns the rotation by yaw, then pitch, then roll, in radians.
+
+    Positive angles turn to the right of the picture, downwards, and clockwise.
+    """
     (cy, sy), (cp, sp), (cr, sr) = ((math.cos(a), math.sin(a)) for a in (yaw, pitch, roll))
     turned = ((cy, 0.0, sy), (-sp * sy, cp, sp * cy), (-cp * sy, -sp, cp * cy))
     first, second, third = turned
@@ -140,7 +143,7 @@ class Solid:
         return -k * np.log(total + 1e-30)
 
     def surface(self, x: Array, y: Array) -> tuple[Array, Array, Array, Array, Array]:
-        """As `Ellipsoid.surface`."""
+        """Returns the results of `Ellipsoid.surface` for the whole solid."""
         if len(self.parts) == 1:
             return self.parts[0].surface(x, y)
         found = [p.surface(x, y) for p in self.parts]
