@@ -209,7 +209,7 @@ def test_without_a_detector_one_line_says_where_it_goes_and_the_others_run(netwo
     code, results, messages = call(f"--network={network}", f"--data={archive}", "--metrics=fid1k,msssim1k")
     assert code == 1
     assert [result["metric"] for result in results] == ["msssim1k"]
-    left_out = [line for line in messages.splitlines() if line.startswith("Left out")]
+    left_out = [line for line in messages.splitlines() if line.startswith("Skipped")]
     assert len(left_out) == 1
     assert str(cache) in left_out[0]
     assert "--detector" in left_out[0]
