@@ -21,10 +21,11 @@ EXTRAS = {
     "logs": ["tensorboard"],
     "plots": ["matplotlib"],
     "lmdb": ["lmdb"],
+    "web": ["fastapi", "uvicorn"],
     "safetensors": ["safetensors"],
     "onnx": ["onnx", "onnxscript", "onnxruntime"],
 }
-"""The packages of each extra that `pip install 'semantic-stylegan[EXTRA]'` brings."""
+"""Packages that `pip install 'semantic-stylegan[EXTRA]'` installs, by extra."""
 SHARED_MEMORY = "/dev/shm"
 
 
@@ -32,7 +33,7 @@ def examine(device: torch.device) -> list[tuple[str, str]]:
     """Returns the rows of the table: subject and finding.
 
     Args:
-        device: device that tries the kernels.
+        device: device that tests the kernels.
     """
     rows = [("Python", f"{platform.python_version()}, {platform.system()} {platform.machine()}")]
     rows.append(("PyTorch", f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}"))
@@ -44,7 +45,7 @@ def examine(device: torch.device) -> list[tuple[str, str]]:
     rows.append(("Cache folder", _cache()))
     for extra, packages in EXTRAS.items():
         missing = [name for name in packages if importlib.util.find_spec(name) is None]
-        advice = f"missing {', '.join(missing)}: pip install 'semantic-stylegan[{extra}]'"
+        advice = f"{', '.join(missing)} missing: pip install 'semantic-stylegan[{extra}]'"
         rows.append((f"Extra [{extra}]", advice if missing else "installed"))
     return rows
 
@@ -57,19 +58,19 @@ def _device(device: torch.device) -> str:
 
 
 def _kernels(device: torch.device) -> list[tuple[str, str]]:
-    """Returns one row for each tried kernel, or one row that says why no kernel runs."""
+    """Returns one row for each tested kernel, or one row with the reason why no kernel runs."""
     if not triton_support.runs_on(torch.zeros(1, device=device)):
-        reason = "not chosen" if proof.mode() == "plain" else "they need a GPU and Triton"
-        return [("Kernels", f"plain forms run: {reason}")]
+        reason = "--kernels=plain" if proof.mode() == "plain" else "kernels need a GPU and Triton"
+        return [("Kernels", f"the plain forms run: {reason}")]
     with torch.no_grad():
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
             _use_kernels(device, dtype)
-    rows = [(name, f"plain form runs: {why}" if why else "proven") for name, why in proof.results().items()]
-    return rows or [("Kernels", "run untried")]
+    rows = [(name, f"the plain form runs: {why}" if why else "proven") for name, why in proof.results().items()]
+    return rows or [("Kernels", "run without a test")]
 
 
 def _use_kernels(device: torch.device, dtype: torch.dtype) -> None:
-    """Run each operator once as training does, so that its kernels are tried."""
+    """Run each operator once as in training, so that its kernels are tested."""
     taps = upfirdn2d.setup_filter([1, 3, 3, 1], device=device)
     for layout in (torch.contiguous_format, torch.channels_last):
         x = torch.zeros([1, 8, 8, 8], dtype=dtype, device=device).to(memory_format=layout)
@@ -86,7 +87,7 @@ def _use_kernels(device: torch.device, dtype: torch.dtype) -> None:
 
 def _onednn() -> str:
     if not torch.backends.mkldnn.is_available():
-        return "not in this PyTorch: local generators take the slower form"
+        return "missing in this PyTorch, so local generators use the slower form"
     form = "used by local generators" if onednn._linear_pointwise is not None else "not used by local generators"
     amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
     return f"{torch.backends.cpu.get_cpu_capability()}, {form}{', AMX: --precision=bf16 is fast' if amx else ''}"
@@ -94,9 +95,9 @@ def _onednn() -> str:
 
 def _loader() -> str:
     if not os.path.isdir(SHARED_MEMORY):
-        return "processes share memory by files"
+        return "processes share memory through files"
     free = shutil.disk_usage(SHARED_MEMORY).free / 2**20
-    advice = ": use --workers=0, or start the container with --shm-size=1g" if free < 256 else ""
+    advice = ". Use --workers=0, or start the container with --shm-size=1g" if free < 256 else ""
     return f"{free:.0f} MB of shared memory{advice}"
 
 
@@ -106,7 +107,7 @@ def _ffmpeg() -> str:
 
         return imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
-        return f"missing, no videos: {' '.join(str(error).split())[:100]}"
+        return f"missing, so no videos can be written: {' '.join(str(error).split())[:100]}"
 
 
 def _cache() -> str:
@@ -116,7 +117,7 @@ def _cache() -> str:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        return f"{folder} cannot be written ({error.strerror}): set DNNLIB_CACHE_DIR"
+        return f"{folder} cannot be written ({error.strerror}). Set DNNLIB_CACHE_DIR."
     files = [path for path in Path(folder).rglob("*") if path.is_file()]
     size = 0
     for path in files:
@@ -126,17 +127,17 @@ def _cache() -> str:
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
-@click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Where to compute.")
+@click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Device to examine.")
 @kernels_option
 def main(device: str) -> None:
-    """Print what would run where on this machine.
+    """Print the devices, kernels and libraries that this machine offers.
 
     \b
     Example:
       python -m semantic.doctor
     """
     if proof.mode() == "strict":
-        raise UserError("The table shows every kernel: choose --kernels=auto or plain.")
+        raise UserError("The table shows every kernel. Choose --kernels=auto or --kernels=plain.")
     rows = examine(select_device(device))
     width = max(len(name) for name, _ in rows)
     for name, found in rows:

@@ -49,7 +49,7 @@ def write_report(run_dir: Path, dest: Path, refresh: float | None = None) -> Non
     Args:
         run_dir: folder of the run.
         dest: the HTML file.
-        refresh: seconds after which an open page reads itself again. None for never.
+        refresh: seconds after which an open page reloads. None for never.
 
     Raises:
         UserError: the folder holds no run, or the file cannot be written.
@@ -81,7 +81,7 @@ def read_options(run_dir: Path) -> dict[str, Any]:
     """Returns the recorded options of a run.
 
     Raises:
-        UserError: there are none.
+        UserError: the folder has no readable options.
     """
     try:
         data = json.loads((run_dir / "training_options.json").read_text(encoding="utf-8"))
@@ -273,7 +273,7 @@ def opened(path: Path) -> PIL.Image.Image | None:
 
 
 def region_table(run_dir: Path, options: dict[str, Any]) -> str:
-    """Returns the mean share of each region in masks: of the data, of the first snapshot, and of the last snapshot."""
+    """Returns a table of the mean share of each region in masks of the data and of the last snapshot."""
     regions = (options.get("training_set_kwargs") or {}).get("regions")
     if not isinstance(regions, dict) or not regions.get("names") or not regions.get("colors"):
         return ""
@@ -293,7 +293,7 @@ def region_table(run_dir: Path, options: dict[str, Any]) -> str:
         + "</tr>"
         for k, name in enumerate(regions["names"])
     )
-    note = "Mean share of the picture, in the grids above."
+    note = "Mean share of the picture, measured in the grids of the run."
     table = f"<table><tr><th>#</th><th>region</th>{head}</tr>{rows}</table>"
     return f'<h2>Regions</h2><p>{note}</p><div class="scroll">{table}</div>'
 
@@ -344,10 +344,10 @@ def log_tail(run_dir: Path, lines: int = 40) -> str:
 @click.option(
     "--dest", type=click.Path(path_type=Path, dir_okay=False), help="File to write.  [default: RUN_DIR/report.html]"
 )
-@click.option("--watch", is_flag=True, help="Write it again while the run goes on, until Ctrl-C.")
-@click.option("--every", type=Number(min=1), default=30, metavar="SECONDS", help="Pause between two writings.")
+@click.option("--watch", is_flag=True, help="Update the page during the run, until Ctrl-C.")
+@click.option("--every", type=Number(min=1), default=30, metavar="SECONDS", help="Time between updates with --watch.")
 def main(run_dir: Path, dest: Path | None, watch: bool, every: float) -> None:
-    """Show a training run as one HTML page that needs nothing else: curves, pictures over time, options, metrics.
+    """Write a training run as one self-contained HTML page: curves, pictures over time, options, metrics.
 
     \b
     python -m semantic.report training-runs/00000-faces-semantic

@@ -126,7 +126,7 @@ def test_coco_annotations_become_masks(tmp_path, ground):
     for i in range(3):
         assert (dataset[i].mask == expected[i]).all()
     line = output.strip().splitlines()[-1]
-    for part in ("1 images that the annotations do not list", "1 images without annotations", "1 images of the annot"):
+    for part in ("the annotations do not list", "1 images without annotations", "1 images of the annotations without"):
         assert part in line
 
 
@@ -152,25 +152,25 @@ def test_broken_coco_annotations_are_one_line(tmp_path):
         (changed(0, segmentation=[[1, 2, 3, 4, 5]]), "Annotation 1 .*broken polygon"),
         (changed(0, segmentation=[[1, 2, 3, 4, 5, "6"]]), "broken polygon"),
         (changed(0, segmentation=[[1, 2, 3, 4, 5, float("nan")]]), "broken polygon"),
-        (changed(0, category_id=4), "names category 4, which the file does not list"),
-        (changed(0, image_id=[1]), "names image [1], which the file does not list"),
+        (changed(0, category_id=4), "the file lists no such category"),
+        (changed(0, image_id=[1]), "names image [1], but the file lists no such image"),
         (changed(2, segmentation={"counts": [1, 2], "size": size}), "runs of 3 pixels"),
         (changed(2, segmentation={"counts": [SIDE * SIDE + 1, -1], "size": size}), "neither polygons nor runs"),
         (changed(2, segmentation={"counts": "é", "size": size}), "wrong character"),
-        (changed(2, segmentation={"counts": "o", "size": size}), "broken off"),
+        (changed(2, segmentation={"counts": "o", "size": size}), "incomplete"),
         (changed(2, segmentation="x"), "neither polygons nor runs"),
-        ({**data, "categories": []}, "names no categories"),
+        ({**data, "categories": []}, "has no categories"),
         ({**data, "images": [{"id": 1}]}, "needs a file_name"),
         ({**data, "images": [{**data["images"][3]}], "annotations": []}, "gone.png is not in"),
         ({**data, "annotations": [{"segments_info": []}]}, "panoptic"),
-        ({"a": 1}, "is not a COCO file"),
+        ({"a": 1}, "has no 'images', 'annotations' and 'categories'"),
     ]
     for content, message in cases:
         (tmp_path / "a.json").write_text(json.dumps(content))
         part = message.split(".*")[-1]
         refuse(part, tmp_path / "out.zip", source=tmp_path / "images", masks=tmp_path / "a.json")
     (tmp_path / "a.json").write_text(json.dumps(data))
-    refuse("--palette does not go with", tmp_path / "out.zip", source=tmp_path / "images", masks=tmp_path / "a.json",
+    refuse("Remove --palette", tmp_path / "out.zip", source=tmp_path / "images", masks=tmp_path / "a.json",
            palette=tmp_path / "a.json")  # fmt: skip
 
 
@@ -206,13 +206,13 @@ def test_labelme_files_become_masks(tmp_path, beside):
     y, x = np.mgrid[:SIDE, :SIDE] + 0.5
     disc = (np.hypot(x - 8, y - 8) < 5) & ~drawn(EYE)
     assert (dataset[1].mask == np.where(disc, 3, 0)).mean() > 0.98
-    assert "1 images that the annotations do not list" in output
+    assert "1 images left out, since the annotations do not list them" in output
     for wrong, message in (
         ({"label": "eye", "points": EYE[:2]}, "a polygon of 2 points"),
         ({"label": "eye", "points": [[1, 2], [3], [4, 5]]}, "broken outline"),
         ({"label": "eye", "points": [[1, 2], [3, "4"], [4, 5]]}, "broken outline"),
         ({"label": "", "points": EYE}, "has no label"),
-        ({"label": "eye", "points": [[1, 2]], "shape_type": "point"}, "covers no area"),
+        ({"label": "eye", "points": [[1, 2]], "shape_type": "point"}, "without an area"),
         ({"label": "eye", "points": EYE, "shape_type": "cube"}, "unknown type"),
         ({"label": "eye", "points": EYE[:2], "shape_type": "mask", "mask": "?"}, "without a picture"),
     ):

@@ -71,7 +71,7 @@ def test_colours_become_classes(tmp_path, form):
     assert (dataset[0].mask == index).all()
     assert dataset.regions == Regions(list(COLORS), list(COLORS.values()), [3])
     refuse("a.png in", tmp_path / "b.zip", **options)
-    refuse("say which colour is which class with --palette", tmp_path / "b.zip", **options)
+    refuse("Name the class of each colour with --palette", tmp_path / "b.zip", **options)
 
 
 def test_antialiased_edges_have_no_seam_of_a_third_class():
@@ -170,14 +170,14 @@ def test_mask_maps_that_do_not_fit_are_refused(tmp_path):
     mask_map = tmp_path / "map.json"
     options = {"source": tmp_path / "images", "masks": tmp_path / "masks", "mask_map": mask_map}
     mask_map.write_text(json.dumps(MAP))
-    refuse("place classes.json beside the masks", tmp_path / "a.zip", **options)
+    refuse("Place classes.json beside the masks", tmp_path / "a.zip", **options)
     mask_map.write_text(json.dumps({"classes": {"background": [0], "one": [1]}}))
-    refuse("holds class 2, which the mask map", tmp_path / "a.zip", **options)
+    refuse("holds class 2, but the mask map", tmp_path / "a.zip", **options)
     (tmp_path / "classes.json").write_text(json.dumps({"classes": CLASSES}))
     for content, message in (
-        ({"classes": {"background": ["null"], "clothes": ["shirt", "skirt"]}}, "does not say where skin goes"),
-        ({"classes": {**MAP["classes"], "more": ["shirt"]}}, "puts class shirt into both clothes and more"),
-        ({"classes": {**MAP["classes"], "more": ["shoe"]}}, "names class 'shoe', but the classes are: null, skirt"),
+        ({"classes": {"background": ["null"], "clothes": ["shirt", "skirt"]}}, "has no region for skin"),
+        ({"classes": {**MAP["classes"], "more": ["shirt"]}}, "puts class shirt into clothes and more"),
+        ({"classes": {**MAP["classes"], "more": ["shoe"]}}, "names no class 'shoe'. The classes are: null, skirt"),
         ({"classes": {**MAP["classes"], "more": [9]}}, "names class 9, but the classes are 0 to 3"),
         ({"classes": [1]}, "Cannot read the mask map"),
     ):

@@ -56,7 +56,7 @@ def test_files_that_are_not_read_are_counted(tmp_path):
         (tmp_path / "images" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "images" / name).write_text("{}")
     line = closing(make(tmp_path / "a.zip", source=tmp_path / "images", masks=tmp_path / "masks"))
-    for part in ("2 .tif files, left out", "1 .gif files, left out", "1 .txt files, left out"):
+    for part in ("2 .tif files left out", "1 .gif files left out", "1 .txt files left out"):
         assert part in line
     assert "json" not in line
     animated = [PIL.Image.fromarray(picture(seed=i)) for i in range(2)]
@@ -71,7 +71,7 @@ def test_twelve_bits_in_a_file_of_sixteen_are_refused(tmp_path, channels):
     (tmp_path / "images").mkdir()
     path = tmp_path / "images" / "a.png"
     path.write_bytes(png16(values, channels))
-    refuse("would become black: multiply", tmp_path / "a.zip", source=tmp_path / "images")
+    refuse("would become black. Multiply", tmp_path / "a.zip", source=tmp_path / "images")
     path.write_bytes(png16(values * 16, channels))
     output = make(tmp_path / "a.zip", source=tmp_path / "images")
     assert (ImageFolderDataset(tmp_path / "a.zip")[0].image[0] == values >> 4).all()
@@ -136,7 +136,7 @@ def test_grey_values_are_not_taken_for_classes(tmp_path):
     save(tmp_path / "images" / "a.png", picture())
     save(tmp_path / "masks" / "a.png", mask(classes=3) * 50)
     options = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
-    refuse("The masks hold 0, 50, 100 and nothing between", tmp_path / "a.zip", **options)
+    refuse("The masks hold 0, 50, 100 and no values between", tmp_path / "a.zip", **options)
     palette = {"background": [0, 0, 0], "skin": [50, 50, 50], "hair": [100, 100, 100]}
     (tmp_path / "p.json").write_text(json.dumps(palette))
     make(tmp_path / "a.zip", palette=tmp_path / "p.json", **options)
@@ -162,11 +162,11 @@ def test_masks_drawn_on_unturned_photos_are_turned_with_them(tmp_path, orientati
     options = {"source": tmp_path / "images", "masks": tmp_path / "masks", "transform": "center-crop", "width": 16}
     if orientation >= 5:
         save(tmp_path / "masks" / "a.png", drawn)
-        assert "1 masks drawn on unturned photos" in closing(make(tmp_path / "a.zip", **options))
+        assert "1 masks turned upright" in closing(make(tmp_path / "a.zip", **options))
         item = MaskedImageDataset(tmp_path / "a.zip")[0]
         assert (item.mask == (item.image[0] > 127)).all()
     save(tmp_path / "masks" / "a.png", upright.astype(np.uint8))
-    assert "masks drawn on" not in make(tmp_path / "b.zip", **options)
+    assert "masks turned" not in make(tmp_path / "b.zip", **options)
     item = MaskedImageDataset(tmp_path / "b.zip")[0]
     assert (item.mask == (item.image[0] > 127)).all()
     save(tmp_path / "masks" / "a.png", mask(16, height=40))
@@ -200,13 +200,13 @@ def test_masks_are_left_out_where_asked(tmp_path, source):
     names = zipfile.ZipFile(tmp_path / "a.zip").namelist()
     assert not any(name.startswith("masks/") for name in names)
     result = run("--images-only", source=source, dest=tmp_path / "b.zip", masks=tmp_path, **options)
-    assert (result.exit_code, "does not go with --masks" in result.output) == (1, True)
+    assert (result.exit_code, "but --masks is for masks" in result.output) == (1, True)
 
 
 def test_a_folder_of_masks_beside_the_images_is_not_taken_for_images(tmp_path):
     pairs(tmp_path / "set")
     (tmp_path / "set" / "masks").rename(tmp_path / "set" / "annotations")
-    refuse("seems to hold masks of the other images: add --masks=", tmp_path / "a.zip", source=tmp_path / "set")
+    refuse("seems to hold masks of the other images. Add --masks=", tmp_path / "a.zip", source=tmp_path / "set")
     make(tmp_path / "a.zip", source=tmp_path / "set", masks=tmp_path / "set" / "annotations")
     assert len(MaskedImageDataset(tmp_path / "a.zip")) == 3
 
@@ -256,7 +256,7 @@ def test_cifar10_is_read_as_it_is_published(tmp_path, form):
         for item, i in zip((dataset[k] for k in range(len(numbers))), numbers, strict=True):
             assert (item.image == rows[i].reshape(3, 32, 32)).all()
             assert item.label.argmax() == labels[i]
-    refuse("holds images alone", tmp_path / "x.zip", source=path, masks=tmp_path)
+    refuse("holds images only", tmp_path / "x.zip", source=path, masks=tmp_path)
     path.write_bytes(path.read_bytes()[:2000])
     refuse("Download it again", tmp_path / "x.zip", source=path)
 
@@ -265,7 +265,7 @@ def test_mnist_is_read_as_it_is_published(tmp_path):
     digits = np.random.default_rng(0).integers(0, 256, [5, 28, 28], np.uint8)
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(struct.pack(">4I", 0x803, 5, 28, 28) + digits.tobytes()))
-    refuse("put train-labels-idx1-ubyte.gz beside it", tmp_path / "x.zip", source=path)
+    refuse("Put train-labels-idx1-ubyte.gz beside it", tmp_path / "x.zip", source=path)
     beside = tmp_path / "train-labels-idx1-ubyte.gz"
     beside.write_bytes(gzip.compress(struct.pack(">2I", 0x801, 5) + bytes([3, 1, 4, 1, 5])))
     make(tmp_path / "a.zip", source=path)
@@ -275,9 +275,9 @@ def test_mnist_is_read_as_it_is_published(tmp_path):
     assert dataset[2].image.astype(int).sum() == digits[2].astype(int).sum()
     assert [int(dataset[i].label.argmax()) for i in range(5)] == [3, 1, 4, 1, 5]
     path.write_bytes(gzip.compress(b"\0" * 50))
-    refuse("is no IDX file", tmp_path / "x.zip", source=path)
+    refuse("is not a complete IDX file", tmp_path / "x.zip", source=path)
     (tmp_path / "other.gz").write_bytes(b"x")
-    refuse("--source takes train-images-idx3-ubyte.gz", tmp_path / "x.zip", source=tmp_path / "other.gz")
+    refuse("Expected train-images-idx3-ubyte.gz", tmp_path / "x.zip", source=tmp_path / "other.gz")
 
 
 @pytest.mark.parametrize("layout", ["renamed", "flattened", "one folder"])
@@ -297,7 +297,7 @@ def test_celebamask_is_known_in_other_folders(tmp_path, layout):
         refuse("holds the masks of CelebAMask-HQ, but no images", tmp_path / "b.zip", source=tmp_path / "set" / "anno")
         for i in sorted(expected):
             save(tmp_path / "set" / "other" / f"{i}.png", mask())
-        refuse("call the folder of the photos CelebA-HQ-img", tmp_path / "b.zip", source=tmp_path / "set")
+        refuse("Name the folder of the photos CelebA-HQ-img", tmp_path / "b.zip", source=tmp_path / "set")
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_masks_in_a_flat_folder_match_by_base_name_alone(tmp_path):
     save(tmp_path / "images" / "masks_of_mine" / "a.png", mask())
     save(tmp_path / "images" / "masks_of_mine" / "other.png", mask())
     output = make(tmp_path / "a.zip", source=tmp_path / "images", masks=tmp_path / "images" / "masks_of_mine")
-    assert "1 masks without an image" in output
+    assert "1 masks left out, since they have no image" in output
     assert len(MaskedImageDataset(tmp_path / "a.zip")) == 1
 
 
@@ -192,7 +192,7 @@ def test_procedural_portraits(tmp_path):
     assert content["a"] == content["b"]
     assert len(set(content.values())) == 3
     assert MaskedImageDataset(tmp_path / "a").regions == CELEBAMASK
-    refuse("--masks does not go with the procedural source", tmp_path / "c", masks=tmp_path, **options)
+    refuse("has its own masks. Remove --masks", tmp_path / "c", masks=tmp_path, **options)
 
 
 def test_a_split_parts_other_sources_in_two(tmp_path):
@@ -223,12 +223,12 @@ def test_images_that_cannot_be_used_are_named(tmp_path):
     dest = tmp_path / "out.zip"
     refuse("File or folder", dest, source=tmp_path / "nothing")
     (tmp_path / "images").mkdir()
-    refuse("There is no image", dest, source=tmp_path / "images")
+    refuse("holds no image", dest, source=tmp_path / "images")
     save(tmp_path / "images" / "a.png", picture(16, height=20))
     refuse("a.png in", dest, source=tmp_path / "images")
-    refuse("16x20, not square: add --transform=center-crop", dest, source=tmp_path / "images")
+    refuse("16x20, not square. Add --transform=center-crop", dest, source=tmp_path / "images")
     save(tmp_path / "images" / "a.png", picture(20))
-    refuse("must be a power of two: add", dest, source=tmp_path / "images")
+    refuse("must be a power of two. Add", dest, source=tmp_path / "images")
     save(tmp_path / "images" / "a.png", picture(16))
     save(tmp_path / "images" / "b.png", picture(32))
     refuse("b.png in", dest, source=tmp_path / "images")
@@ -246,11 +246,11 @@ def test_masks_that_cannot_be_used_are_named(tmp_path):
     refuse("1.png in", dest, **options)
     refuse("255", dest, **options)
     save(tmp_path / "masks" / "1.png", mask(16, height=24))
-    refuse("but its mask is 16x24, another shape", dest, **options)
+    refuse("but its mask is 16x24, which is another shape", dest, **options)
     (tmp_path / "masks" / "1.png").unlink()
-    refuse("1 of 3 images have no mask: 1.png in", dest, **options)
+    refuse("1 of 3 images have no mask. For example, 1.png in", dest, **options)
     save(tmp_path / "masks" / "1.jpg", mask())
-    refuse("is a JPEG, which blurs class indices", dest, **options)
+    refuse("is a JPEG, and JPEG blurs class indices", dest, **options)
     save(tmp_path / "images" / "0.jpg", picture())
     refuse("have the same base name", dest, **options)
 

@@ -12,9 +12,9 @@ from semantic.sources.shapes import Drawing
 from training.archive import Archive, DataError, local_path
 from training.layout import METADATA
 
-UNLISTED = "images that the annotations do not list, left out"
+UNLISTED = "images left out, since the annotations do not list them"
 EMPTY = "images without annotations, all background"
-ABSENT = "images of the annotations that are not there"
+ABSENT = "images of the annotations without a file"
 CLASSES = "classes.json"
 
 
@@ -53,7 +53,7 @@ def read_annotations(path: str, images: Archive) -> tuple[list[str], list[Drawin
             return names, [read_labelme(data, os.path.basename(local), path, names)]
         if not is_coco(data):
             raise DataError(
-                f"{path} is not a COCO file: it needs 'images', 'annotations' and 'categories'. Export COCO instances."
+                f"{path} has no 'images', 'annotations' and 'categories'. Export the annotations as COCO instances."
             )
         if (
             data["annotations"]
@@ -61,7 +61,7 @@ def read_annotations(path: str, images: Archive) -> tuple[list[str], list[Drawin
             and "segments_info" in data["annotations"][0]
         ):
             raise DataError(
-                f"{path} holds panoptic annotations: give the folder of their PNG files, or COCO instances."
+                f"{path} holds panoptic annotations. Name the folder of their PNG files, or export COCO instances."
             )
         return read_coco(data, path)
     archive = Archive(local)
@@ -79,7 +79,7 @@ def read_annotations(path: str, images: Archive) -> tuple[list[str], list[Drawin
     for file in files:
         data = archive.read_json(file)
         if not is_labelme(data):
-            raise DataError(f"{archive.where(file)} holds no shapes, as the others do: remove it.")
+            raise DataError(f"{archive.where(file)} holds no shapes, unlike the other files. Remove the file.")
         drawings.append(read_labelme(data, file, archive.where(file), names))
     return _in_order(names, drawings)
 
@@ -94,10 +94,10 @@ def open_drawn(
     """Returns the annotated images, their masks, and the numbers of images and annotations without a partner.
 
     Raises:
-        UserError: there is no image that the annotations list, or the options do not go with them.
+        UserError: the annotations list none of the images, or the options do not fit annotations.
     """
     if palette is not None:
-        raise UserError("--palette does not go with annotations, which name their classes: leave it out.")
+        raise UserError("Annotations name their own classes. Remove --palette.")
     classes, drawings = found
     by_path = {stem(name): name for name in names}
     by_base: dict[str, list[str]] = {}
@@ -111,7 +111,7 @@ def open_drawn(
         if name is None:
             absent.append(drawing)
         elif name in partners:
-            raise DataError(f"{drawing.where} annotates {name} twice: leave one.")
+            raise DataError(f"{drawing.where} annotates {name} a second time. Remove one of the annotations.")
         else:
             partners[name] = drawing
     if not partners:

@@ -38,10 +38,10 @@ class Source:
 
     Attributes:
         labels: one label per image, as in dataset.json, or None.
-        regions: regions of the masks' indices. None for images without masks, or if the masks must tell the regions.
+        regions: regions of the mask indices. None for images without masks, or if `regions_of` must find them.
         grey: whether all images are grey and get one channel.
         left_out: number of ignored files, by kind.
-        notes: sentences for the user about the source.
+        notes: lines about the source that the user reads.
     """
 
     labels: list[Any] | None = None
@@ -59,14 +59,14 @@ class Source:
         """Returns one sample.
 
         Raises:
-            DataError: a file of it cannot be used.
+            DataError: a file of the sample cannot be used.
         """
         raise NotImplementedError
 
     def regions_of(self, used: Sequence[int]) -> Regions:
-        """Returns the regions of masks that hold the indices `used`, in order, once all are read.
+        """Returns the regions of all masks of the source. `used` holds the indices of these masks, in order.
 
         Raises:
-            DataError: nothing names them, and they can hardly be class indices.
+            DataError: the classes have no names, and the indices can hardly be class indices.
         """
         return self.regions if self.regions is not None else numbered_regions(used)

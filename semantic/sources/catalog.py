@@ -121,9 +121,9 @@ def open_source(
         raise UserError(f"--max-images must be at least 1, but is {max_images}.")
     given = next((name for name, value in _masked(masks, palette, mask_map).items() if value is not None), None)
     if images_only and given:
-        raise UserError(f"--images-only leaves out masks: it does not go with --{given}.")
+        raise UserError(f"--images-only omits masks, but --{given} is for masks. Remove one of them.")
     if path == PROCEDURAL:
-        _refuse("the procedural source", masks=masks, palette=palette)
+        _refuse("The procedural source", masks=masks, palette=palette)
         start = PROCEDURAL_TEST_START if split == "test" else 0
         faces = ProceduralSource(resolution or PROCEDURAL_SIDE, max_images or PROCEDURAL_COUNT, seed, start, mask_map)
         return ImagesOnly(faces) if images_only else faces
@@ -133,15 +133,15 @@ def open_source(
     small = open_small_set(local, split) if os.path.isfile(local) else None
     if small is not None:
         if any(_masked(masks, palette, mask_map).values()):
-            raise UserError(f"{path} holds images alone: leave --masks, --palette and --mask-map out.")
+            raise UserError(f"{path} holds images only. Remove --masks, --palette and --mask-map.")
         source, own_split = small, has_split(local)
     elif is_lmdb(local):
-        _refuse("an LMDB", masks=masks)
+        _refuse("An LMDB", masks=masks)
         source = LmdbSource(local, palette, mask_map)
     else:
         archive = Archive(local)
         if masks is None and is_celebamask(archive):
-            _refuse("raw CelebAMask-HQ", palette=palette)
+            _refuse("Raw CelebAMask-HQ", palette=palette)
             source, own_split = CelebAMaskSource(archive, split, mask_map), True
         else:
             source = open_files(archive, masks, palette, mask_map, images_only)
@@ -154,7 +154,7 @@ def open_source(
         indices = np.sort(order[:share] if split == "test" else order[share:])
     indices = indices[:max_images]
     if not len(indices):
-        raise UserError(f"There is no image to take from {path}: check --source and --split.")
+        raise UserError(f"{path} gives no image. Check --source and --split.")
     return source if len(indices) == len(source) else Subset(source, indices)
 
 
@@ -164,7 +164,7 @@ def _masked(masks: str | None, palette: str | None, mask_map: str | None) -> dic
 
 
 def _refuse(kind: str, **options: str | None) -> None:
-    """Refuse options that do not go with a kind of source."""
+    """Raise a UserError for options that a kind of source does not take."""
     given = next((name for name, value in options.items() if value is not None), None)
     if given is not None:
-        raise UserError(f"--{given} does not go with {kind}, which brings its own masks: leave it out.")
+        raise UserError(f"{kind} has its own masks. Remove --{given}.")

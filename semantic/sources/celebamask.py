@@ -31,7 +31,7 @@ def is_celebamask(archive: Archive) -> bool:
     """Returns True if most images of a folder or zip have the names of CelebAMask-HQ's mask files, in any folder.
 
     Raises:
-        DataError: the parts are there, but not the images.
+        DataError: the archive holds masks of parts, but no images.
     """
     parts = sum(_PART.search(name) is not None for name in archive.names)
     others = len(archive.images()) - parts
@@ -39,7 +39,7 @@ def is_celebamask(archive: Archive) -> bool:
         return False
     if not others:
         raise DataError(
-            f"{archive.path} holds the masks of CelebAMask-HQ, but no images: name the folder that holds {IMAGES}, too."
+            f"{archive.path} holds the masks of CelebAMask-HQ, but no images. Name the folder that holds both."
         )
     return True
 
@@ -50,7 +50,7 @@ def _find_images(archive: Archive) -> dict[int, str]:
     They are in the folder with the published name, else in the only folder that holds most images.
 
     Raises:
-        DataError: several folders may be meant, or none.
+        DataError: no folder holds numbered images, or two folders hold equally many.
     """
     folders: dict[str, dict[int, str]] = {}
     for name in archive.names:
@@ -60,10 +60,10 @@ def _find_images(archive: Archive) -> dict[int, str]:
     named = {folder: images for folder, images in folders.items() if folder.rsplit("/", 1)[-1] == IMAGES}
     largest = sorted((named or folders).items(), key=lambda item: -len(item[1]))
     if not largest:
-        raise DataError(f"There is no image such as 0.jpg in {archive.path}, only masks of parts. Check --source.")
+        raise DataError(f"{archive.path} holds masks of parts, but no image such as 0.jpg. Check --source.")
     if len(largest) > 1 and len(largest[0][1]) == len(largest[1][1]):
         both = " and ".join(folder or "the top folder" for folder, _ in largest[:2])
-        raise DataError(f"{both} in {archive.path} hold images by number: call the folder of the photos {IMAGES}.")
+        raise DataError(f"{both} in {archive.path} hold numbered images. Name the folder of the photos {IMAGES}.")
     return largest[0][1]
 
 
@@ -77,7 +77,7 @@ class CelebAMaskSource(Source):
             "background" and the parts as the files call them (``l_eye``, ``u_lip``, ...).
 
     Raises:
-        UserError: an image has no part at all, nothing is in the split, or the map does not fit.
+        UserError: an image has no mask, the split has no image, or the map does not fit.
     """
 
     def __init__(self, archive: Archive, split: str | None = None, mask_map: str | None = None):
@@ -89,7 +89,7 @@ class CelebAMaskSource(Source):
         chosen = sorted(i for i in images if split is None or (i < TRAIN_IMAGES) == (split == "train"))
         if not chosen:
             raise UserError(
-                f"There is no image of the {split} split in {archive.path}: the first {TRAIN_IMAGES} are for training."
+                f"{archive.path} has no image of the {split} split. The first {TRAIN_IMAGES} images are for training."
             )
         self._images = [images[i] for i in chosen]
         parts: dict[int, dict[str, str]] = {i: {} for i in chosen}

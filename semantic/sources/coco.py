@@ -19,31 +19,31 @@ def is_coco(data: Any) -> bool:
 def read_coco(data: Mapping[str, Any], where: str) -> tuple[list[str], list[Drawing]]:
     """Returns the names of the classes, background first, and one drawing for each image.
 
-    Categories become classes in their order in the file. One called background or ``_background_`` is class 0.
+    Categories become classes in the order of the file. A category background or ``_background_`` is class 0.
 
     Raises:
-        DataError: something is missing or broken. The message names the annotation.
+        DataError: an entry is missing or broken. The message names the annotation.
     """
     try:
         categories = {entry["id"]: str(entry["name"]).strip() for entry in data.get("categories", [])}
         images = {entry["id"]: entry for entry in data["images"]}
     except (TypeError, KeyError) as error:
-        raise DataError(f"An image or category in {where} lacks its {error}: export the annotations again.") from error
+        raise DataError(f"An image or category in {where} lacks its {error}. Export the annotations again.") from error
     if not categories:
-        raise DataError(f"{where} names no categories, which become the regions: export them, too.")
+        raise DataError(f"{where} has no categories. Export the annotations with categories: they become regions.")
     others = [name for name in categories.values() if name.lower() not in BACKGROUND]
     ground = next((name for name in categories.values() if name.lower() in BACKGROUND), BACKGROUND[0])
     names = [ground, *dict.fromkeys(others)]
     drawings = {key: _drawing(entry, where) for key, entry in images.items()}
     for number, entry in enumerate(data["annotations"]):
         if not isinstance(entry, Mapping):
-            raise DataError(f"Annotation {number} in {where} is no object: export the annotations again.")
+            raise DataError(f"Annotation {number} in {where} is not a JSON object. Export the annotations again.")
         label = f"Annotation {entry.get('id', number)} in {where}"
         drawing = _look_up(drawings, entry, "image_id", label)
         category = _look_up(categories, entry, "category_id", label)
         index = names.index(category) if category in names else 0
         if "segmentation" not in entry:
-            raise DataError(f"{label} has a box but no segmentation: export polygons or masks.")
+            raise DataError(f"{label} has a box but no segmentation. Export polygons or masks.")
         drawing.shapes.append(_shape(entry["segmentation"], index, drawing, label))
     return names, list(drawings.values())
 
@@ -54,7 +54,7 @@ def _drawing(entry: Mapping[str, Any], where: str) -> Drawing:
     good = all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in size)
     if not name or not good or size[0] * size[1] > MAX_IMAGE_PIXELS:
         raise DataError(
-            f"Image {entry['id']} in {where} needs a file_name, and a height and width that images can have."
+            f"Image {entry['id']} in {where} needs a file_name and a valid height and width. Correct the entry."
         )
     return Drawing(name.replace("\\", "/"), *size, where)
 
@@ -63,7 +63,7 @@ def _look_up(table: Mapping[Any, Any], entry: Mapping[str, Any], key: str, label
     found = entry.get(key)
     if isinstance(found, (list, dict)) or found not in table:
         kind = "image" if key == "image_id" else "category"
-        raise DataError(f"{label} names {kind} {found}, which the file does not list: correct its {key}.")
+        raise DataError(f"{label} names {kind} {found}, but the file lists no such {kind}. Correct its {key}.")
     return table[found]
 
 
@@ -75,11 +75,12 @@ def _shape(segmentation: Any, index: int, drawing: Drawing, label: str) -> Shape
     if isinstance(counts, str):
         counts = decode_runs(counts, label)
     if not isinstance(counts, list) or not all(isinstance(n, int) and n >= 0 for n in counts):
-        raise DataError(f"{label} has a segmentation that is neither polygons nor runs of pixels: correct it.")
+        raise DataError(f"{label} has a segmentation that is neither polygons nor runs of pixels. Export it again.")
     height, width = segmentation.get("size", [drawing.height, drawing.width])
     if [height, width] != [drawing.height, drawing.width] or sum(counts) != height * width:
         raise DataError(
-            f"{label} has runs of {sum(counts)} pixels, but its image is {drawing.width}x{drawing.height}: correct it."
+            f"{label} has runs of {sum(counts)} pixels, but its image is {drawing.width}x{drawing.height}. "
+            f"Export it again."
         )
     return Shape(index, runs=np.array(counts, np.int64))
 
@@ -87,7 +88,7 @@ def _shape(segmentation: Any, index: int, drawing: Drawing, label: str) -> Shape
 def _polygon(numbers: Any, label: str) -> np.ndarray:
     good = isinstance(numbers, list) and all(isinstance(n, (int, float)) and abs(n) < FARTHEST for n in numbers)
     if not good or len(numbers) < 6 or len(numbers) % 2:
-        raise DataError(f"{label} has a broken polygon: it needs three or more pairs of finite x and y.")
+        raise DataError(f"{label} has a broken polygon. A polygon needs 3 or more pairs of finite x and y.")
     return np.array(numbers, np.float64).reshape(-1, 2)
 
 
@@ -106,7 +107,7 @@ def decode_runs(text: str, label: str = "the mask") -> list[int]:
     for character in text:
         bits = ord(character) - 48
         if not 0 <= bits < 64 or shift > 40:
-            raise DataError(f"{label} has a compressed mask with the wrong character {character!r}: export it again.")
+            raise DataError(f"{label} has a wrong character {character!r} in its compressed mask. Export it again.")
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:
@@ -116,5 +117,5 @@ def decode_runs(text: str, label: str = "the mask") -> list[int]:
         counts.append(value + (counts[-2] if len(counts) > 2 else 0))
         value, shift = 0, 0
     if shift:
-        raise DataError(f"{label} has a compressed mask that is broken off: export it again.")
+        raise DataError(f"{label} has an incomplete compressed mask. Export it again.")
     return counts

@@ -14,7 +14,7 @@ from semantic.sources.mask_map import MaskMap
 from semantic.sources.palette import Palette, read_palette
 from training.archive import DataError, decode_image, parse_json
 
-UNLABELLED = "masks with unlabelled pixels (255), which became background"
+UNLABELLED = "masks with unlabelled pixels (255): these pixels became background"
 
 
 class Decoded(NamedTuple):
@@ -54,7 +54,7 @@ class MaskCoding:
         """Returns the region indices of a mask file, and the changes to the file.
 
         Raises:
-            DataError: the file is damaged, has colours and there is no palette, or has classes that are in no region.
+            DataError: the file is damaged, or has classes that are in no region, or has colours without a palette.
         """
         image = decode_image(data, where)
         indices = self._classes(image, data, where)
@@ -70,14 +70,14 @@ class MaskCoding:
         largest = int(indices.max())
         if largest == NO_CLASS:
             raise DataError(
-                f"{where} holds the value 255: for black and white masks give --palette with "
-                f'{{"background": [0, 0, 0], "object": [255, 255, 255]}}, for unlabelled pixels put 255 into a region '
+                f"{where} holds the value 255. For black and white masks, use --palette with "
+                f'{{"background": [0, 0, 0], "object": [255, 255, 255]}}. For unlabelled pixels, put 255 into a region '
                 f"with --mask-map."
             )
         if self.regions is not None and largest >= len(self.regions):
             raise DataError(
-                f"{where} holds the class index {largest}, but {len(self.regions)} classes are named: name them all, "
-                f"or merge them with --mask-map."
+                f"{where} holds the class index {largest}, but only {len(self.regions)} classes have names. "
+                f"Name all classes, or merge classes with --mask-map."
             )
         return indices
 
@@ -93,7 +93,7 @@ class MaskCoding:
             image = image if image.mode == "RGB" else image.convert("RGB")
             return self._palette.indices(np.asarray(image), where)
         if image.format == "JPEG":
-            raise DataError(f"{where} is a JPEG, which blurs class indices: save masks as PNG, or give --palette.")
+            raise DataError(f"{where} is a JPEG, and JPEG blurs class indices. Save masks as PNG, or use --palette.")
         if image.mode == "RGB":
             return _single_channel(image, where)
         return image_indices(image, data, where)
@@ -106,7 +106,7 @@ class MaskCoding:
         drawn = flat and alpha.min() < alpha.max()  # the object is drawn in the alpha channel alone
         if self._palette is None and drawn:
             raise DataError(
-                f"{where} has one colour and draws its object in the alpha channel alone: give --palette with "
+                f"{where} has one colour: only its alpha channel shows the object. Use --palette with "
                 f'{{"background": [0, 0, 0], "object": [255, 255, 255]}}.'
             )
         if self._palette is None:
@@ -164,19 +164,19 @@ def numbered_regions(used: Sequence[int]) -> Regions:
         used: the indices that masks hold, in order.
 
     Raises:
-        DataError: all is background, or most indices up to the largest are missing, as in grey pictures of masks.
+        DataError: all pixels are background, or most indices up to the largest are missing, as in grey pictures.
     """
     largest = max(used)
     if largest == 0:
         raise DataError(
-            "All masks hold 0 alone, so all pixels are background: check --masks, or give the colours with --palette."
+            "All masks hold only 0, so all pixels are background. Check --masks, or name the colours with --palette."
         )
     if largest > 2 and 2 * len(used) <= largest + 1:
         shown = ", ".join(map(str, used[:8])) + ", ..." * (len(used) > 8)
         groups = {("background" if i == 0 else f"region{i}"): [int(k)] for i, k in enumerate(used[:8])}
         raise DataError(
-            f"The masks hold {shown} and nothing between: if these are grey values, give their classes with "
-            f"--palette; if they are class indices, give --mask-map with {json.dumps({'classes': groups})}."
+            f"The masks hold {shown} and no values between. For grey values, name their classes with "
+            f"--palette. For class indices, use --mask-map with {json.dumps({'classes': groups})}."
         )
     return Regions(["background", *(f"region{k}" for k in range(1, max(largest, 1) + 1))])
 
@@ -186,7 +186,7 @@ def _single_channel(image: PIL.Image.Image, where: str) -> np.ndarray:
     first = np.array(image.getchannel(0))
     if all((np.asarray(image.getchannel(i)) == first).all() for i in (1, 2)):
         return first
-    raise DataError(f"{where} is colour-coded: say which colour is which class with --palette=JSON.")
+    raise DataError(f"{where} is colour-coded. Name the class of each colour with --palette=JSON.")
 
 
 def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -24,14 +24,14 @@ from training.layout import METADATA
 
 SEVERAL = 8  # fewer samples are not worth the start of processes
 AHEAD = 16  # samples under way in each process
-TURNED = "masks drawn on unturned photos, turned with these"
+TURNED = "masks turned upright with their photos"
 MASK_COMPRESSION = 1  # masks shrink about thirtyfold, at no cost in reading
 T = TypeVar("T")
 
 
 @dataclass
 class Converted:
-    """One finished sample: the files' content, the side of the image, and the number of mask pixels a class [256]."""
+    """One finished sample: the content of its files, the side of the image, and the mask pixels per class [256]."""
 
     image: bytes
     suffix: str
@@ -44,7 +44,7 @@ class Converted:
 
 @dataclass
 class Summary:
-    """What an archive holds: number of images, their side, the regions, and each region's mean share of the area.
+    """The content of an archive: number of images, their side, the regions, and each region's mean share of the area.
 
     Attributes:
         counts: numbers of changed and ignored files, by kind.
@@ -112,7 +112,7 @@ def convert(source: Source, dest: str | os.PathLike, geometry: Geometry, workers
                 side = side or item.side
                 if item.side != side:
                     raise DataError(
-                        f"{item.where} gives {item.side}x{item.side} pixels, but the first image {side}x{side}: add "
+                        f"{item.where} gives {item.side}x{item.side} pixels, but the first image {side}x{side}. Add "
                         f"--width and --height to bring all to one size."
                     )
                 name = image_name(len(names), item.suffix)
@@ -128,7 +128,7 @@ def convert(source: Source, dest: str | os.PathLike, geometry: Geometry, workers
             add(METADATA, json.dumps(metadata, indent=1).encode())
     except KeyboardInterrupt as error:
         raise UserError(
-            f"Stopped by Ctrl-C after {len(names)} of {len(source)} images: {dest} was not written."
+            f"Stopped by Ctrl-C after {len(names)} of {len(source)} images. {dest} was not written."
         ) from error
     shares = None if regions is None else areas[: len(regions)] / areas.sum()
     return Summary(len(names), side, regions, shares, counts)
@@ -172,7 +172,7 @@ def _mapped(function: Callable[[int], T], count: int, workers: int) -> Iterator[
     except RuntimeError as error:
         if "exited unexpectedly" not in str(error):
             raise
-        raise UserError("A worker process ended, perhaps for lack of memory: use fewer --workers.") from error
+        raise UserError("A worker process was killed, perhaps for lack of memory. Use fewer --workers.") from error
 
 
 def _leave_ctrl_c(_: int) -> None:

@@ -90,7 +90,7 @@ def open_files(
     """
     names = images.images(skip=COMPANIONS)
     if not names:
-        raise DataError(f"There is no image ({', '.join(IMAGE_SUFFIXES)}) in {images.path}: check --source.")
+        raise DataError(f"{images.path} holds no image ({', '.join(IMAGE_SUFFIXES)}). Check --source.")
     own_masks = [name for name in images.images() if name.startswith(MASKS)]
     left_out = _no_images(images)
     if masks is not None:
@@ -101,7 +101,7 @@ def open_files(
         mask_archive = Archive(masks)
         names = _outside(names, images, mask_archive)
         if not names:
-            raise DataError(f"There is no image outside {masks} in {images.path}: name the images' folder as --source.")
+            raise DataError(f"{images.path} holds no image outside {masks}. Name the images with --source.")
         mask_files, classes = mask_candidates(mask_archive.images())
         coding = make_coding(palette, mask_map, names=_class_names(mask_archive) or classes, void=classes is not None)
     elif own_masks and not images_only:
@@ -111,19 +111,19 @@ def open_files(
         coding = make_coding(palette, mask_map, known, None if known else _class_names(images))
     elif palette or mask_map:
         option = "--palette" if palette else "--mask-map"
-        raise DataError(f"{option} is for masks, but there are none in {images.path}: add --masks=PATH.")
+        raise DataError(f"{option} is for masks, but {images.path} has none. Add --masks=PATH.")
     else:
         folder = folder_of_masks(names)
         if folder is not None and not images_only:
             raise DataError(
-                f"{folder} in {images.path} seems to hold masks of the other images: add "
-                f"--masks={images.path}/{folder}, or --images-only to take the other images alone."
+                f"{folder} in {images.path} seems to hold masks of the other images. Add "
+                f"--masks={images.path}/{folder}, or --images-only to omit the masks."
             )
         names = [name for name in names if folder is None or not name.startswith(folder + "/")]
         return _counted(FileSource(images, names, labels=_labels(images, names)), left_out)
     partners, unused = match(images, names, mask_archive, mask_files)
     source = FileSource(images, names, MaskFiles(mask_archive, partners, coding), _labels(images, names))
-    return _counted(source, left_out + Counter({"masks without an image, left out": unused}))
+    return _counted(source, left_out + Counter({"masks left out, since they have no image": unused}))
 
 
 def _counted(source: FileSource, left_out: Counter[str]) -> FileSource:
@@ -135,7 +135,7 @@ def _no_images(images: Archive) -> Counter[str]:
     """Returns how many files have no suffix of an image, by suffix. JSON files are not counted."""
     suffixes = [os.path.splitext(name)[1].lower() or "nameless" for name in images.names]
     others = Counter(suffix for suffix in suffixes if suffix not in (*IMAGE_SUFFIXES, ".json"))
-    return Counter({f"{suffix} files, left out": number for suffix, number in others.most_common(5)})
+    return Counter({f"{suffix} files left out": number for suffix, number in others.most_common(5)})
 
 
 def _outside(names: list[str], images: Archive, masks: Archive) -> list[str]:

@@ -52,7 +52,7 @@ class Geometry:
                 raise UserError("--transform=center-crop-wide needs both --width and --height.")
         elif width is not None and height is not None and width != height:
             raise UserError(
-                f"Images must become square, but --width={width} and --height={height}: give the same number, or add "
+                f"Images must become square, but --width={width} and --height={height}. Use equal numbers, or add "
                 f"--transform=center-crop-wide."
             )
         side = max(width or 0, height or 0)
@@ -65,8 +65,8 @@ class Geometry:
         The image is None if the JPEG of the sample is kept unchanged.
 
         Raises:
-            DataError: an image without transform is not square, its side without a new size is not a power of two, or
-                the mask has another shape.
+            DataError: the cropped image is not square, or its mask has another shape, or the side of the result is
+                not a power of two.
         """
         image, mask = sample.image, sample.mask
         if mask is not None and turn_with_image(sample):
@@ -84,7 +84,7 @@ class Geometry:
             turned = f", after its EXIF tag turned it (orientation {sample.orientation})" * (sample.orientation != 1)
             raise DataError(
                 f"{sample.where} is {image.width}x{image.height}{turned}, but its mask is "
-                f"{mask.shape[1]}x{mask.shape[0]}, another shape: correct the mask."
+                f"{mask.shape[1]}x{mask.shape[0]}, which is another shape. Correct the mask."
             )
         right, bottom = min(box[2] * shape[0], mask.shape[1]), min(box[3] * shape[1], mask.shape[0])
         mask_box = (box[0] * shape[0], box[1] * shape[1], right, bottom)
@@ -96,7 +96,7 @@ class Geometry:
         if self.transform is None:
             if width != height:
                 raise DataError(
-                    f"{where} is {width}x{height}, not square: add --transform=center-crop to take the central square."
+                    f"{where} is {width}x{height}, not square. Add --transform=center-crop to take the central square."
                 )
             return 0, 0, width, height
         aspect = self.width / self.height if self.transform == "center-crop-wide" else 1.0
@@ -111,7 +111,7 @@ class Geometry:
         side = self.width or self.height or round(box[2] - box[0])
         if side & (side - 1):
             raise DataError(
-                f"{where} gives {side}x{side} pixels, but the side must be a power of two: add, for example, "
+                f"{where} gives {side}x{side} pixels, but the side must be a power of two. Add, for example, "
                 f"--width=256 --height=256."
             )
         return side, side

@@ -10,10 +10,10 @@ from training.archive import DataError, decode_image
 
 ORIENTATION = 0x0112  # the EXIF tag
 DARKEST = 1 << 12  # 16-bit files that stay below hold fewer bits, and would come out black
-TRANSPARENT = "images with transparent pixels, which became white"
-SIXTEEN_BITS = "images of 16 bits, which became 8"
-ANIMATED = "animations, of which the first picture was taken"
-CMYK = "images in printing colours (CMYK), which became RGB"
+TRANSPARENT = "images with transparent pixels: these pixels became white"
+SIXTEEN_BITS = "images of 16 bits per channel: 8 bits were kept"
+ANIMATED = "animations: the first picture was taken"
+CMYK = "images in printing colours (CMYK): they became RGB"
 
 
 class Picture(NamedTuple):
@@ -36,7 +36,7 @@ def read_image(data: bytes, where: str) -> Picture:
     """Returns the picture of an image file. `where` names it in messages.
 
     Raises:
-        DataError: the file is damaged, or its 16 bits hold numbers so small that all would be black.
+        DataError: the file is damaged, or has 16 bits with values so small that the picture would be black.
     """
     image = decode_image(data, where)
     changes = [ANIMATED] if getattr(image, "n_frames", 1) > 1 else []
@@ -84,5 +84,5 @@ def _extremes(image: PIL.Image.Image) -> tuple[tuple[int, int], ...]:
 def _too_dark(where: str, largest: int | None = None) -> DataError:
     held = f"values up to {largest}" if largest else "very small values"
     return DataError(
-        f"{where} has 16 bits but holds {held}, and would become black: multiply its values, so that white is 65535."
+        f"{where} has 16 bits but holds {held}, and would become black. Multiply its values, so that white is 65535."
     )

@@ -33,16 +33,16 @@ def read_labelme(data: Mapping[str, Any], file: str, where: str, names: list[str
     """
     size = [data.get("imageHeight"), data.get("imageWidth")]
     if not all(isinstance(v, int) and v > 0 for v in size) or size[0] * size[1] > MAX_IMAGE_PIXELS:
-        raise DataError(f"{where} needs an imageHeight and an imageWidth that images can have: save it again.")
+        raise DataError(f"{where} needs a valid imageHeight and imageWidth. Save it again with LabelMe.")
     image = str(data.get("imagePath") or file.removesuffix(".json")).replace("\\", "/").rsplit("/", 1)[-1]
     drawing = Drawing(file[: file.rfind("/") + 1] + image, *size, where)
     for number, entry in enumerate(data["shapes"]):
         label = f"Shape {number} in {where}"
         if not isinstance(entry, Mapping) or not str(entry.get("label") or "").strip():
-            raise DataError(f"{label} has no label: name its class.")
+            raise DataError(f"{label} has no label. Name its class.")
         name, kind = str(entry["label"]).strip(), str(entry.get("shape_type") or "polygon")
         if kind in NO_AREA:
-            raise DataError(f"{label} is a {kind}, which covers no area: draw a polygon, or delete it.")
+            raise DataError(f"{label} is a {kind} without an area. Draw a polygon, or delete it.")
         if name.lower() in BACKGROUND:
             index = 0
         else:
@@ -57,10 +57,10 @@ def _shape(kind: str, entry: Mapping[str, Any], index: int, label: str) -> Shape
     points = _points(entry.get("points"), label)
     needed = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2}.get(kind)
     if needed is None:
-        raise DataError(f"{label} is of the unknown type {kind!r}: draw a polygon, rectangle, circle or mask.")
+        raise DataError(f"{label} is of the unknown type {kind!r}. Draw a polygon, rectangle, circle or mask.")
     corners = kind == "rectangle" and len(points) == 4
     if len(points) < needed or (kind != "polygon" and len(points) != needed and not corners):
-        raise DataError(f"{label} is a {kind} of {len(points)} points: draw it again.")
+        raise DataError(f"{label} is a {kind} of {len(points)} points. Draw it again.")
     if kind == "mask":
         return Shape(index, patch=_patch(entry.get("mask"), label), corner=tuple(int(v) for v in points[0].round()))
     if kind == "circle":
@@ -77,7 +77,7 @@ def _points(points: Any, label: str) -> np.ndarray:
     except (TypeError, ValueError, OverflowError):
         found = np.empty(0)
     if found.ndim != 2 or found.shape[1] != 2 or not (abs(found) < FARTHEST).all() or _holds_words(points):
-        raise DataError(f"{label} has a broken outline: it needs pairs of finite x and y.")
+        raise DataError(f"{label} has a broken outline. An outline needs pairs of finite x and y. Draw it again.")
     return found
 
 
@@ -90,5 +90,5 @@ def _patch(text: Any, label: str) -> np.ndarray:
     try:
         data = base64.b64decode(text, validate=True)
     except (TypeError, ValueError, binascii.Error) as error:
-        raise DataError(f"{label} is a mask without a picture: draw it again.") from error
+        raise DataError(f"{label} is a mask without a picture. Draw it again.") from error
     return np.asarray(decode_image(data, f"the mask of {label}").convert("L")) > 0

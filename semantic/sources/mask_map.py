@@ -41,14 +41,12 @@ class MaskMap:
                 index = self._source_index(member, source)
                 if self._table[index] != NO_CLASS:
                     other = list(groups)[self._table[index]]
-                    raise DataError(
-                        f"The mask map {where} puts class {member} into both {other} and {region}: choose one."
-                    )
+                    raise DataError(f"The mask map {where} puts class {member} into {other} and {region}. Choose one.")
                 self._table[index] = k
         lost = [name for index, name in enumerate(source or ()) if self._table[index] == NO_CLASS]
         if lost:
             raise DataError(
-                f"The mask map {where} does not say where {', '.join(lost[:5])}{' ...' * (len(lost) > 5)} goes: add "
+                f"The mask map {where} has no region for {', '.join(lost[:5])}{' ...' * (len(lost) > 5)}. Add "
                 f"every class to a region, such as {next(iter(groups))}."
             )
         inner = data if "classes" in data else {}
@@ -67,7 +65,7 @@ class MaskMap:
         if regions.max() == NO_CLASS:
             missing = int(indices[regions == NO_CLASS][0])
             raise DataError(
-                f"{where} holds class {missing}, which the mask map {self._where} puts into no region: add it to one."
+                f"{where} holds class {missing}, but the mask map {self._where} has no region for it. Add it to one."
             )
         return regions
 
@@ -85,10 +83,10 @@ class MaskMap:
             raise DataError(f"The mask map {self._where} names class {member}, but the classes are 0 to {limit - 1}.")
         if source is None:
             raise DataError(
-                f"The mask map {self._where} names class {member!r}, but the masks' class names are unknown: place "
+                f"The mask map {self._where} names class {member!r}, but the masks have no class names. Place "
                 f'classes.json beside the masks, or add "source_classes": [...] to the map.'
             )
-        raise DataError(f"The mask map {self._where} names class {member!r}, but the classes are: {', '.join(source)}.")
+        raise DataError(f"The mask map {self._where} names no class {member!r}. The classes are: {', '.join(source)}.")
 
 
 def class_groups(data: Any, where: str) -> dict[str, list]:
@@ -99,10 +97,10 @@ def class_groups(data: Any, where: str) -> dict[str, list]:
     """
     groups = data.get("classes", data) if isinstance(data, Mapping) else None
     if not isinstance(groups, Mapping) or not groups:
-        raise DataError(f"Cannot read the mask map {where}: expected {EXPECTED}.")
+        raise DataError(f"Cannot read the mask map {where}. Expected {EXPECTED}.")
     groups = {region: members if isinstance(members, list) else [members] for region, members in groups.items()}
     if any(isinstance(m, bool) or not isinstance(m, (str, int)) for members in groups.values() for m in members):
-        raise DataError(f"Cannot read the mask map {where}: expected {EXPECTED}.")
+        raise DataError(f"Cannot read the mask map {where}. Expected {EXPECTED}.")
     return groups
 
 
@@ -114,5 +112,5 @@ def parse_class_names(data: Any, where: str) -> list[str]:
     """
     names = data.get("classes") if isinstance(data, dict) else data
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f'Cannot read {where}: expected {{"classes": ["background", ...]}}.')
+        raise DataError(f'Cannot read {where}. Expected {{"classes": ["background", ...]}}.')
     return names

@@ -1,4 +1,4 @@
-"""Finds the mask file of each image: by path, by base name, and by the suffixes that data sets add to names."""
+"""Finds the mask file of each image by path, by base name, or by the words that data sets add to names."""
 
 import re
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ def match(images: Archive, names: Sequence[str], masks: Archive, mask_files: Seq
     """Returns the mask file of each image, and the number of masks that are left over.
 
     A mask belongs to the image with the same path up to the suffix. Without such an image, it belongs to the image with
-    the same base name in any folder, if only one mask has this name. Otherwise words at the end of both names are
-    ignored: ``a_leftImg8bit.png`` and ``a_gtFine_labelIds.png``, ``a.jpg`` and ``a_mask.png``.
+    the same base name in any folder. In this case, only one mask may have the name. Otherwise words at the end of both
+    names are ignored: ``a_leftImg8bit.png`` and ``a_gtFine_labelIds.png``, ``a.jpg`` and ``a_mask.png``.
 
     Raises:
         DataError: an image has no mask, or two images have the same mask.
@@ -52,15 +52,15 @@ def match(images: Archive, names: Sequence[str], masks: Archive, mask_files: Seq
             continue
         if partner in owner:
             raise DataError(
-                f"{owner[partner]} and {name} in {images.path} have the same base name, so both would get the mask "
-                f"{partner}: rename or remove one."
+                f"{owner[partner]} and {name} in {images.path} have the same base name and would share the mask "
+                f"{partner}. Rename or remove one of the images."
             )
         owner[partner] = name
         partners.append(partner)
     if missing:
         expected = mask_name(missing[0]) if masks is images else stem(missing[0]) + ".png"
         raise DataError(
-            f"{len(missing)} of {len(names)} images have no mask: {images.where(missing[0])} needs "
+            f"{len(missing)} of {len(names)} images have no mask. For example, {images.where(missing[0])} needs "
             f"{masks.where(expected)}. Masks are matched by base name."
         )
     return partners, len(mask_files) - len(partners)

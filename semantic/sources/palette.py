@@ -41,7 +41,7 @@ class Palette:
         if distances.min() == 0:
             one, other = np.unravel_index(distances.argmin(), distances.shape)
             raise DataError(
-                f"The palette gives {regions.names[one]} and {regions.names[other]} the same colour: give each its own."
+                f"{regions.names[one]} and {regions.names[other]} have the same colour in the palette. Change one."
             )
         self._clear_squared = min(MAX_CLEAR_DISTANCE**2, distances.min() / 16)
 
@@ -69,7 +69,9 @@ class Palette:
                 count += np.count_nonzero(foreign[kept])
                 example = example or tuple(int(v) for v in pixels[start:stop][foreign[kept]][0])
         if 2 * count > classes.size:
-            raise DataError(f"Most of {where} has colours that are not in the palette, such as {example}: correct it.")
+            raise DataError(
+                f"Most of {where} has colours that are not in the palette, such as {example}. Correct the palette."
+            )
         return classes
 
     def _decode(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -147,7 +149,7 @@ def read_palette(data: Any, where: str) -> Palette:
     colors = data.get("colors") if isinstance(data, Mapping) else None
     if not isinstance(colors, list) or not all(_is_color(color) for color in colors):
         raise DataError(
-            f'Cannot read the palette {where}: expected {{"background": [r, g, b], "skin": [r, g, b], ...}}.'
+            f'Cannot read the palette {where}. Expected {{"background": [r, g, b], "skin": [r, g, b], ...}}.'
         )
     return Palette(Regions.from_dict(data, where=f"the palette {where}"))
 

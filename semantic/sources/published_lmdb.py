@@ -43,7 +43,7 @@ class LmdbSource(Source):
             self._count = int(self._get(LENGTH_KEY))
         except ValueError as error:
             raise DataError(
-                f"{LENGTH_KEY.decode()} in {path} is not a number: it is not SemanticStyleGAN's."
+                f"{LENGTH_KEY.decode()} in {path} is not a number. Expected an LMDB of SemanticStyleGAN."
             ) from error
         self._has_masks = self._count > 0 and self._find(b"label-0000000") is not None
         self.close()  # a forked process could not open it again
@@ -76,14 +76,14 @@ class LmdbSource(Source):
     def _get(self, key: bytes) -> bytes:
         value = self._find(key)
         if value is None:
-            raise DataError(f"There is no {key.decode()} in {self._path}: it is broken off, or not SemanticStyleGAN's.")
+            raise DataError(f"{self._path} has no {key.decode()}. Expected a complete LMDB of SemanticStyleGAN.")
         return value
 
     def _find(self, key: bytes) -> bytes | None:
         try:
             import lmdb
         except ImportError as error:
-            raise UserError("Reading an LMDB needs the lmdb package: pip install 'semantic-stylegan[lmdb]'.") from error
+            raise UserError("To read an LMDB, install lmdb: pip install 'semantic-stylegan[lmdb]'") from error
         try:
             if self._handle is None or self._handle[0] != os.getpid():
                 folder = os.path.isdir(self._path)
@@ -91,7 +91,7 @@ class LmdbSource(Source):
                 needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
                 if os.path.getsize(os.path.join(self._path, "data.mdb") if folder else self._path) < needed:
                     env.close()  # to read behind the end of the file would kill the process
-                    raise OSError("it is broken off")
+                    raise OSError("it is incomplete")
                 self._handle = (os.getpid(), env)
             with self._handle[1].begin() as transaction:
                 return transaction.get(key)

@@ -48,13 +48,12 @@ class ArraySource(Source):
 def open_small_set(path: str, split: str | None = None) -> ArraySource | None:
     """Returns the source of a CIFAR-10 or MNIST file, or None for other files.
 
-    CIFAR-10 is cifar-10-python.tar.gz or cifar-10-binary.tar.gz. MNIST is train-images-idx3-ubyte.gz.
-
-    None for other files. Of CIFAR-10, `split` 'test' takes the test batch, and else the five others. Labels of MNIST
-    lie beside the images, under the name that they are published with.
+    CIFAR-10 is cifar-10-python.tar.gz or cifar-10-binary.tar.gz. MNIST is train-images-idx3-ubyte.gz. With 'test' as
+    `split`, the test batch of CIFAR-10 is taken, else the five others. The file of MNIST's labels has its published
+    name and lies beside the images.
 
     Raises:
-        UserError: it is such a file, but damaged or incomplete.
+        UserError: the file is damaged or incomplete.
     """
     name = os.path.basename(path).lower()
     try:
@@ -89,7 +88,7 @@ def _open_cifar(path: str, split: str | None) -> ArraySource:
             labels += classes
     if not images:
         raise UserError(
-            f"There is no {wanted} of CIFAR-10 in {path}. Unpack another archive, and give its folder as --source."
+            f"{path} holds no {wanted} of CIFAR-10. Unpack another archive, and name its folder with --source."
         )
     pixels = np.concatenate(images).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return ArraySource(np.ascontiguousarray(pixels), labels, path)
@@ -102,7 +101,9 @@ def _python_batch(data: bytes, where: str) -> tuple[np.ndarray, list[int]]:
     rows, classes = batch.get("data"), batch.get("labels")
     good = isinstance(rows, np.ndarray) and rows.dtype == np.uint8 and rows.ndim == 2 and rows.shape[1] == CIFAR_ROW
     if not good or not isinstance(classes, list) or len(classes) != len(rows):
-        raise DataError(f"{where} is no batch of CIFAR-10: it needs data of 32x32 pixels and a label for each.")
+        raise DataError(
+            f"{where} is not a batch of CIFAR-10: 32x32 pixels and a label per image. Download the file again."
+        )
     return rows, [int(value) for value in classes]
 
 
@@ -115,18 +116,16 @@ def _binary_batch(data: bytes) -> tuple[np.ndarray, list[int]]:
 
 def _open_mnist(path: str) -> ArraySource | None:
     if not _MNIST_IMAGES.search(os.path.basename(path)):
-        raise UserError(
-            f"Cannot read {path}: --source takes train-images-idx3-ubyte.gz of MNIST, and its labels beside it."
-        )
+        raise UserError(f"Cannot read {path}. Expected train-images-idx3-ubyte.gz of MNIST, with its labels beside it.")
     images = _idx(path, 3)
     beside = os.path.join(
         os.path.dirname(path), os.path.basename(path).replace("images", "labels").replace("idx3", "idx1")
     )
     if not os.path.isfile(beside):
-        raise UserError(f"The labels of {path} are missing: put {os.path.basename(beside)} beside it.")
+        raise UserError(f"The labels of {path} are missing. Put {os.path.basename(beside)} beside it.")
     labels = _idx(beside, 1)
     if len(labels) != len(images):
-        raise DataError(f"{beside} holds {len(labels)} labels for {len(images)} images: download both again.")
+        raise DataError(f"{beside} holds {len(labels)} labels for {len(images)} images. Download both files again.")
     pad = (MNIST_PADDING, MNIST_PADDING)
     return ArraySource(np.pad(images, [(0, 0), pad, pad]), labels.tolist(), path)
 
@@ -138,5 +137,5 @@ def _idx(path: str, dimensions: int) -> np.ndarray:
     sizes = struct.unpack_from(f">{dimensions}I", data, 4)
     start = 4 + 4 * dimensions
     if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) - start != int(np.prod(sizes, dtype=object)):
-        raise DataError(f"{path} is no IDX file of {dimensions} dimensions, or it is broken off: download it again.")
+        raise DataError(f"{path} is not a complete IDX file of {dimensions} dimensions. Download it again.")
     return np.frombuffer(data, np.uint8, offset=start).reshape(sizes)

@@ -34,7 +34,7 @@ def test_a_cache_that_cannot_be_written_and_missing_extras_say_what_to_do(monkey
     assert "pip install" in rows["Extra [onnx]"]
 
 
-@pytest.mark.parametrize(("why", "text"), [("", "proven"), ("fails (X)", "plain form runs: fails (X)")])
+@pytest.mark.parametrize(("why", "text"), [("", "proven"), ("fails (X)", "the plain form runs: fails (X)")])
 def test_kernels_are_told_one_by_one(monkeypatch, why, text):
     monkeypatch.setattr(triton_support, "runs_on", lambda x: True)
     monkeypatch.setattr(doctor, "_use_kernels", lambda device, dtype: None)
