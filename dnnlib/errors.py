@@ -9,8 +9,8 @@ class UserError(click.ClickException):
     """An error of the user, as one plain line: what is wrong, where, and what to do.
 
     Every script prints it as ``Error: <message>`` without a traceback, and exits with code 1. Library code raises it
-    like any other exception. ``str(error)`` is the line. Unprintable characters become escape sequences, and a very
-    long line loses its middle, since names in it may come from hostile files.
+    like any other exception. ``str(error)`` is the line. Names in it may come from hostile files. Therefore unprintable
+    characters become escape sequences, and a very long line loses its middle.
     """
 
     def __init__(self, message: str):

@@ -9,8 +9,8 @@ from metrics.metric_utils import INCEPTION, MetricOptions, dataset_features, gen
 def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
     """Returns the squared Fréchet distance of two Gaussians: |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)).
 
-    With S1 = A'A and S2 = B'B from eigenvalues, the trace of the root is the sum of the singular values of A B'. This
-    avoids roots of small differences. Covariances without full rank lose no precision, and no value is complex.
+    Eigenvalues give S1 = A'A and S2 = B'B. The trace of the root is the sum of the singular values of A B'. This avoids
+    roots of small differences. Covariances without full rank lose no precision, and no value is complex.
 
     Args:
         mean1, mean2: [F].

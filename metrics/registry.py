@@ -25,8 +25,8 @@ def register_metric(
     """Decorates a function to register it as a metric.
 
     Without arguments, the metric has the function's name, and the function is called as ``function(opts)`` with a
-    `MetricOptions`. With ``pattern``, a regular expression for the whole name, the function serves a family of names
-    and is called as ``function(opts, *groups)``. Groups of digits become int, unused groups become None. The function
+    `MetricOptions`. With ``pattern``, a regular expression for the whole name, the function serves a family of names.
+    It is called as ``function(opts, *groups)``. Groups of digits become int, unused groups become None. The function
     returns results by name as floats. Results of processes other than the first are ignored.
 
     Args:

@@ -1,7 +1,7 @@
 """Batches of generated and of real images, shared among processes.
 
-Process b mod num_gpus computes batch b. Its random draws depend only on the seed and b, so the images do not depend on
-the number of processes.
+Process b mod num_gpus computes batch b. Its random draws depend only on the seed and b. The images are therefore the
+same for every number of processes.
 """
 
 import contextlib
@@ -116,8 +116,8 @@ def iterate_dataset(
         dataset: the data, if already open.
 
     Yields:
-        EasyDict of image uint8 [N, 3, H, W], start (number of its first item), and further arrays of the items
-        (label [N, label_dim], mask uint8 [N, H, W]).
+        EasyDict of `image` uint8 [N, 3, H, W] and `start`, the number of its first item. Further arrays of the items
+        follow, such as `label` [N, label_dim] and `mask` uint8 [N, H, W].
     """
     dataset = open_dataset(opts) if dataset is None else dataset
     count = len(dataset) if max_items is None else min(max_items, len(dataset))

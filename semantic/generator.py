@@ -184,7 +184,7 @@ class SynthesisNetwork(torch.nn.Module):
             fixed_shapes: depths and shape layers are constants. Gradients reach only texture layers and feature heads.
 
         Returns:
-            Fused features [N, F, H, H], coarse mask [N, K, H, H] in [-1, 1] and pseudo-depths [N, K, H, H].
+            Fused features [N, F, H, H], the coarse mask [N, K, H, H] in [-1, 1], and the depths [N, K, H, H].
         """
         coords = self.grid if coords is None else coords
         size, num_regions = self.grid.shape[-1], len(self.regions)

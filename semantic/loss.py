@@ -154,8 +154,8 @@ class SemanticLoss(RegionLoss):
     ) -> torch.Tensor:
         """Returns logits of augmented pairs, [N, 1].
 
-        If terms need them, adds to the extras the segmentation `scores` of the images, [N, K, R, R], and their targets
-        `augmented_mask`.
+        For terms with `needs_scores`, the extras get the segmentation `scores` of the images, [N, K, R, R], and their
+        targets `augmented_mask`.
         """
         images, mask, regions = self.augment(samples)
         if not (for_terms and self.needs_scores):

@@ -28,7 +28,7 @@ class RegionTakeover:
 
 
 def region_sources(theirs: Sequence[str], ours: Sequence[str]) -> list[int | None]:
-    """Returns for each of our regions the index of the region that it starts from, or None for a new region.
+    """Returns the index of the region that each of our regions starts from, or None for a new region.
 
     Regions are matched by name. If both networks have equally many regions and no name matches, regions are matched by
     position. The first region is always the background.

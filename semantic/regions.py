@@ -33,7 +33,7 @@ class Regions:
             names differ in left and right only, see `mirror_pairs`.
 
     Raises:
-        UserError: there are fewer than 2 regions, names repeat, are empty or hold control characters, colours are
+        UserError: there are fewer than 2 regions, a name is repeated, empty or has control characters, a colour is
             wrong, or a transparent or paired region is unknown.
     """
 

@@ -1,7 +1,7 @@
 """Objects that record their constructor arguments, and that StyleGAN2-ADA's tools can unpickle.
 
-A pickle of a persistent object holds the source text of its module, its class name, its constructor arguments and its
-`__dict__`. Other tools run this text. This project does not run it: it looks the class up by name.
+A pickle of a persistent object holds the source text of its module, its class name and its constructor arguments. Its
+`__dict__` follows. Other tools run this text. This project does not run it: it looks the class up by name.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""The order of the data and the seeds of a run, pure functions of the run's seed and of the images seen."""
+"""The order of the data and the seeds of a run. Both depend only on the run's seed and on the images seen."""
 
 from collections.abc import Iterator
 

@@ -54,7 +54,7 @@ class Archive:
         path: a zip file or a folder. A zip at an ``http(s)://`` address is downloaded into the cache.
 
     Raises:
-        DataError: the path does not exist, or is not a zip, or the zip is damaged, or a name leads outside of it.
+        DataError: the path does not exist, or the zip is damaged, or one of its names leads outside of it.
     """
 
     def __init__(self, path: str | os.PathLike):

@@ -48,13 +48,15 @@ class AugmentPipe(torch.nn.Module):
 
     Options named after a transform multiply its probability: 0 turns the transform off. `*_std` and `*_max` set its
     strength.
+
     Args:
         xflip, rotate90, xint: pixel blitting: mirroring, quarter turns, whole-pixel shifts of up to `xint_max` of the
             image size.
-        scale, rotate, aniso, xfrac: isotropic scaling and anisotropic scaling (std in octaves), rotation (up to
-            `rotate_max` half turns), sub-pixel shifts (std in image sizes).
-        brightness, contrast, lumaflip, hue, saturation: colour. The std of contrast and saturation is in octaves,
-            `hue_max` in half turns.
+        scale, aniso: isotropic and anisotropic scaling, std in octaves.
+        rotate: rotation by up to `rotate_max` half turns.
+        xfrac: sub-pixel shifts, std in image sizes.
+        brightness, contrast, lumaflip, hue, saturation: colour. The std of contrast and saturation is in octaves.
+            `hue_max` is in half turns.
         imgfilter: random gain (std in octaves) of each of four frequency bands. `imgfilter_bands` multiplies the
             probability of each band, lowest band first.
         noise: white noise with a half-normal strength of `noise_std`.
@@ -122,8 +124,8 @@ class AugmentPipe(torch.nn.Module):
 
         Args:
             images: float [N, C, H, W] with dynamic range [-1, 1]. Colour transforms need C = 1 or 3.
-            debug_percentile: a number in (0, 1) that replaces every random draw by this percentile of its distribution,
-                and applies every transform regardless of p. The noise itself stays random. None draws at random.
+            debug_percentile: a number in (0, 1). Every random draw becomes this percentile of its distribution, and
+                every transform is applied regardless of p. The noise itself stays random. None draws at random.
             mask: float [N, K, H, W] in [-1, 1], one plane per region, or None.
             mirrored_planes: for each plane of the mask, the plane that replaces it in mirrored samples: left and right
                 are exchanged. None keeps all planes.

@@ -1,7 +1,7 @@
 """The random transforms of the augmentation pipe that are matrices: geometry on pixels, colour on RGB.
 
 `GEOMETRY` and `COLOR` list them in the order of Karras et al. 2020, "Training GANs with Limited Data", appendix B.
-A transform reads its strength from the pipe's options, draws its parameters from a `Sampler` and returns one
+A transform reads its strength from the pipe's options and draws its parameters from a `Sampler`. It returns one
 homogeneous matrix per sample.
 """
 
@@ -21,8 +21,8 @@ class Sampler:
     Args:
         batch: number of samples N. Each draw has shape [N, dims].
         device: device of the results.
-        percentile: None draws at random. A number in (0, 1) replaces each draw by that percentile, for a normal draw
-            by erfinv(2 percentile - 1), and lets every event with nonzero probability happen.
+        percentile: None draws at random. A number in (0, 1) replaces each draw by that percentile. For a normal draw,
+            this is erfinv(2 percentile - 1). Every event with nonzero probability then happens.
     """
 
     def __init__(self, batch: int, device: torch.device, percentile: float | None = None):

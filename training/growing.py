@@ -57,8 +57,8 @@ def passing_state(blocks: Mapping[str, torch.nn.Module], reader: torch.nn.Module
 
     The old block reads lrelu(W x + b) of an image x at its own size. With 'skip', new blocks output zero, since the old
     block still reads the image itself. With 'resnet' and 'orig', new blocks carry every colour and its negative through
-    their activations, recover the colour from both, and halve it with their low-pass filter. Their other channels keep
-    the initialization, with zero weights in the following layer.
+    their activations. They recover the colour from both, and halve its size with their low-pass filter. Their other
+    channels keep the initialization, with zero weights in the following layer.
 
     Args:
         blocks: `training.discriminator.DiscriminatorBlock`s by name, largest first.

@@ -1,7 +1,7 @@
 """The equalized layers of the StyleGAN2 networks.
 
-Equalized (Karras et al. 2018, section 4.1): the stored weight starts as N(0, 1) and is multiplied at run time by
-1 / sqrt(fan_in), so that Adam changes all layers at the same relative rate.
+Equalized (Karras et al. 2018, section 4.1): the stored weight starts as N(0, 1). At run time it is multiplied by
+1 / sqrt(fan_in). Adam then changes all layers at the same relative rate.
 """
 
 import math
@@ -223,7 +223,7 @@ def _per_sample_kernels(x, weight, styles, scale, noise, resample_filter, resamp
 class MinibatchStdLayer(nn.Module):
     """Appends the deviation within groups of samples as constant maps (Karras et al. 2018, section 3).
 
-    A batch is split into N / g groups of g samples. g is the largest divisor of N that is at most `group_size`.
+    A batch is split into N / g groups of g samples. g is the largest divisor of N up to `group_size`.
     Every (N/g)-th sample belongs to the same group.
 
     Args:

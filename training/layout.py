@@ -10,8 +10,8 @@ _MASK_WORDS = ("mask", "label", "annotation", "segment", "parsing")
 def usual_names(stored: Iterable[str]) -> dict[str, str]:
     """Returns a map from the names that dataset_tool.py would write to the names in an archive.
 
-    Backslashes become slashes. If dataset.json or the masks are in a folder together with all other files, that folder
-    is removed from the names. ``Masks/`` and ``DATASET.JSON`` become lower case. If two files would get the same name,
+    Backslashes become slashes. A folder around all files, dataset.json or masks included, is removed from the names.
+    ``Masks/`` and ``DATASET.JSON`` become lower case. If two files would get the same name,
     both keep their own names.
     """
     names = {name.replace("\\", "/"): name for name in stored}

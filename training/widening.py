@@ -24,8 +24,8 @@ def widened(source: torch.Tensor, target: torch.Tensor, name: str, later_inputs:
     """Returns a layer's tensor for more channels that keeps the old outputs.
 
     New outputs keep the target's initialization. Weights from new inputs to old outputs start at zero, and learn from
-    there. Equalization divides by the square root of the number of inputs (Karras et al. 2018, section 4.1), so weights
-    of old inputs are multiplied by the square root of the ratio. Demodulation cancels this factor.
+    there. Equalization divides by the square root of the number of inputs (Karras et al. 2018, section 4.1). Weights of
+    old inputs are therefore multiplied by the square root of the ratio. Demodulation cancels this factor.
 
     Args:
         source: [out, in, ..], [channels], or StyleGAN2's constant [channels, 4, 4], which has no inputs to grow.

@@ -1,7 +1,7 @@
 """The products of the local generators on a CPU with oneDNN, pixels first.
 
-Maps are stored as [pixels, channels]. oneDNN adds the bias and applies the leaky ReLU while a result is still in
-registers. Its products of narrow matrices are up to twice as fast as PyTorch's batched products. The fused features are
+Maps are stored as [pixels, channels]. While a result is still in registers, oneDNN adds the bias and applies the leaky
+ReLU. Its products of narrow matrices are up to twice as fast as PyTorch's batched products. The fused features are
 channels-last maps, which suits the following convolutions.
 """
 

@@ -1,13 +1,13 @@
 """Triton kernels of the local generators' layers: the hidden state of a tile of pixels stays on chip throughout.
 
-Pixels are the rows of every product, so the result of one layer in registers is the left operand of the next layer.
+Pixels are the rows of every product. The result of one layer in registers is then the left operand of the next layer.
 
 Backward recomputes the forward maps of a tile and keeps no maps from the forward pass. At 256², K = 13, L = 10, C = 64
 and N = 16, maps would take 1.1 GB in half precision. Writing and reading them would take about as long as the
-additional third of arithmetic. Instead each program writes the maps of one tile to its own scratch area, which is small
-enough to stay in the L2 cache. It reads them back in reverse order while the gradient stays on chip. A program sums the
-gradients of weights over its tiles, in order. The few partial sums of one sample and region are added afterwards.
-Results therefore do not depend on timing.
+additional third of arithmetic. Instead each program writes the maps of one tile to its own scratch area. This area is
+small enough to stay in the L2 cache. The program reads them back in reverse order while the gradient stays on chip. It
+sums the gradients of weights over its tiles, in order. The few partial sums of one sample and region are added
+afterwards. Results therefore do not depend on timing.
 """
 
 import functools

@@ -50,7 +50,7 @@ def real_pairs(opts: MetricOptions, dataset: Any) -> tuple[torch.Tensor, torch.T
         opts, dataset: from `masked_data`.
 
     Returns:
-        Images uint8 [N, 3, S, S], S at most 128, class indices uint8 [N, S, S], and the number of held-out pairs.
+        Images uint8 [N, 3, S, S], S at most 128. Class indices uint8 [N, S, S]. The number of held-out pairs.
     """
     alone, num_held = dataclasses.replace(opts, num_gpus=1), held_out(dataset)
     batches = iterate_dataset(alone, num_held + MAX_TRAINING, shuffle=True, dataset=dataset)
@@ -149,7 +149,7 @@ def mask_fit(opts: MetricOptions, number: int | None, thousands: str | None) -> 
     """Fit of generated masks and images, beside the fit of real pairs.
 
     A small segmentation network is trained on four fifths of the real pairs. The result is the mean intersection over
-    union of its segmentation with the masks, on generated pairs and on held-out real pairs. A good generator comes
-    close to the real value. See `compute_mask_fit`.
+    union of its segmentation with the masks. It is computed on generated pairs and on held-out real pairs. A good
+    generator comes close to the real value. See `compute_mask_fit`.
     """
     return prefixed(opts.metric, compute_mask_fit(opts, count_of(number, thousands, 1000)))

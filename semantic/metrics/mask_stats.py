@@ -22,9 +22,9 @@ def describe_masks(masks: torch.Tensor, num_regions: int) -> torch.Tensor:
         num_regions: K.
 
     Returns:
-        float64 [N, K, 3 + K] on the CPU. For each region: its share of the picture; x and y of its centre of gravity,
-        from 0 (left, top) to 1; the length of the edge that it shares with each region (with itself: 0), in sides of
-        the picture. All values of an absent region are zero.
+        float64 [N, K, 3 + K] on the CPU. Values of each region: its share of the picture. x and y of its centre of
+        gravity, from 0 (left, top) to 1. The length of its edge with each region, in sides of the picture (0 with
+        itself). All values of an absent region are zero.
     """
     masks = masks.cpu().long()
     count, height, width = masks.shape
@@ -51,8 +51,8 @@ def describe_masks(masks: torch.Tensor, num_regions: int) -> torch.Tensor:
 def mask_distances(real: np.ndarray, fake: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, float]]:
     """Returns the distances between two sets of masks, by group and region.
 
-    Presence is compared over all masks. Area, position and adjacency are compared over masks that show the region (at
-    least `MIN_AREA` of the picture), if both sets have such masks.
+    Presence is compared over all masks. Area, position and adjacency are compared over masks that show the region, if
+    both sets have such masks. A shown region covers at least `MIN_AREA` of the picture.
 
     Args:
         real, fake: results of `describe_masks`, [N, K, 3 + K]. Their sizes may differ.
@@ -63,8 +63,8 @@ def mask_distances(real: np.ndarray, fake: np.ndarray, names: Sequence[str]) -> 
         'area': Wasserstein-1 distance of the regions' areas, relative to the mean area of the real region.
         'position': Wasserstein-1 distances of x and of y, as the length of the vector of both, in sides of the picture:
             0.1 is a tenth of the width.
-        'adjacency': part of the region's edge that borders on other regions than in the real masks (total variation
-            distance of the mean shares), 0 to 1.
+        'adjacency': part of the region's edge that borders on other regions than in the real masks, 0 to 1. It is the
+            total variation distance of the mean shares.
     """
     found: dict[str, dict[str, float]] = {group: {} for group in GROUPS}
     for k, name in enumerate(names):

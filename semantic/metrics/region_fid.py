@@ -49,7 +49,7 @@ def crop_region(images: torch.Tensor, masks: torch.Tensor, region: int) -> torch
 
 
 def _square(shape: torch.Tensor) -> tuple[int, int, int]:
-    """Returns top, left and side of the square about the set pixels of a mask [R, R], moved inwards at the borders."""
+    """Returns top, left and side of the square around the true pixels of a mask [R, R]. It lies inside the picture."""
     spans = [shape.any(dim=1 - axis).nonzero().flatten()[[0, -1]].tolist() for axis in (0, 1)]
     longest = max(last - first + 1 for first, last in spans)
     side = min(round(longest * (1 + 2 * MARGIN)), shape.shape[0])

@@ -81,9 +81,9 @@ def region_leak(opts: MetricOptions, number: int | None, thousands: str | None) 
     """Share of the change of an edit that falls outside the edited region, for shape and texture codes.
 
     A code of a region is replaced by a donor's code, with the same noise. The change is the absolute difference of the
-    images, summed over pixels and channels. The result is the share of the change outside the region's mask before and
-    after the edit (their union), over all samples that show the region. `baseline` is the share if all codes are
-    replaced, as in a network without regions. 0 is best.
+    images, summed over pixels and channels. The result is the share of the change outside the region. The region is the
+    union of its masks before and after the edit. All samples that show the region count. `baseline` is
+    the share if all codes are replaced, as in a network without regions. 0 is best.
     """
     names = region_network(opts).regions.names
     stats = FeatureStats(capture_all=True)

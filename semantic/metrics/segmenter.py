@@ -61,7 +61,7 @@ class Segmenter(torch.nn.Module):
 
 
 def shrink(images: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns images uint8 [N, 3, R, R] and class indices [N, R, R] at a side of at most 128, R a power of two."""
+    """Returns images uint8 [N, 3, R, R] and class indices [N, R, R], shrunk to a side of at most 128."""
     factor = images.shape[-1] // LARGEST
     if factor <= 1:
         return images, masks

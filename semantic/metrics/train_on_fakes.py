@@ -12,7 +12,7 @@ from semantic.metrics.segmenter import shrink, train_segmenter
 
 
 def generated_pairs(opts: MetricOptions, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns images uint8 [N, 3, S, S] and class indices uint8 [N, S, S], S at most 128, on the CPU."""
+    """Returns images uint8 [N, 3, S, S] and class indices uint8 [N, S, S] on the CPU. S is at most 128."""
     batches = iterate_generator(dataclasses.replace(opts, num_gpus=1), count, masks=True)
     pairs = [[part.cpu() for part in shrink(batch.image, batch.mask)] for batch in batches]
     images, masks = (torch.cat(part) for part in zip(*pairs, strict=True))
@@ -29,8 +29,8 @@ def compute_train_on_fakes(opts: MetricOptions, num_images: int, train_images: i
         train_images: number of images in training of each network in total.
 
     Returns:
-        On process 0, values by region and 'mean': of the network trained on generated pairs; of the networks trained on
-        real pairs and on both, with prefixes 'real_' and 'both_'; 'ratio', the mean of generated divided by real.
+        On process 0, values by region and 'mean'. Values without a prefix: trained on generated pairs. Values with the
+        prefixes 'real_' and 'both_': trained on real pairs, or on both. 'ratio': mean of generated divided by real.
 
     Raises:
         UserError: there are fewer than 5 real pairs.

@@ -126,7 +126,7 @@ def agreement(masks: np.ndarray, seen: np.ndarray, num_regions: int) -> tuple[np
         masks, seen: class indices [N, R, R].
 
     Returns:
-        Intersection over union [N, K], NaN for regions that neither shows, and [N, K] whether the mask shows the
+        Intersection over union [N, K], NaN for regions that neither mask shows. Then [N, K]: whether `masks` show the
         region, see `is_present`.
     """
     classes = np.arange(num_regions)

@@ -34,9 +34,9 @@ class Choice:
 def choose(pool: Sequence[Any], count: int, before: Any, balance: bool = False) -> Choice:
     """Choose pairs to keep.
 
-    A pair's agreement is the mean over its regions of the rank of its overlap among the pairs with this region. Pairs
-    with regions that are hard to segment therefore compete with similar pairs, and are kept. Its novelty is the rank of
-    its distance to the nearest pair of the pool and of the pairs that were kept before.
+    For each of its regions, a pair has the rank of its overlap among the pairs with this region. The mean rank is its
+    agreement. Pairs with regions that are hard to segment therefore compete with similar pairs, and are kept. Its
+    novelty is the rank of its distance to the nearest pair, in the pool or kept before.
 
     Args:
         pool: pairs with `overlap` [K], `shown` [K] and `look` [D], see `semantic.pictures.factory.Pair`.

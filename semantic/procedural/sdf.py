@@ -83,9 +83,7 @@ def circle(x: Array, y: Array, cx: float, cy: float, r: float) -> Array:
 
 
 def ellipse(x: Array, y: Array, cx: float, cy: float, rx: float, ry: float) -> Array:
-    """Returns the approximate distance to an axis-aligned ellipse. It is exact on the edge, and to first order beside
-    it.
-    """
+    """Returns the distance to an axis-aligned ellipse. It is exact on the edge, and to first order beside it."""
     u, v = (x - cx) * (1 / rx), (y - cy) * (1 / ry)
     k0 = np.sqrt(u * u + v * v)
     k1 = length(u * (1 / rx), v * (1 / ry)) + 1e-6

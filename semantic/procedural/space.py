@@ -1,6 +1,6 @@
 """The head in three dimensions: its pose, the round solids it is made of, and the planes its features lie on.
 
-Head space has its origin in the middle of the head. x points to the right of the picture, y down, z out of the face.
+Head space has its origin in the middle of the head. x points right in the picture, y down, z out of the face.
 The picture spans [-1, 1] in x and y. Projection is orthographic.
 """
 

@@ -104,10 +104,11 @@ class EditSums:
 class LocalityTerm(Term):
     """Keeps edits in their regions: penalizes changes outside a region when one of its codes changes.
 
-    A sixteenth of the batch is rendered. Each of these samples is rendered up to `EDITS` more times, each time with one
-    code of one region from another latent. A batch of less than 16 has fewer edits. The term trains texture layers,
-    feature heads and render network, which make and spread colours. If it trained shape layers, regions would vanish.
-    The statistic Loss/region_leak is the mean over the tried edits. Codes with the largest leak are tried most often.
+    A sixteenth of the batch is rendered. Each of these samples is rendered up to `EDITS` more times. Each time, one
+    code of one region comes from another latent. A batch of less than 16 has fewer edits. The term trains texture
+    layers, feature heads and render network, which make and spread colours. If it trained shape layers, regions would
+    vanish. The statistic Loss/region_leak is the mean over the tried edits. Codes with the largest leak are tried most
+    often.
     """
 
     def __init__(self, loss: StyleGAN2Loss, weight: float):

@@ -9,7 +9,8 @@ import torch
 import legacy
 from dnnlib import UserError
 from semantic.generator import Generator
-from semantic.presets import semantic_options
+from semantic.loss import SemanticLoss
+from semantic.presets import Semantic, semantic_options
 from semantic.regions import Regions
 from tests.helpers import assert_close
 from tests.runs import SEMANTIC, run
@@ -41,6 +42,12 @@ def test_the_tuned_recipe_meets_the_papers_widths_and_penalties_from_256_on(reso
         small = [semantic_options(r, Regions(["a", "b", "c"]), "fp32").loss_kwargs[name] for r in (32, 64, 128)]
         assert small == sorted(small)
         assert small[-1] < tuned.loss_kwargs[name] == paper.loss_kwargs[name]
+
+
+def test_every_term_of_the_loss_has_a_weight_in_the_recipe_and_options_set_known_weights():
+    loss = semantic_options(64, Regions(["sky", "one"]), "fp32", "tuned").loss_kwargs
+    assert {f"{name}_weight" for name in SemanticLoss.TERMS} <= {name for name, weight in loss.items() if weight}
+    assert set(Semantic.loss_weights.values()) <= set(loss)
 
 
 def test_unknown_recipes_are_told():

@@ -1,6 +1,6 @@
 """The objects that a network file may request. A function that checks its arguments creates each object.
 
-Names in a pickle are looked up only in `_ALLOWED`. The functions below replace functions of torch and numpy, so that
+Names in a pickle are looked up only in `_ALLOWED`. The functions below replace functions of torch and numpy. With them,
 sizes and strides cannot reach outside the bytes of the file.
 """
 

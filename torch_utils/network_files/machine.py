@@ -63,8 +63,8 @@ def load(
 ) -> Any:
     """Read a pickle of plain data, tensors and persistent objects.
 
-    A persistent object that is the whole content, or a value of the outermost dictionary, is rebuilt from its recorded
-    constructor arguments, with its parameters and buffers copied. Objects at deeper levels stay `Record`s.
+    A persistent object is rebuilt if it is the whole content, or a value of the outermost dictionary. It is built from
+    its recorded constructor arguments, and its parameters and buffers are copied. Deeper objects stay `Record`s.
 
     Args:
         file: file object, open for binary reading.

@@ -1,8 +1,8 @@
 """Triton kernels of `bias_act`: the operator, its slope and its curvature, each in one pass over memory.
 
-A dense tensor of any memory format is treated as a matrix `[rows, cols]` over its memory. Either the bias varies along
-the columns (channels last, or a batch of vectors), or each row has the length of the bias's stride and the bias varies
-from row to row (NCHW). A tile of that matrix therefore finds its biases without a division per element.
+A dense tensor of any memory format is treated as a matrix `[rows, cols]` over its memory. With channels last, and for
+vectors, the bias varies along the columns. With NCHW, each row has the length of the bias's stride, and the bias varies
+from row to row. A tile of that matrix therefore finds its biases without a division per element.
 """
 
 import functools

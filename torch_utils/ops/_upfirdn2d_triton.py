@@ -4,11 +4,11 @@ Along one axis, with factors U and D, padding p in front and taps g in the order
 
     y[o] = sum over t of g[t] z[o D + t - p],   z[m U] = x[m],   all other z zero.
 
-Output o therefore uses input m with tap t = m U + p - o D. Outputs are computed in patches of P: with o = P q + a and
-p = U k + s, input m = (P D / U) q - k + r contributes to output a with tap t = r U + s - a D for every q, if P D is a
-multiple of U. The taps are therefore known when the kernel is compiled, and an input that several outputs of a patch
-use is loaded and converted once. This determines the speed: in half precision, a GPU has time for about 35 instructions
-per element that it moves.
+Output o therefore uses input m with tap t = m U + p - o D. Outputs are computed in patches of P, with P D a multiple of
+U. Let o = P q + a and p = U k + s. Then input m = (P D / U) q - k + r contributes to output a with tap
+t = r U + s - a D, for every q. The taps are therefore known when the kernel is compiled. An input for several outputs
+of a patch is loaded and converted once. This determines the speed: in half precision, a GPU has time for about 35
+instructions per element that it moves.
 """
 
 import math
@@ -132,7 +132,7 @@ def _launch(x: torch.Tensor, f: torch.Tensor | None, settings: Settings) -> torc
 
 
 def _tile_sizes(y: torch.Tensor, settings: Settings, channels_last: bool, unrolled: bool) -> dict[str, int]:
-    """Returns sizes of a patch (PY x PX outputs) and a tile (TC channels of TY x TX patches), and number of warps."""
+    """Returns the sizes of a patch (PY x PX outputs) and of a tile (TC x TY x TX patches), and the number of warps."""
     _, channels, height, width = y.shape
     py, px = (4, _patch_width(y, settings.x, channels_last)) if unrolled else (1, 1)
     high, wide = triton.next_power_of_2(triton.cdiv(height, py)), triton.next_power_of_2(triton.cdiv(width, px))

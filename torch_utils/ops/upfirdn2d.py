@@ -77,8 +77,8 @@ def upfirdn2d(
 ) -> torch.Tensor:
     """Up-sample, pad, filter and down-sample images. Differentiable to any order.
 
-    Inserts `up - 1` zeros after every sample, pads with zeros or crops, convolves with `f` where the filter is fully
-    inside, multiplies by `gain`, and keeps every `down`-th sample, starting with the first.
+    Inserts `up - 1` zeros after every sample. Pads with zeros, or crops. Convolves with `f` where the filter is fully
+    inside, and multiplies by `gain`. Keeps every `down`-th sample, starting with the first.
 
     Args:
         x: Images `[N, C, H, W]`.
@@ -188,9 +188,10 @@ def upsample2d(
     gain: float = 1,
     impl: str = "cuda",
 ) -> torch.Tensor:
-    """Enlarge images `[N, C, H, W]` by `up`, to `[N, C, H * up, W * up]` with padding 0, at the same brightness.
+    """Enlarge images `[N, C, H, W]` by `up`, at the same brightness.
 
-    `padding` is in samples of the result. For other arguments and errors see `upfirdn2d`.
+    With padding 0 the result is `[N, C, H * up, W * up]`. `padding` is in samples of the result.
+    For other arguments and errors see `upfirdn2d`.
     """
     fw, fh = filter_size(f)
     upx, upy = factor_pair(up, "up")
@@ -248,7 +249,7 @@ def _resample(
 
 
 def _split_sides(sides: Sequence[int]) -> tuple[tuple[int, int], list[int]]:
-    """Returns the part of `(y0, y1, x0, x1)` that a convolution pads at no cost, equal on both sides, and the rest."""
+    """Returns the part of `(y0, y1, x0, x1)` that a convolution pads at no cost (equal on both sides), and the rest."""
     y, x = (max(0, min(pair)) for pair in (sides[:2], sides[2:]))
     return (y, x), [sides[0] - y, sides[1] - y, sides[2] - x, sides[3] - x]
 
