@@ -1,5 +1,7 @@
 """Edits of regions, in images of seeds, of latents and of photographs; and directions to edit along."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ from dnnlib import EasyDict
 from dnnlib.option_types import InOrderCommand, Label, Number, SeedList, in_order
 from semantic.adaptation.layer_swap import blend_option
 from semantic.editing import directions, finding
-from semantic.editing.codes import PARTS
+from semantic.editing.codes import PARTS, check_parts
 from semantic.editing.edits import PARSERS, Edit, EditTools, parse_edit
 from semantic.editing.scores import SCORES, find_score
+from semantic.editing.text import MODEL, WEIGHTS, TextEdit, open_clip_model
 from semantic.labels import choose_labels
 from semantic.pictures import edited, subjects
 from semantic.pictures.modes import chosen, progress
@@ -39,14 +42,19 @@ TUNED = "tuned.npz"
 @click.option("--transform", multiple=True, metavar="REGION:SETTINGS", help="Shift, enlarge, turn a region.")
 @click.option("--drop", multiple=True, metavar="REGION", help="Leave a region out.")
 @click.option("--psi", multiple=True, metavar="REGION:PSI", help="Truncate a region's codes: 0 is the average.")
+@click.option("--text", multiple=True, metavar="TEXT", help="Move codes of --regions until CLIP sees this text.")
+@click.option("--text-steps", type=click.IntRange(min=1), default=100, help="Steps of the search for a text.")
+@click.option("--text-seed", type=click.IntRange(min=0), default=0, help="Seed of the search for a text.")
+@click.option("--clip", metavar="MODEL", default=MODEL, help="With --text: model of open_clip.")
+@click.option("--clip-weights", metavar="FILE|NAME", default=WEIGHTS, help="With --text: file, or name to fetch.")
 @click.option("--directions", "directions_file", metavar="NPZ", help="Directions. [default: those beside the network]")
 @click.option("--sheet", is_flag=True, help="Also a sheet of the edits at growing strengths.")
 @click.option("--video", is_flag=True, help="Also a video in which the edits come and go.")
 @click.option("--frames", type=click.IntRange(min=2), default=60, help="Frames of the video.")
 @click.option("--fps", type=click.IntRange(min=1), default=30, help="Frames a second.")
 @click.option("--find", type=click.Choice(directions.METHODS), help="Find directions of --regions instead.")
-@click.option("--regions", metavar="A,B", help="With --find: the regions.")
-@click.option("--part", type=click.Choice(PARTS), help="With --find: what of a region. [default: what suits the score]")
+@click.option("--regions", metavar="A,B", help="With --find and --text: the regions.")
+@click.option("--part", type=click.Choice(PARTS), help="With --find, --text: what of a region.")
 @click.option("--score", metavar="A,B", help=f"With --find=boundary: {', '.join(SCORES)}, or MODULE:FUNCTION.")
 @click.option(
     "--count", type=click.IntRange(min=1), help="Directions to find; samples of a boundary. [default: 5; 2000]"
@@ -79,6 +87,9 @@ def main(ctx: click.Context, **options: Any) -> None:
       python edit.py --list=directions.npz
       python edit.py --seeds=0 --directions=directions.npz --apply=cloth/brightness:2
 
+    \b
+    By words, with the extra [text]:
+      python edit.py --seeds=3 --text="red hair" --regions=hair
     \b
     --swap       REGION:SEED or REGION:FILE, then :shape, :texture, :both (default) or :whole (with base codes)
     --apply      NAME:STRENGTH, in standard deviations of the codes along the direction
@@ -120,7 +131,12 @@ def run(opts: EasyDict, order: list[tuple[str, str]]) -> None:
 def edit(studio: Studio, opts: EasyDict, network: str, order: list[tuple[str, str]]) -> None:
     """Edit images and write what is asked for."""
     tools = EditTools(studio.G, lambda seed: studio.codes([seed]), known_directions(studio, opts, network))
-    edits: list[Edit] = [parse_edit(name, text, tools) for name, text in order if name in PARSERS]
+    word_edit = text_edits(studio, opts)
+    edits: list[Edit] = [
+        word_edit(text) if name == "text" else parse_edit(name, text, tools)
+        for name, text in order
+        if name == "text" or name in PARSERS
+    ]
     if not edits and (opts.sheet or opts.video):
         raise click.UsageError("--sheet and --video show edits: name some, such as --apply=hair/area:3.")
     found = subjects.find(studio, opts.latents, opts.seeds, opts.photo)
@@ -129,6 +145,23 @@ def edit(studio: Studio, opts: EasyDict, network: str, order: list[tuple[str, st
         edited.write_sheet(studio, found, edits)
     if opts.video:
         edited.write_edit_video(studio, found, edits, opts.frames, opts.fps)
+
+
+def text_edits(studio: Studio, opts: EasyDict) -> Callable[[str], TextEdit]:
+    """A function that makes the edit of a text. All texts of a run use the same CLIP."""
+    clip = functools.cache(lambda: open_clip_model(opts.clip, opts.clip_weights, studio.device))
+
+    def make(text: str) -> TextEdit:
+        which = chosen(studio.G.regions, opts.regions)
+        if which is None:
+            raise click.UsageError("--text needs --regions, such as --regions=hair.")
+        if not text.strip():
+            raise click.UsageError('--text is empty: describe the picture, such as --text="red hair".')
+        part = opts.part or "both"
+        check_parts(part)
+        return TextEdit(tuple(which), part, text.strip(), clip(), opts.text_seed, opts.text_steps)
+
+    return make
 
 
 def known_directions(studio: Studio, opts: EasyDict, network: str) -> dict[str, directions.Direction]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import zipfile
 
 import imageio_ffmpeg
@@ -18,6 +19,7 @@ from semantic.editing.latents import seed_latents
 from semantic.placement import Placement
 from semantic.tuned import TUNED_DIGEST, network_digest
 from tests.networks import tiny_generator
+from tests.semantic.editing.clip_stub import open_clip_stub
 from training.images import to_uint8
 
 HAIR, GLASSES = 2, 3
@@ -322,6 +324,36 @@ def test_hair_of_the_bundled_network_grows_along_its_direction(tmp_path):
         assert result.exit_code == 0, result.output
         shares.append((picture(tmp_path / "edit_mask.png") == (110, 60, 20)).all(axis=2).mean())
     assert shares[0] < shares[1] < shares[2]
+
+
+def test_a_text_changes_the_named_region(run, G, monkeypatch):
+    monkeypatch.setitem(sys.modules, "open_clip", open_clip_stub())
+    words = ["--seeds=0,1", "--text=red hair", "--text-steps=5", "--clip=tiny", "--clip-weights=random"]
+    result = run(*words, "--regions=hair", "--sheet")
+    assert result.exit_code == 0, result.output
+    own = list(G.regions.slots("hair").values())
+    for seed in (0, 1):
+        with np.load(f"out/edit000{seed}.npz") as file:
+            changed = (file["w"][0] != codes(G, seed)[0].numpy()).any(axis=1)
+            assert file["edits"].tolist() == ["--text=red hair --regions=hair --part=both"]
+        assert changed.nonzero()[0].tolist() == own
+
+
+def test_mistakes_with_texts_are_one_line(run, monkeypatch):
+    words = ["--seeds=1", "--text=red hair", "--clip=tiny"]
+    monkeypatch.setitem(sys.modules, "open_clip", open_clip_stub())
+    mistakes = [
+        ([*words], "--text needs --regions", 2),
+        ([*words, "--regions=hair", "--part=whole"], "no part 'whole'", 1),
+        ([*words, "--regions=hair", "--clip-weights=none.pt"], "cannot open the model tiny", 1),
+        (["--seeds=1", "--text= ", "--regions=hair"], "--text is empty", 2),
+    ]
+    for options, message, code in mistakes:
+        result = run(*options)
+        assert (result.exit_code, message in result.output) == (code, True), result.output
+        assert len([line for line in result.output.splitlines() if line.startswith("Error")]) == 1
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    assert "[text]" in run(*words, "--regions=hair").output
 
 
 def test_help_teaches():
