@@ -56,13 +56,14 @@ def find_network() -> Path:
 
 
 def choose_network(name: str | None) -> str:
-    """The path or address of the network that --network names: file, address, name from `NAMED`, or run directory.
+    """Returns the path or address of a network.
 
     Args:
-        name: a run directory stands for its newest snapshot; None: see `find_network`.
+        name: a file, an address, a name from `NAMED`, or a run directory, which stands for its newest snapshot. None
+            stands for `find_network()`.
 
     Raises:
-        UserError: there is no network in the run directory, or none at all.
+        UserError: the run directory holds no network, or there is no default network.
     """
     path = find_network() if name is None else resolve(name)
     return str(newest_snapshot(path) if os.path.isdir(path) else path)
@@ -77,14 +78,14 @@ def newest_snapshot(folder: str | Path) -> Path:
     snapshots = [path for path in Path(folder).glob("**/network-snapshot-*.pkl") if _is_network(path)]
     if not snapshots:
         raise UserError(
-            f"There is no network-snapshot-*.pkl under {folder}. Train a network with "
-            "`python train.py --cfg=semantic --data=ZIP`, or name a network with --network."
+            f"There is no network-snapshot-*.pkl under {folder}. Name a network file, or train a network with "
+            "`python train.py --cfg=semantic --data=ZIP`."
         )
     return max(snapshots, key=lambda path: (path.stat().st_mtime, path.name))
 
 
 def _is_network(path: Path) -> bool:
-    """Whether a file is a network by its name, and not the encoder beside one."""
+    """Returns whether the name of a file is the name of a network, not of the encoder beside it."""
     from semantic.encoder import SUFFIX
 
     return not path.name.endswith(SUFFIX)
@@ -107,9 +108,7 @@ def load_network(path_or_url: str | os.PathLike) -> EasyDict:
     """
     source = choose_network(os.fspath(path_or_url))
     if not is_url(source, allow_file_urls=True) and not os.path.exists(source):
-        raise UserError(
-            f"Cannot open {source}: there is no such file, nor a network of that name ({', '.join(NAMED)})."
-        )
+        raise UserError(f"There is no file {source}, and no network of this name. The names are: {', '.join(NAMED)}.")
     with open_url(source) as file:
         return load_network_pkl(file, where=source)
 
@@ -136,7 +135,7 @@ def load_network_pkl(f: BinaryIO, force_fp16: bool = False, where: str | None = 
     elif head.endswith(b"{") and len(head) == 9:
         data = _checked(formats.load_safetensors(f, PACKAGES, where), where)
     else:
-        raise UserError(f"{where} is not a network file: expected .pkl, .safetensors or .pt.")
+        raise UserError(f"{where} is not a network file. Expected .pkl, .safetensors or .pt.")
     return forced_fp16(data, where) if force_fp16 else data
 
 

@@ -1,4 +1,4 @@
-"""Style mixing: images that take some of their style codes from others, on one sheet."""
+"""Mixes styles: images take some of their style codes from other images."""
 
 from pathlib import Path
 from typing import Any
@@ -22,24 +22,31 @@ from training.images import save_image, tile, to_uint8
 @click.option(
     "--network", metavar="FILE|URL|DIR", help="Network, or run directory. [default: the bundled or newest one]"
 )
+@click.option("--tuned", metavar="NPZ", help="File of projector.py --pti-steps with its changes to the network.")
 @blend_option
 @click.option("--rows", "row_seeds", type=SeedList(), default="85,100,75,458,1500", help="Seeds of the images.")
-@click.option("--cols", "col_seeds", type=SeedList(), default="55,821,1789,293", help="Seeds of the styles.")
-@click.option("--styles", "col_styles", type=SeedList(), default="0-6", help="Layers whose styles are taken.")
+@click.option("--cols", "col_seeds", type=SeedList(), default="55,821,1789,293", help="Seeds of the style donors.")
+@click.option("--styles", "col_styles", type=SeedList(), default="0-6", help="Style codes to take from --cols.")
 @click.option("--trunc", "psi", type=Number(), default=1.0, help="Truncation psi.")
 @click.option("--class", "label", type=Label(), help="Class, or vector as 0.5,1,-2, for conditional networks.")
-@click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise of details.")
-@click.option("--outdir", type=click.Path(path_type=Path, file_okay=False), default="out", help="Where to write.")
-@click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Where to compute.")
+@click.option(
+    "--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise of the fine details."
+)
+@click.option(
+    "--outdir", type=click.Path(path_type=Path, file_okay=False), default="out", help="Folder for the results."
+)
+@click.option(
+    "--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Device for the computation."
+)
 @click.option("--batch", type=click.IntRange(min=1), default=8, help="Images at a time.")
 def main(**options: Any) -> None:
     """Mix styles of whole images, with any network.
 
-    Every image of --rows takes the style codes --styles from every image of --cols. It writes ROW-COL.png for each pair
-    and for each image with itself, and grid.png: images down the left, styles along the top.
+    Every image of --rows takes the style codes --styles from every image of --cols. Each result is ROW-COL.png.
+    Unmixed images are SEED-SEED.png. In grid.png, the images of --rows are on the left, the images of --cols on top.
 
-    In a network with regions the codes are the W+ slots: 0 and 1 are base codes, then each region has a shape and a
-    texture code. generate.py --mix-regions mixes regions by name.
+    In a network with regions the codes are the slots of W+. Slots 0 and 1 are base codes. Each region then has a slot
+    for shape and a slot for texture. generate.py --mix-regions mixes regions by name.
 
     \b
     Coarse styles of four images:
@@ -56,10 +63,10 @@ def main(**options: Any) -> None:
 def run(opts: EasyDict) -> None:
     """Load the network, mix, and write pairs and grid."""
     device = select_device(opts.device)
-    networks = open_networks(legacy.choose_network(opts.network), legacy.load_network, blend=opts.blend)
+    networks = open_networks(legacy.choose_network(opts.network), legacy.load_network, opts.tuned, opts.blend)
     G = networks["G_ema"].eval().requires_grad_(False).to(device)
     if max(opts.col_styles) >= G.num_ws:
-        raise UserError(f"There is no style {max(opts.col_styles)}: this network has 0 to {G.num_ws - 1}.")
+        raise UserError(f"There is no style {max(opts.col_styles)}. This network has styles 0 to {G.num_ws - 1}.")
     labels = choose_labels(G, opts.label, drawn=False, training_set=networks.get("training_set_kwargs"))
     studio = Studio(G, device, opts.outdir, opts.psi, labels, opts.noise_mode, opts.batch)
 
@@ -83,7 +90,7 @@ def run(opts: EasyDict) -> None:
 
 
 def grid(pictures: dict[tuple[int, int], np.ndarray], rows: list[int], columns: list[int]) -> np.ndarray:
-    """Pictures [C, R, R] by pair of seeds, with the unmixed ones above and to the left: uint8 [H, W, 3]."""
+    """Returns a sheet, uint8 [H, W, 3], of pictures [C, R, R] by pair of seeds. Unmixed ones are at top and left."""
     corner = np.zeros_like(next(iter(pictures.values())))
     cells = [corner, *(pictures[column, column] for column in columns)]
     for row in rows:

@@ -74,12 +74,12 @@ def open_networks(
     tuned: str | None = None,
     blend: Sequence[str] = (),
 ) -> MutableMapping[str, Any]:
-    """The networks of a file, G_ema with all that --tuned and --blend ask for; a line names the file.
+    """Returns the networks of a file, with the changes of --tuned and --blend in G_ema. Prints the name of the file.
 
     Args:
-        path: what `load_network` is given.
-        load_network: gives G, D and G_ema by path, address or name.
-        tuned: what pivotal tuning changed, see `apply_tuned`.
+        path: path, address or name of the network, for `load_network`.
+        load_network: returns G, D and G_ema.
+        tuned: file with the changes of pivotal tuning, see `apply_tuned`.
         blend: parts of other networks, see `load_blended`.
 
     Raises:
@@ -95,7 +95,7 @@ def open_networks(
 
 @contextlib.contextmanager
 def endings_in_a_line(outdir: Path, batch: int) -> Iterator[None]:
-    """Within it, Ctrl-C and a GPU without memory end the script with one line.
+    """Returns a context in which Ctrl-C and a GPU without memory end the script with one line.
 
     Args:
         outdir: the folder of the results.
@@ -108,7 +108,7 @@ def endings_in_a_line(outdir: Path, batch: int) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(f"Stopped. What was finished is in {outdir}.", err=True)
+        click.echo(f"Stopped. Finished results are in {outdir}.", err=True)
         sys.exit(130)
     except torch.OutOfMemoryError as error:
-        raise UserError(f"The GPU is out of memory at --batch={batch}: choose a smaller one.") from error
+        raise UserError(f"The GPU is out of memory at --batch={batch}. Choose a smaller batch.") from error

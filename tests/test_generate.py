@@ -453,7 +453,7 @@ def test_a_full_gpu_ends_in_one_line(run, monkeypatch):
     done = CliRunner().invoke(generate.main, ["--batch=16"])
     assert (done.exit_code, done.output) == (
         1,
-        "Error: The GPU is out of memory at --batch=16: choose a smaller one.\n",
+        "Error: The GPU is out of memory at --batch=16. Choose a smaller batch.\n",
     )
 
 

@@ -293,7 +293,7 @@ def test_named_networks(name, file):
 
 def test_other_names_are_paths():
     assert legacy.resolve("runs/a.pkl") == "runs/a.pkl"
-    with pytest.raises(UserError, match=r"Cannot open nowhere\.pkl"):
+    with pytest.raises(UserError, match=r"There is no file nowhere\.pkl"):
         legacy.load_network("nowhere.pkl")
 
 

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 import legacy
 import style_mixing
 from semantic.editing.latents import seed_latents
+from semantic.tuned import TUNED_DIGEST, network_digest
 from tests.networks import tiny_generator
 from training.images import to_uint8
 from training.networks import Generator
@@ -55,7 +56,22 @@ def test_pairs_and_grid(run, tmp_path, G):
     assert not grid[:32, :32].any()
 
 
+def test_a_tuned_network_mixes_with_its_changes(run, tmp_path, G):
+    name = f"synthesis.render.b{G.img_resolution}.to_rgb.bias" if hasattr(G, "regions") else "synthesis.b32.torgb.bias"
+    change = np.array([0.5, 0.0, 0.0], np.float32)
+    np.savez(tmp_path / "tuned.npz", **{TUNED_DIGEST: np.array(network_digest(G)), name: change})
+    options = ("--rows=1", "--cols=2", "--styles=0")
+    before = dict(G.named_parameters())[name].detach().clone()
+    assert run(*options).exit_code == 0
+    plain = picture(tmp_path / "out" / "1-2.png")
+    try:
+        assert run(*options, f"--tuned={tmp_path / 'tuned.npz'}").exit_code == 0
+    finally:
+        dict(G.named_parameters())[name].data.copy_(before)
+    assert (picture(tmp_path / "out" / "1-2.png") - plain)[..., 0].mean() > 20
+
+
 def test_styles_that_are_not_there(run, G):
     result = run("--styles=3,40")
     assert result.exit_code == 1
-    assert f"There is no style 40: this network has 0 to {G.num_ws - 1}." in result.output
+    assert f"There is no style 40. This network has styles 0 to {G.num_ws - 1}." in result.output

@@ -63,7 +63,8 @@ def mistakes(archive, folder, snapshot):
         "indivisible batch": ((*plain, good, "--gpus=3"), "3 processes cannot share --batch=4"),
         "indivisible share": ((*plain, good, "--batch-gpu=3"), "--batch-gpu=3 must divide the 4 images"),
         "nothing to continue": (("--resume=latest",), "found no training-state-"),
-        "missing network": ((*plain, good, f"--resume={folder}/no.pkl"), r"no\.pkl: there is no such file, nor a net"),
+        "missing network": ((*plain, good, f"--resume={folder}/no.pkl"), r"no\.pkl: There is no file "),
+        "no network in the folder": ((*plain, good, f"--resume={folder}"), r"--resume=\S+: There is no network-sn"),
         "not a network": ((*plain, good, f"--resume={archive}"), "is a zip archive, not a network file"),
         "no folder for runs": (
             (*plain, good, f"--outdir={archive}/x"),

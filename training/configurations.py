@@ -147,6 +147,19 @@ class Configuration:
         """Returns the parts of a run's name that only this configuration adds."""
         return []
 
+    def load_source(self, load_network: LoadNetwork) -> Mapping[str, Any] | None:
+        """Returns the networks of --resume, or None without the option.
+
+        Raises:
+            UserError: the networks cannot be read. The message begins with --resume.
+        """
+        if self.resume is None:
+            return None
+        try:
+            return load_network(self.resume)
+        except UserError as error:
+            raise UserError(f"--resume={self.resume}: {error.message}") from error
+
     def new_run(self, load_network: LoadNetwork) -> EasyDict:
         """Returns all options of a new run, checked.
 
@@ -155,7 +168,7 @@ class Configuration:
         """
         self.check()
         training_set_kwargs, training_set = self.open_data()
-        source = None if self.resume is None else load_network(self.resume)
+        source = self.load_source(load_network)
         options = self.training_options(training_set, source)
         options.data_summary = training_set.summary()
         options.notes = list(training_set.notes)

@@ -103,8 +103,8 @@ def resume_latest(args: EasyDict, explicit: set[str], device: str) -> tuple[str 
         return None, None
     if found is None:
         raise UserError(
-            f"--resume=latest found no training-state-*.pt under {args.outdir}: start a run first, name --data to "
-            f"start one, or set --outdir."
+            f"--resume=latest found no training-state-*.pt under {args.outdir}. Set --outdir to the folder of the "
+            f"runs, or start a run with --data."
         )
     options = read_options(found)
     with report_damaged_options(found, stored=True):
