@@ -63,6 +63,9 @@ EXAMPLES
     "--max-images", type=click.IntRange(min=1), metavar="N", help="Use the first N images [procedural: 10000]."
 )
 @click.option(
+    "--skip-images", type=click.IntRange(min=0), default=0, metavar="N", help="Leave out the first N images [0]."
+)
+@click.option(
     "--resize-filter",
     type=click.Choice(list(FILTERS)),
     default="lanczos",
@@ -90,7 +93,7 @@ EXAMPLES
 @click.option(
     "--split",
     type=click.Choice(["train", "test"]),
-    help="CelebAMask-HQ: the first 28,000 or the rest. Other sources: nine tenths or the last tenth. [all]",
+    help="CelebAMask-HQ: the first 28,000 or the rest. Other sources: nine tenths or a tenth. [all]",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of procedural data and of --split."
@@ -102,6 +105,7 @@ def main(
     source,
     dest,
     max_images,
+    skip_images,
     resize_filter,
     transform,
     width,
@@ -123,7 +127,7 @@ def main(
         width = max(width or 0, height or 0) or PROCEDURAL_SIDE
     geometry = Geometry(width, height, transform, resize_filter)
     check_dest(dest)
-    opened = open_source(source, masks, palette, mask_map, split, seed, max_images, width, images_only)
+    opened = open_source(source, masks, palette, mask_map, split, seed, max_images, width, images_only, skip_images)
     summary = convert(opened, dest, geometry, default_workers() if workers is None else workers)
     for note in (*opened.notes, summary.regions and summary.regions.mirror_note()):
         if note:

@@ -157,6 +157,24 @@ def test_an_archive_is_resized_with_labels_and_regions(tmp_path):
     assert (merged[0].mask == (dataset[0].mask > 0)).all()
 
 
+def test_two_archives_share_out_the_images_of_a_source(tmp_path):
+    pairs(tmp_path)
+    options = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
+    for name, choice in {"all": {}, "train": {"max_images": 2}, "aside": {"skip_images": 2}}.items():
+        make(tmp_path / name, **options, **choice)
+    whole, train, aside = (MaskedImageDataset(tmp_path / name) for name in ("all", "train", "aside"))
+    assert len(train) == 2 and len(aside) == len(whole) - 2
+    assert (train[1].image == whole[1].image).all() and (aside[0].image == whole[2].image).all()
+
+
+def test_skipped_drawings_are_the_first(tmp_path):
+    size = {"source": "procedural", "width": 16, "height": 16}
+    make(tmp_path / "all", **size, max_images=3)
+    make(tmp_path / "rest", **size, max_images=1, skip_images=2)
+    whole, rest = MaskedImageDataset(tmp_path / "all"), MaskedImageDataset(tmp_path / "rest")
+    assert (rest[0].image == whole[2].image).all() and (rest[0].mask == whole[2].mask).all()
+
+
 def test_image_only_sources_keep_their_labels(tmp_path):
     with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
         for name in ("x/a.png", "x/b.png"):

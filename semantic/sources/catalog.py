@@ -98,6 +98,7 @@ def open_source(
     max_images: int | None = None,
     resolution: int | None = None,
     images_only: bool = False,
+    skip_images: int = 0,
 ) -> Source:
     """Returns the source at a path.
 
@@ -111,6 +112,7 @@ def open_source(
             draws other portraits for 'test'. From other sources, `seed` chooses a tenth for 'test'.
         seed: seed of the split and of the procedural source.
         max_images: largest number of images. The first images are taken.
+        skip_images: number of images that are left out before the first image.
         resolution: side of procedural portraits in pixels.
         images_only: take images without masks.
 
@@ -125,7 +127,8 @@ def open_source(
     if path == PROCEDURAL:
         _refuse("The procedural source", masks=masks, palette=palette)
         start = PROCEDURAL_TEST_START if split == "test" else 0
-        faces = ProceduralSource(resolution or PROCEDURAL_SIDE, max_images or PROCEDURAL_COUNT, seed, start, mask_map)
+        count = max_images or PROCEDURAL_COUNT
+        faces = ProceduralSource(resolution or PROCEDURAL_SIDE, count, seed, start + skip_images, mask_map)
         return ImagesOnly(faces) if images_only else faces
     local = local_path(path)
     own_split = False
@@ -152,9 +155,9 @@ def open_source(
         order = np.random.default_rng(seed).permutation(len(source))
         share = max(len(source) // TEST_SHARE, 1)
         indices = np.sort(order[:share] if split == "test" else order[share:])
-    indices = indices[:max_images]
+    indices = indices[skip_images:][:max_images]
     if not len(indices):
-        raise UserError(f"{path} gives no image. Check --source and --split.")
+        raise UserError(f"{path} gives no image. Check --source, --split and --skip-images.")
     return source if len(indices) == len(source) else Subset(source, indices)
 
 

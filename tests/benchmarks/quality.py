@@ -34,9 +34,12 @@ class Recipe:
     Attributes:
         title: for the report.
         data: options of dataset_tool.py, but for size and destination; {shared} and {work} are filled in.
-        wide: the pictures are upright: their width is two thirds of the resolution, padded to a square.
         train: options of train.py.
         mixing: options of generate.py for the mixing sheet.
+        wide: the pictures are upright: their width is two thirds of the resolution, padded to a square.
+        chosen: options of dataset_tool.py that choose the pictures to train on.
+        aside: options of dataset_tool.py that choose pictures for measurements alone. They get an archive NAME-aside.zip.
+        last: further metrics of the newest snapshot.
     """
 
     title: str
@@ -44,6 +47,9 @@ class Recipe:
     train: tuple[str, ...]
     mixing: tuple[str, ...] = ()
     wide: bool = False
+    chosen: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
+    last: tuple[str, ...] = ()
 
 
 RECIPES = {
@@ -69,6 +75,17 @@ RECIPES = {
         ("--mirror=1",),
         wide=True,
     ),
+    "celebamask": Recipe(
+        "CelebAMask-HQ, 700 photographs of faces, 13 regions",
+        (
+            "--source={shared}/celebamask/images", "--masks={shared}/celebamask/masks",
+            "--mask-map={shared}/celebamask/regions13.json",
+        ),
+        ("--mirror=1", "--locality=2", "--resume=faces64"),
+        chosen=("--max-images=700",),
+        aside=("--skip-images=700",),
+        last=("train_on_fakes1k", "train_on_fakes10k"),
+    ),
 }  # fmt: skip
 
 
@@ -86,9 +103,13 @@ def run(*arguments: object) -> None:
 
 
 def make_data(name: str, recipe: Recipe, resolution: int, work: Path) -> Path:
-    """The recipe's archive, made once."""
+    """Returns the recipe's archive. Makes it, and the archive of pictures that are set aside, where they are missing."""
     path = work / f"{name}{resolution}.zip"
-    if path.exists():
+    parts = {path: recipe.chosen}
+    if recipe.aside:
+        parts[work / f"{name}{resolution}-aside.zip"] = recipe.aside
+    parts = {dest: choice for dest, choice in parts.items() if not dest.exists()}
+    if not parts:
         return path
     fill = {"shared": SHARED, "work": work}
     if "{shared}" in recipe.data[0] and not SHARED.exists():
@@ -97,7 +118,8 @@ def make_data(name: str, recipe: Recipe, resolution: int, work: Path) -> Path:
     write_json(work / "fasseg.json", FASSEG)
     width = resolution * 2 // 3 if recipe.wide else resolution
     options = [option.format(**fill) for option in recipe.data]
-    run("dataset_tool.py", *options, f"--width={width}", f"--height={resolution}", f"--dest={path}")
+    for dest, choice in parts.items():
+        run("dataset_tool.py", *options, *choice, f"--width={width}", f"--height={resolution}", f"--dest={dest}")
     return path
 
 
@@ -132,10 +154,14 @@ def snapshot_kimg(path: Path) -> int:
     return int(NETWORK_PATTERN.fullmatch(path.name).group(1))
 
 
-def measure(folder: Path, metrics: Sequence[str]) -> list[dict]:
-    """Metrics of every snapshot, computed where they are missing: [{'kimg': .., 'swd2k_mean': .., ..}]."""
-    rows = []
-    for path in snapshots(folder):
+def measure(folder: Path, metrics: Sequence[str], last: Sequence[str] = ()) -> list[dict]:
+    """Metrics of every snapshot, computed where they are missing: [{'kimg': .., 'swd2k_mean': .., ..}].
+
+    The newest snapshot also gets the metrics `last`.
+    """
+    rows, paths = [], snapshots(folder)
+    for path in paths:
+        metrics = [*metrics, *(last if path == paths[-1] else ())]
         missing = [metric for metric in metrics if result(folder, metric, path) is None]
         if missing:
             run("calc_metrics.py", f"--network={path}", f"--metrics={','.join(missing)}")
@@ -212,7 +238,7 @@ def main(name, resolution, kimg, work, metrics, train_options, only_report):
         folder = folders[-1]
     else:
         folder = train(recipe, data, runs, kimg, train_options.split())
-    rows = measure(folder, metrics.split(","))
+    rows = measure(folder, metrics.split(","), recipe.last)
     dest = work / f"{name}{resolution}-results"
     draw(recipe, folder, dest)
     more = f" --train-options='{train_options}'" if train_options else ""

@@ -73,6 +73,7 @@ GENERATE = {
 
 DATASET = {
     "--max-images": ("1", "3", "1000000000000"),
+    "--skip-images": ("0", "3", "1000000000000"),
     "--resize-filter": ("box", "lanczos", "cubic"),
     "--transform": ("center-crop", "center-crop-wide", "none"),
     "--width": ("16", "32", "31", "1", "8192", "1000000000000"),
