@@ -163,8 +163,10 @@ def test_two_archives_share_out_the_images_of_a_source(tmp_path):
     for name, choice in {"all": {}, "train": {"max_images": 2}, "aside": {"skip_images": 2}}.items():
         make(tmp_path / name, **options, **choice)
     whole, train, aside = (MaskedImageDataset(tmp_path / name) for name in ("all", "train", "aside"))
-    assert len(train) == 2 and len(aside) == len(whole) - 2
-    assert (train[1].image == whole[1].image).all() and (aside[0].image == whole[2].image).all()
+    assert len(train) == 2
+    assert len(aside) == len(whole) - 2
+    assert (train[1].image == whole[1].image).all()
+    assert (aside[0].image == whole[2].image).all()
 
 
 def test_skipped_drawings_are_the_first(tmp_path):
@@ -172,7 +174,8 @@ def test_skipped_drawings_are_the_first(tmp_path):
     make(tmp_path / "all", **size, max_images=3)
     make(tmp_path / "rest", **size, max_images=1, skip_images=2)
     whole, rest = MaskedImageDataset(tmp_path / "all"), MaskedImageDataset(tmp_path / "rest")
-    assert (rest[0].image == whole[2].image).all() and (rest[0].mask == whole[2].mask).all()
+    assert (rest[0].image == whole[2].image).all()
+    assert (rest[0].mask == whole[2].mask).all()
 
 
 def test_image_only_sources_keep_their_labels(tmp_path):

@@ -38,7 +38,7 @@ class Recipe:
         mixing: options of generate.py for the mixing sheet.
         wide: the pictures are upright: their width is two thirds of the resolution, padded to a square.
         chosen: options of dataset_tool.py that choose the pictures to train on.
-        aside: options of dataset_tool.py that choose pictures for measurements alone. They get an archive NAME-aside.zip.
+        aside: options of dataset_tool.py that choose pictures for measurements alone. Their archive is NAME-aside.zip.
         last: further metrics of the newest snapshot.
     """
 
@@ -103,7 +103,7 @@ def run(*arguments: object) -> None:
 
 
 def make_data(name: str, recipe: Recipe, resolution: int, work: Path) -> Path:
-    """Returns the recipe's archive. Makes it, and the archive of pictures that are set aside, where they are missing."""
+    """Returns the recipe's archive. Makes missing archives, also of the pictures that are set aside."""
     path = work / f"{name}{resolution}.zip"
     parts = {path: recipe.chosen}
     if recipe.aside:
