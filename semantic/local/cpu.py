@@ -55,15 +55,13 @@ class Layers(torch.autograd.Function):
     @plain.second_derivatives_of(plain.plain_layers)
     def backward(ctx, grad_hidden, grad_depth):
         inputs, weights, biases, depth_weight, _, hidden, *saved = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
         depth_layers, detach_texture = ctx.options
         L, N, K, C, _ = weights.shape
         P = inputs.shape[-1]
         grad_hidden, grad_depth = grad_hidden.contiguous(), grad_depth.contiguous()
-        grad_inputs = torch.zeros_like(inputs) if wanted[0] else None
-        grad_weights = weights.new_empty(weights.shape) if wanted[1] else None
-        grad_biases = torch.zeros_like(biases)
-        grad_depth_weight = torch.zeros_like(depth_weight)
+        grad_inputs, grad_weights, grad_biases, grad_depth_weight = plain.layer_gradients(
+            inputs, weights, biases, depth_weight, ctx.needs_input_grad
+        )
         saved = iter(saved)
         for n, k in _groups(N, K, C * P):
             regions = (-1, k.stop - k.start)
@@ -161,8 +159,7 @@ class Fusion(torch.autograd.Function):
             torch.mul(grad_weighted, shares[n].unsqueeze(1), out=grad_hidden[n])
             torch.sum(grad_weighted.mul_(hidden[n]), dim=1, out=grad_shares[n])
             grad_shares[n] += stacked[K * C :]
-        grad_weight = grad_matrix[:, : K * C].unflatten(1, (K, C)).transpose(0, 1)
-        return grad_hidden, grad_shares, grad_weight, grad_matrix[:, K * C :].t()
+        return grad_hidden, grad_shares, *plain.split_fusion_matrix(grad_matrix, K)
 
 
 def _stack(hidden: torch.Tensor, shares: torch.Tensor, out: torch.Tensor) -> torch.Tensor:

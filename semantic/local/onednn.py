@@ -86,15 +86,13 @@ class Layers(torch.autograd.Function):
     @plain.second_derivatives_of(plain.plain_layers)
     def backward(ctx, grad_hidden, grad_depth):
         inputs, weights, biases, depth_weight, _, hidden, *saved = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
         depth_layers, detach_texture = ctx.options
         L, N, K, _, _ = weights.shape
         rows = inputs.transpose(-1, -2).contiguous()
         grad_hidden, grad_depth = grad_hidden.transpose(2, 3).contiguous(), grad_depth.contiguous()
-        grad_rows = torch.zeros_like(rows) if wanted[0] else None
-        grad_weights = weights.new_empty(weights.shape) if wanted[1] else None
-        grad_biases = torch.zeros_like(biases)
-        grad_depth_weight = torch.zeros_like(depth_weight)
+        grad_rows, grad_weights, grad_biases, grad_depth_weight = plain.layer_gradients(
+            rows, weights, biases, depth_weight, ctx.needs_input_grad
+        )
         matrices = weights.flatten(0, 2).transpose(1, 2).unbind()
         saved = iter(saved)
         for n, k in itertools.product(range(N), range(K)):
@@ -165,8 +163,7 @@ class Fusion(torch.autograd.Function):
             torch.mul(of_maps, a.unsqueeze(2), out=into_hidden)
             torch.sum(of_maps.mul_(h), dim=2, out=into_shares)
             into_shares += found[..., K * C :].transpose(1, 2)
-        grad_weight = grad_matrix[:, : K * C].unflatten(1, (K, C)).transpose(0, 1)
-        return grad_hidden.transpose(2, 3), grad_shares, grad_weight, grad_matrix[:, K * C :].t()
+        return grad_hidden.transpose(2, 3), grad_shares, *plain.split_fusion_matrix(grad_matrix, K)
 
 
 def _parts(hidden: torch.Tensor, *others: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:

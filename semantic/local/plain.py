@@ -5,7 +5,7 @@ graph of the derivative is needed, as for path length regularization, the plain 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +46,29 @@ def plain_fuse(hidden: torch.Tensor, shares: torch.Tensor, weight: torch.Tensor,
 def fusion_matrix(weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """Returns [W_0 .. W_K-1, b_0 .. b_K-1]: [F, K·C + K]."""
     return torch.cat([weight.transpose(0, 1).flatten(1), bias.t()], dim=1)
+
+
+def split_fusion_matrix(matrix: torch.Tensor, num_regions: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns weight [K, F, C] and bias [K, F] of a `fusion_matrix`, as views."""
+    maps = matrix.shape[1] - num_regions
+    return matrix[:, :maps].unflatten(1, (num_regions, -1)).transpose(0, 1), matrix[:, maps:].t()
+
+
+def layer_gradients(
+    inputs: torch.Tensor,
+    weights: torch.Tensor,
+    biases: torch.Tensor,
+    depth_weight: torch.Tensor,
+    wanted: Sequence[bool],
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor, torch.Tensor]:
+    """Returns empty gradients of the arguments of `plain_layers`, for a form that computes them part by part.
+
+    All are zero, except for `weights`, which every part overwrites. Gradients of inputs and weights are None if they
+    are not in `wanted`, the `needs_input_grad` of the form.
+    """
+    grad_inputs = torch.zeros_like(inputs) if wanted[0] else None
+    grad_weights = torch.empty_like(weights, memory_format=torch.contiguous_format) if wanted[1] else None
+    return grad_inputs, grad_weights, torch.zeros_like(biases), torch.zeros_like(depth_weight)
 
 
 def second_derivatives_of(plain: Callable) -> Callable:
