@@ -1,104 +1,26 @@
-import json
+"""generate.py: pictures, sheets, loops, and mistakes."""
+
+import functools
 import os
 import signal
-import zipfile
-from types import SimpleNamespace
 
 import imageio_ffmpeg
 import numpy as np
-import PIL.Image
 import pytest
 import torch
 from click.testing import CliRunner
 
 import generate
 import legacy
-from dnnlib import UserError
-from semantic.dataset import MaskedImageDataset
 from semantic.editing import latents
 from semantic.pictures import sheets
-from semantic.regions import Regions
-from training.archive import create_archive, encode_png, image_name
+from tests.painter import REGIONS, RESOLUTION, W_DIM, Network, names, picture, run_generate, ws_of
 from training.images import to_uint8
-
-RESOLUTION, COARSE, W_DIM = 32, 16, 4
-REGIONS = Regions(["background", "disc", "bar"], colors=[(20, 20, 20), (200, 40, 40), (40, 40, 200)])
-
-
-class Painter(torch.nn.Module):
-    """A disc on the left and a bar on the right; texture codes give colours, the disc's shape code its size."""
-
-    def __init__(self, regions: Regions | None):
-        super().__init__()
-        axis = torch.linspace(-1, 1, COARSE)
-        self.grid = torch.stack([axis.expand(COARSE, COARSE), axis[:, None].expand(COARSE, COARSE)])
-        self.local = SimpleNamespace(num_expanded=30)
-        self.has_regions = regions is not None
-        self.calls = []
-
-    def forward(self, ws, noise_mode="random", **options):
-        self.calls.append({"count": len(ws), "noise_mode": noise_mode, **options})
-        if not self.has_regions:
-            assert not options
-            return ws[:, 0, :3, None, None].tanh().expand(-1, -1, RESOLUTION, RESOLUTION)
-        coords = options.get("coords")
-        coords = (self.grid if coords is None else coords).expand(len(ws), 3, 2, COARSE, COARSE)
-        radius = 0.3 + 0.1 * ws[:, 4, 0].tanh().view(-1, 1, 1)
-        disc = (coords[:, 1] - torch.tensor([-0.4, 0.0]).view(2, 1, 1)).norm(dim=1) < radius
-        bar = (coords[:, 2, 0] - 0.6).abs() < 0.2
-        depth = torch.stack([torch.zeros_like(disc), 2 * disc - 1, 2 * bar - 1], dim=1).float() * 10
-        share = depth.softmax(dim=1)
-        keep = options.get("keep_regions")
-        if keep is not None:
-            share = share * keep[:, :, None, None]
-            share = share / share.sum(dim=1, keepdim=True)
-        colors = ws[:, 3::2, :3].tanh()
-        image = torch.einsum("nkhw,nkc->nchw", share, colors).repeat_interleave(2, 2).repeat_interleave(2, 3)
-        mask = (share * 2 - 1).repeat_interleave(2, 2).repeat_interleave(2, 3)
-        return SimpleNamespace(image=image, mask=mask, coarse_mask=share * 2 - 1, depth=depth)
-
-
-class Network(torch.nn.Module):
-    def __init__(self, regions: Regions | None = REGIONS, c_dim: int = 0):
-        super().__init__()
-        self.z_dim, self.c_dim, self.w_dim = W_DIM, c_dim, W_DIM
-        self.img_resolution, self.img_channels, self.num_ws = RESOLUTION, 3, REGIONS.num_ws
-        self.synthesis = Painter(regions)
-        if regions is not None:
-            self.regions = regions
-
-    def mapping(self, z, c, truncation_psi=1):
-        shift = (c * torch.arange(c.shape[1])).sum(dim=1, keepdim=True)
-        return (z * truncation_psi + shift).unsqueeze(1).repeat(1, self.num_ws, 1) + torch.arange(self.num_ws)[
-            :, None
-        ] / 9
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Call the script with options; returns the result, its network and its output folder."""
-
-    def call(*options: str, network: Network | None = None, data: dict | None = None) -> SimpleNamespace:
-        G = network or Network()
-        monkeypatch.setattr(legacy, "load_network", lambda path: {"G_ema": G, "training_set_kwargs": data})
-        out = tmp_path / "out"
-        result = CliRunner().invoke(generate.main, ["--network=net.pkl", f"--outdir={out}", "--device=cpu", *options])
-        return SimpleNamespace(code=result.exit_code, output=result.output, G=G, out=out, result=result)
-
-    return call
-
-
-def ws_of(G: Network, seeds, psi: float) -> torch.Tensor:
-    z = np.stack([np.random.RandomState(seed).randn(W_DIM) for seed in seeds]).astype(np.float32)
-    return G.mapping(torch.from_numpy(z), torch.zeros(len(z), G.c_dim), psi)
-
-
-def picture(path) -> np.ndarray:
-    return np.asarray(PIL.Image.open(path))
-
-
-def names(folder) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
+    return functools.partial(run_generate, monkeypatch, tmp_path / "out")
 
 
 def disc_center(index_mask: np.ndarray) -> np.ndarray:
@@ -258,107 +180,11 @@ def test_transform_enlarges_a_region_in_place(run):
     assert np.allclose(disc_center(after), disc_center(before), atol=0.08)
 
 
-def test_data_set_is_an_archive_that_loads(run):
-    done = run("--dataset=5", "--batch=2", "--seeds=10")
-    assert done.code == 0, done.output
-    data = MaskedImageDataset(done.out / "dataset.zip")
-    assert len(data) == 5
-    assert data.regions.names == REGIONS.names
-    out = done.G.synthesis(ws_of(done.G, [12], 1), return_mask=True)
-    assert np.array_equal(data[2].image, to_uint8(out.image)[0])
-    assert np.array_equal(data[2].mask, out.mask[0].argmax(dim=0).numpy())
-
-
-def test_data_set_of_a_conditional_network_is_labelled(run):
-    done = run("--dataset=12", network=Network(c_dim=3))
-    with zipfile.ZipFile(done.out / "dataset.zip") as archive:
-        labels = json.loads(archive.read("dataset.json"))["labels"]
-    assert {label for _, label in labels} == {0, 1, 2}
-    again = run("--dataset=12", "--class=2", network=Network(c_dim=3))
-    with zipfile.ZipFile(again.out / "dataset.zip") as archive:
-        assert {label for _, label in json.loads(archive.read("dataset.json"))["labels"]} == {2}
-
-
-def drawn_labels(done):
-    with zipfile.ZipFile(done.out / "dataset.zip") as archive:
-        return [label for _, label in json.loads(archive.read("dataset.json"))["labels"]]
-
-
-def test_classes_that_no_image_has_are_not_drawn(run, tmp_path):
-    assert set(drawn_labels(run("--dataset=12", network=Network(c_dim=4), data={"classes": [1, 3]}))) == {1, 3}
-    labels = [[image_name(i), 1 + i % 2] for i in range(4)]
-    data = {"path": write_labels(tmp_path / "old.zip", labels)}  # of a network that does not know its classes
-    assert set(drawn_labels(run("--dataset=12", network=Network(c_dim=3), data=data))) == {1, 2}
-    told = run("--seeds=1", "--class=0", network=Network(c_dim=3), data={"classes": [1, 2]})
-    assert "the training data had no image of class 0, only 1, 2" in told.output
-    assert "classes: 1, 2" in run("--seeds=1", network=Network(c_dim=3), data={"classes": [1, 2]}).output
-
-
-def write_labels(path, labels):
-    with create_archive(path) as add:
-        for name, _ in labels:
-            add(name, encode_png(np.zeros([RESOLUTION, RESOLUTION, 3], np.uint8)))
-        add("dataset.json", json.dumps({"labels": labels}).encode())
-    return str(path)
-
-
-def test_vectors_are_given_and_drawn(run, tmp_path):
-    vectors = {"classes": []}
-    done = run("--class=0.5,1,-2", "--seeds=1", "--save-latents", network=Network(c_dim=3), data=vectors)
-    assert done.code == 0, done.output
-    assert np.allclose(np.load(done.out / "seed0001.npz")["w"], ws_of(done.G, [1], 1) + 1 - 4)
-    for options, message in (
-        (("--class=1",), "3 numbers"),
-        (("--class=1,2",), "2 numbers, but labels of this network have 3"),
-        (("--class=nan,1,2",), "finite"),
-        (("--class=a",), "neither a class nor a vector"),
-        ((), "Set --class to 3 numbers"),
-        (("--dataset=2",), "to draw labels from"),
-    ):
-        done = run(*options, network=Network(c_dim=3), data=vectors)
-        assert done.code in (1, 2)
-        assert message in done.output.replace("\n", " "), done.output
-    labels = [[image_name(i), [0.5 * i, 1, 2]] for i in range(4)]
-    data = {**vectors, "path": write_labels(tmp_path / "vectors.zip", labels)}
-    drawn = drawn_labels(run("--dataset=6", network=Network(c_dim=3), data=data))
-    assert all(label in [vector for _, vector in labels] for label in drawn)
-    assert len({tuple(label) for label in drawn}) > 1
-
-
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
 def test_truncation_must_be_finite(run, number):
     done = run(f"--trunc={number}", "--seeds=0")
     assert (done.code, "is not a finite number" in done.output) == (2, True)
     assert not done.out.exists()
-
-
-def test_filter_keeps_the_better_pairs_and_says_what_was_dropped(run, monkeypatch):
-    def sees_discs_in_the_left_half(images):
-        scores = torch.zeros(len(images), 3, RESOLUTION, RESOLUTION)
-        scores[:, 1, :, : RESOLUTION // 2] = 1
-        return scores
-
-    monkeypatch.setattr(generate, "build_parser", lambda networks, device: sees_discs_in_the_left_half)
-    done = run("--dataset=4", "--filter=0.5", "--balance", "--batch=3", "--seeds=10")
-    assert done.code == 0, done.output
-    report = json.loads((done.out / "dataset-filter.json").read_text())
-    assert (report["made"], report["kept"]) == (8, 4)
-    dropped = {found["seed"] for found in report["dropped"]}
-    assert dropped | set(report["kept_seeds"]) == set(range(10, 18))
-    assert report["regions"]["disc"]["shown_made"] == 1
-    assert "Kept 4 of 8 pairs. Of the dropped pairs" in done.output
-    data = MaskedImageDataset(done.out / "dataset.zip")
-    assert len(data) == 4
-    out = done.G.synthesis(ws_of(done.G, [report["kept_seeds"][1]], 1), return_mask=True)
-    assert np.array_equal(data[1].image, to_uint8(out.image)[0])
-
-
-def test_class_is_needed_checked_and_used(run):
-    assert "Set --class to one of its classes: 0, 1, 2" in run(network=Network(c_dim=3)).output
-    assert "no class 3" in run("--class=3", network=Network(c_dim=3)).output
-    done = run("--class=2", "--seeds=1", "--save-latents", network=Network(c_dim=3))
-    assert np.allclose(np.load(done.out / "seed0001.npz")["w"], ws_of(done.G, [1], 1) + 2)
-    assert "--class is ignored" in run("--class=1", "--seeds=1").output
 
 
 def test_interrupting_leaves_no_half_files(run):
@@ -414,26 +240,6 @@ def test_expanded_latents_are_for_plain_pictures(run, tmp_path):
     np.savez(path, w=np.zeros([1, 30, W_DIM], np.float32))
     assert latents.read_latents(path, Network()).shape == (1, 30, W_DIM)
     assert "need W+ latents" in run("--mix-regions", f"--projected-w={path}").output
-
-
-def test_newest_snapshot_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(legacy, "BUNDLED", tmp_path / "bundled")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"train\.py"):
-        legacy.find_network()
-    for run_name, kimg, age in [("00000-a", "000400", 50), ("00001-b", "000020", 10), ("00001-b", "000000", 20)]:
-        path = tmp_path / "training-runs" / run_name / f"network-snapshot-{kimg}.pkl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        os.utime(path, (1e9 - age, 1e9 - age))
-    assert legacy.find_network().parts[-2:] == ("00001-b", "network-snapshot-000020.pkl")
-    (tmp_path / "bundled").mkdir()
-    (tmp_path / "bundled" / "faces.pkl").touch()
-    assert legacy.find_network().name == "faces.pkl"
-    assert legacy.choose_network(None) == str(legacy.find_network())
-    assert legacy.choose_network("training-runs") == str(legacy.newest_snapshot("training-runs"))
-    assert legacy.choose_network("faces64") == legacy.NAMED["faces64"]
-    assert legacy.choose_network("https://example.com/a.pkl") == "https://example.com/a.pkl"
 
 
 def test_a_run_directory_stands_for_its_newest_snapshot(tmp_path, monkeypatch):

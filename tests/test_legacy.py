@@ -1,6 +1,7 @@
 """Network files of every kind, and conversion between them."""
 
 import io
+import os
 import pickle
 
 import numpy as np
@@ -312,6 +313,26 @@ def test_command_line_errors_are_one_line(options):
     assert result.exit_code in (1, 2)
     assert "Traceback" not in result.output
     assert "Error: " in result.output
+
+
+def test_newest_snapshot_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(legacy, "BUNDLED", tmp_path / "bundled")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"train\.py"):
+        legacy.find_network()
+    for run_name, kimg, age in [("00000-a", "000400", 50), ("00001-b", "000020", 10), ("00001-b", "000000", 20)]:
+        path = tmp_path / "training-runs" / run_name / f"network-snapshot-{kimg}.pkl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert legacy.find_network().parts[-2:] == ("00001-b", "network-snapshot-000020.pkl")
+    (tmp_path / "bundled").mkdir()
+    (tmp_path / "bundled" / "faces.pkl").touch()
+    assert legacy.find_network().name == "faces.pkl"
+    assert legacy.choose_network(None) == str(legacy.find_network())
+    assert legacy.choose_network("training-runs") == str(legacy.newest_snapshot("training-runs"))
+    assert legacy.choose_network("faces64") == legacy.NAMED["faces64"]
+    assert legacy.choose_network("https://example.com/a.pkl") == "https://example.com/a.pkl"
 
 
 def test_a_run_directory_stands_for_its_newest_snapshot(tmp_path):
