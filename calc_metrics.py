@@ -122,7 +122,7 @@ def main(runs: tuple[str, ...], **options: Any) -> None:
         click.echo("Stopped. The results so far are kept.", err=True)
         sys.exit(130)
     except torch.OutOfMemoryError as error:
-        raise UserError("The GPU is out of memory. Use --device=cpu, or a GPU without other users.") from error
+        raise UserError("The GPU is out of memory. Use --device=cpu, or another GPU.") from error
     sys.exit(0 if complete else 1)
 
 

@@ -57,8 +57,8 @@ EXAMPLES
 
 
 @click.command(cls=Command, epilog=EPILOG, context_settings={"max_content_width": 120})
-@click.option("--source", required=True, metavar="PATH", help="Folder, zip, LMDB, address of a zip, or: procedural.")
-@click.option("--dest", required=True, metavar="PATH", help="Archive to write: a name ending in .zip, or a new folder.")
+@click.option("--source", required=True, metavar="PATH", help="Folder, zip, LMDB, address of a zip, or 'procedural'.")
+@click.option("--dest", required=True, metavar="PATH", help="Archive to write: a file ending in .zip, or a new folder.")
 @click.option(
     "--max-images", type=click.IntRange(min=1), metavar="N", help="Use the first N images [procedural: 10000]."
 )
@@ -120,8 +120,8 @@ def main(
 ):
     """Make an archive of images, with or without masks.
 
-    The archive holds square PNG images of one power-of-two size, masks of class indices, and dataset.json with labels
-    and region names. JPEG files are copied unchanged if neither a crop nor a size is given.
+    The archive holds square PNG images of one power-of-two size, and masks of class indices. dataset.json has labels
+    and region names. JPEG files are copied unchanged without --transform, --width and --height.
     """
     if source == PROCEDURAL:
         width = max(width or 0, height or 0) or PROCEDURAL_SIDE

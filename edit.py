@@ -30,71 +30,75 @@ TUNED = "tuned.npz"
 @click.option(
     "--network", metavar="FILE|URL|DIR", help="Network, or run directory. [default: the bundled or newest one]"
 )
-@click.option("--tuned", metavar="NPZ", help="What --pti-steps changed in the network. [default: that of --photo]")
+@click.option("--tuned", metavar="NPZ", help="File of projector.py --pti-steps. [default: the one of --photo]")
 @blend_option
-@click.option("--latents", metavar="NPZ|DIR", help="Codes to edit: a file, a projector's folder, a folder of either.")
+@click.option("--latents", metavar="NPZ|DIR", help="Codes to edit: a file, or a folder of projector.py.")
 @click.option("--seeds", type=SeedList(), help="Images to edit, instead of --latents.")
-@click.option("--photo", metavar="DIR", help="A projector's folder: put the edit back into the photo.")
-@click.option("--no-blend", is_flag=True, help="With --photo: put the whole crop back, without blending.")
-@click.option("--outdir", type=click.Path(path_type=Path, file_okay=False), default="out", help="Where to write.")
+@click.option("--photo", metavar="DIR", help="Folder of projector.py: blend the edit into its photo.")
+@click.option("--no-blend", is_flag=True, help="With --photo: paste the whole crop, without blending.")
+@click.option(
+    "--outdir", type=click.Path(path_type=Path, file_okay=False), default="out", help="Folder for the results."
+)
 @click.option("--swap", multiple=True, metavar="REGION:SEED|NPZ[:PART]", help="Take a region's codes from a donor.")
-@click.option("--apply", multiple=True, metavar="NAME:STRENGTH", help="Move along a direction, in deviations.")
-@click.option("--transform", multiple=True, metavar="REGION:SETTINGS", help="Shift, enlarge, turn a region.")
-@click.option("--drop", multiple=True, metavar="REGION", help="Leave a region out.")
-@click.option("--psi", multiple=True, metavar="REGION:PSI", help="Truncate a region's codes: 0 is the average.")
+@click.option("--apply", multiple=True, metavar="NAME:STRENGTH", help="Move codes along a direction.")
+@click.option("--transform", multiple=True, metavar="REGION:SETTINGS", help="Shift, scale or turn a region.")
+@click.option("--drop", multiple=True, metavar="REGION", help="Remove a region.")
+@click.option("--psi", multiple=True, metavar="REGION:PSI", help="Truncation psi of a region.")
 @click.option("--text", multiple=True, metavar="TEXT", help="Move codes of --regions until CLIP sees this text.")
 @click.option("--text-steps", type=click.IntRange(min=1), default=100, help="Steps of the search for a text.")
 @click.option("--text-seed", type=click.IntRange(min=0), default=0, help="Seed of the search for a text.")
 @click.option("--clip", metavar="MODEL", default=MODEL, help="With --text: model of open_clip.")
 @click.option("--clip-weights", metavar="FILE|NAME", default=WEIGHTS, help="With --text: file, or name to fetch.")
-@click.option("--directions", "directions_file", metavar="NPZ", help="Directions. [default: those beside the network]")
-@click.option("--sheet", is_flag=True, help="Also a sheet of the edits at growing strengths.")
-@click.option("--video", is_flag=True, help="Also a video in which the edits come and go.")
+@click.option("--directions", "directions_file", metavar="NPZ", help="Directions. [default: file beside the network]")
+@click.option("--sheet", is_flag=True, help="Also write a sheet of growing strengths.")
+@click.option("--video", is_flag=True, help="Also write a video in which the edits come and go.")
 @click.option("--frames", type=click.IntRange(min=2), default=60, help="Frames of the video.")
-@click.option("--fps", type=click.IntRange(min=1), default=30, help="Frames a second.")
-@click.option("--find", type=click.Choice(directions.METHODS), help="Find directions of --regions instead.")
-@click.option("--regions", metavar="A,B", help="With --find and --text: the regions.")
-@click.option("--part", type=click.Choice(PARTS), help="With --find, --text: what of a region.")
+@click.option("--fps", type=click.IntRange(min=1), default=30, help="Frames per second.")
+@click.option("--find", type=click.Choice(directions.METHODS), help="Find directions of --regions, without edits.")
+@click.option("--regions", metavar="A,B", help="Regions of --find and --text.")
+@click.option("--part", type=click.Choice(PARTS), help="Codes of a region for --find and --text.")
 @click.option("--score", metavar="A,B", help=f"With --find=boundary: {', '.join(SCORES)}, or MODULE:FUNCTION.")
-@click.option(
-    "--count", type=click.IntRange(min=1), help="Directions to find; samples of a boundary. [default: 5; 2000]"
-)
-@click.option("--dest", metavar="NPZ", default="directions.npz", help="File to add found directions to.")
+@click.option("--count", type=click.IntRange(min=1), help="Number of directions (5), or samples for a boundary (2000).")
+@click.option("--dest", metavar="NPZ", default="directions.npz", help="File that receives the directions.")
 @click.option("--list", "listed", metavar="NPZ", help="Print the directions of a file.")
-@click.option("--trunc", type=Number(), default=0.7, help="Truncation psi of seeds.")
+@click.option("--trunc", type=Number(), default=0.7, help="Truncation psi of --seeds.")
 @click.option("--class", "label", type=Label(), help="Class, or vector as 0.5,1,-2, for conditional networks.")
-@click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise of details.")
-@click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Where to compute.")
+@click.option(
+    "--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", help="Noise of the fine details."
+)
+@click.option(
+    "--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Device for the computation."
+)
 @click.option("--batch", type=click.IntRange(min=1), default=8, help="Images at a time.")
 @click.pass_context
 def main(ctx: click.Context, **options: Any) -> None:
-    """Edit regions of images: generated ones, or photographs that projector.py found in the network.
+    """Edit regions of generated images, or of photos that projector.py inverted.
 
-    Edits are done in the order in which they are given, each option as often as you like. Every image gives edit.png,
-    edit_mask.png and edit.npz (its codes and edits, for --latents); several are numbered.
+    Edits apply in the order of the options. Each option may repeat. Every image gives edit.png, edit_mask.png and
+    edit.npz, which holds codes and edits for --latents. The files of several images have numbers.
 
     \b
     Hair of seed 5, larger, and no glasses:
       python edit.py --seeds=3 --swap=hair:5 --transform=hair:scale=1.1 --drop=glasses
     More hair, on a sheet of seven strengths:
       python edit.py --seeds=0-3 --apply=hair/area:3 --sheet
-    A photo: find it, edit it, put it back:
+    A photo: invert it, edit it, blend the edit into it:
       python projector.py --target=me.jpg --outdir=out/me
       python edit.py --photo=out/me --swap=hair:5:texture --outdir=out/edited
-    Directions of one's own, and what a file holds:
+    Directions of your own, and a list of the directions of a file:
       python edit.py --find=boundary --regions=cloth --score=brightness --dest=directions.npz
       python edit.py --find=pca --regions=hair,eye --part=shape --count=10 --dest=directions.npz
       python edit.py --list=directions.npz
       python edit.py --seeds=0 --directions=directions.npz --apply=cloth/brightness:2
 
     \b
-    By words, with the extra [text]:
+    An edit by words, with the extra [text]:
       python edit.py --seeds=3 --text="red hair" --regions=hair
     \b
     --swap       REGION:SEED or REGION:FILE, then :shape, :texture, :both (default) or :whole (with base codes)
     --apply      NAME:STRENGTH, in standard deviations of the codes along the direction
-    --transform  REGION:dx=0.1,dy=0,scale=1.2,rotate=10; the picture is 2 wide, degrees counter-clockwise
-    --psi        REGION:PSI: 1 leaves the region's codes, 0 makes them average
+    --transform  REGION:dx=0.1,dy=0,scale=1.2,rotate=10. The picture is 2 wide. Degrees are counter-clockwise
+    --psi        REGION:PSI. 1 keeps the codes of the region, 0 replaces them by average codes
     """
     opts = EasyDict(options)
     with endings_in_a_line(opts.outdir, opts.batch):
@@ -108,9 +112,9 @@ def run(opts: EasyDict, order: list[tuple[str, str]]) -> None:
         click.echo(directions.list_directions(opts.listed))
         return
     if opts.find is None and not opts.latents and opts.seeds is None and opts.photo is None:
-        raise click.UsageError("There is nothing to edit: name images with --seeds, --latents or --photo.")
+        raise click.UsageError("There is nothing to edit. Name images with --seeds, --latents or --photo.")
     if opts.latents and opts.seeds is not None:
-        raise click.UsageError("--latents and --seeds both name images: choose one.")
+        raise click.UsageError("--latents and --seeds both name images. Choose one.")
     device = select_device(opts.device)
     path = legacy.choose_network(opts.network)
     if opts.tuned is None and opts.photo is not None and (Path(opts.photo) / TUNED).is_file():
@@ -138,7 +142,7 @@ def edit(studio: Studio, opts: EasyDict, network: str, order: list[tuple[str, st
         if name == "text" or name in PARSERS
     ]
     if not edits and (opts.sheet or opts.video):
-        raise click.UsageError("--sheet and --video show edits: name some, such as --apply=hair/area:3.")
+        raise click.UsageError("--sheet and --video show edits. Add an edit, such as --apply=hair/area:3.")
     found = subjects.find(studio, opts.latents, opts.seeds, opts.photo)
     edited.write_edits(studio, found, edits, blended=not opts.no_blend)
     if opts.sheet:

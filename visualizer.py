@@ -16,18 +16,22 @@ EVERYWHERE = ("0.0.0.0", "::")
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
-@click.option("--network", metavar="FILE|URL|DIR", help="Network to begin with.  [default: the bundled or newest one]")
+@click.option(
+    "--network", metavar="FILE|URL|DIR", help="Network, or run directory.  [default: the bundled or newest one]"
+)
 @blend_option
 @click.option(
     "--networks",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     metavar="DIR",
-    help="Folder of networks and run directories that the page may open.",
+    help="Folder of networks and run directories for the page.",
 )
-@click.option("--host", default="127.0.0.1", help="Address to serve. Other machines reach 0.0.0.0.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="Port to serve; 0 takes a free one.")
+@click.option("--host", default="127.0.0.1", help="Address of the server. Use 0.0.0.0 for other machines.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="Port of the server. 0 takes a free port.")
 @click.option("--no-browser", is_flag=True, help="Do not open the page in a browser.")
-@click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Where to compute.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cuda", "cpu", "mps"]), default="auto", help="Device for the computation."
+)
 def main(
     network: str | None,
     blend: tuple[str, ...],
@@ -40,7 +44,7 @@ def main(
     """Edit generated faces and photos region by region, in the browser.
 
     The page shows an image and its mask. Click a region, change its shape or texture, move it, or take it from another
-    face. The server answers this machine only, unless --host names another address. Needs the extra `web`.
+    face. Only this machine reaches the server, unless --host names another address. Needs the extra `web`.
 
     \b
     The network that comes with the project:
@@ -57,13 +61,13 @@ def main(
     try:
         import uvicorn
     except ModuleNotFoundError as error:
-        raise UserError("The editor needs uvicorn: install it with `pip install 'semantic-stylegan[web]'`.") from error
+        raise UserError("To use the editor, install uvicorn: pip install 'semantic-stylegan[web]'") from error
 
     first, source = find(network)
     named = {first: source, **{name: path for name, path in legacy.NAMED.items() if Path(path).is_file()}}
 
     def load(path: str) -> EasyDict:
-        """A network; the first one is blended."""
+        """Returns a network. --blend applies to the first network."""
         data = legacy.load_network(path)
         return EasyDict({**data, "G_ema": load_blended(data, blend if path == source else (), legacy.load_network)})
 
@@ -74,21 +78,21 @@ def main(
     server = uvicorn.Server(config)
     sockets = [bound(config)]
     address = f"http://{'localhost' if host in (*LOCAL, *EVERYWHERE) else host}:{sockets[0].getsockname()[1]}"
-    click.echo(f"The editor is at {address} (stop it with Ctrl-C).")
+    click.echo(f"The editor is at {address}. Stop it with Ctrl-C.")
     if not no_browser:
         threading.Timer(1, webbrowser.open, [address]).start()
     server.run(sockets)
 
 
 def find(network: str | None) -> tuple[str, str]:
-    """Name and path of the network to begin with."""
+    """Returns name and path of the first network."""
     path = legacy.choose_network(network)
     known = {source: name for name, source in legacy.NAMED.items()}
     return known.get(path, Path(path).stem), path
 
 
 def bound(config) -> object:
-    """The socket to serve on.
+    """Returns the socket of the server.
 
     Raises:
         UserError: the port is taken, or the address is not of this machine.

@@ -74,6 +74,12 @@ class SeedList(click.ParamType):
 class Number(click.FloatRange):
     """A finite float in a range."""
 
+    name = "float"
+
+    def _describe_range(self) -> str:
+        """Returns the range as --help shows it. A type without bounds has no range."""
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):

@@ -277,8 +277,8 @@ def test_directions_beside_the_network_need_no_option(tmp_path, monkeypatch, G, 
 @pytest.mark.parametrize(
     ("options", "message", "code"),
     [
-        ([], "name images with --seeds, --latents or --photo", 2),
-        (["--seeds=1", "--latents=x.npz"], "choose one", 2),
+        ([], "Name images with --seeds, --latents or --photo", 2),
+        (["--seeds=1", "--latents=x.npz"], "Choose one", 2),
         (["--seeds=1", "--apply=hair/volume:1"], "no direction 'hair/volume'", 1),
         (["--seeds=1", "--swap=tail:3"], "Unknown region 'tail'", 1),
         (["--seeds=1", "--transform=hair"], "changes nothing", 1),

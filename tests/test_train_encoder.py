@@ -83,8 +83,8 @@ def test_mistakes_end_in_one_line(network, tmp_path):
     legacy.save_network({"G": plain, "D": None, "G_ema": plain}, tmp_path / "plain.pkl")
     for name, dest, message in [
         ("plain.pkl", "x.pkl", "has no regions to encode"),
-        ("net.pkl", "x.npz", "choose a name that ends in .pkl"),
-        ("missing.pkl", "x.pkl", "Cannot open"),
+        ("net.pkl", "x.npz", "Choose a name that ends in .pkl"),
+        ("missing.pkl", "x.pkl", "There is no file"),
     ]:
         result = run(train_encoder, f"--network={tmp_path / name}", f"--dest={tmp_path / dest}", *QUICK)
         assert result.exit_code == 1
