@@ -110,7 +110,7 @@ def test_wrong_options_are_named(archive, tmp_path):
         (["--aug=fixed"], "--aug=fixed needs --p"),
         (["--aug=noaug", "--target=0.5"], "--target needs --aug=ada"),
         (["--freeze-local"], "--freeze-local needs --cfg=semantic-adapt"),
-        (["--cfg=semantic-adapt"], "needs --resume=NETWORK"),
+        (["--cfg=semantic-adapt"], "Name it with --resume"),
         (["--locality=2"], "--locality needs --cfg=semantic"),
         (["--octaves=3"], "--octaves needs --cfg=semantic"),
         (["--recipe=paper"], "--recipe needs --cfg=semantic"),

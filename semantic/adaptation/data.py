@@ -12,16 +12,16 @@ from semantic.regions import Regions
 from training.dataset import ImageFolderDataset, Item
 
 FEWEST = 5
-"""Images that an adaptation needs."""
+"""Smallest number of images for an adaptation."""
 HELD_OUT_SHARE = 10
-"""One image in so many is set aside."""
+"""One image in this many is held out."""
 NO_MASK = 255
 """Class index at all pixels of an image without a mask."""
 UNKNOWN_COLOR = (128, 128, 128)
 
 
 class TargetDataset(MaskedImageDataset):
-    """Images of which some may have masks.
+    """Images. Some or all of them may have masks.
 
     If any image has a mask, all items have a mask. It is all `NO_MASK` for images without a mask.
 

@@ -34,13 +34,13 @@ def load_blended(
         load: reads a network file, as `load_network` of legacy.py.
 
     Raises:
-        UserError: a text that names no part, or a network that does not fit.
+        UserError: a text names no part, or a network does not fit.
     """
     G = networks["G_ema"]
     for text in blends:
         part, separator, path = text.partition(":")
         if not separator or not part.strip() or not path.strip():
-            raise UserError(f"--blend={text}: expected PART:FILE, such as hair:other.pkl or 64+:other.pkl.")
+            raise UserError(f"--blend={text}: Expected PART:FILE, such as hair:other.pkl or 64+:other.pkl.")
         G = blended(G, load(path.strip())["G_ema"], part.strip(), f"--blend={text}")
     return G
 
@@ -82,7 +82,9 @@ def rendering_names(G: torch.nn.Module, lowest: int, where: str) -> list[str]:
     """
     sizes = G.synthesis.render.resolutions
     if lowest not in sizes:
-        raise UserError(f"{where}: rendering has stages of {', '.join(map(str, sizes))}, but none of {lowest}.")
+        raise UserError(
+            f"{where}: The render network has no stage of {lowest}. Its stages are {', '.join(map(str, sizes))}."
+        )
     stages = tuple(f"synthesis.render.b{size}." for size in sizes if size >= lowest)
     return [name for name in G.state_dict() if name.startswith(stages)]
 
@@ -91,21 +93,21 @@ def check_codes(G: torch.nn.Module, other: torch.nn.Module, where: str) -> None:
     """Compare regions and the shape of the codes of two generators.
 
     Raises:
-        UserError: one has no regions, or they differ.
+        UserError: a generator has no regions, or the generators differ.
     """
     for network in (G, other):
         if not hasattr(network, "regions"):
-            raise UserError(f"{where}: both networks need regions, but one has none. Use ones of --cfg=semantic.")
+            raise UserError(f"{where}: One network has no regions. Use two networks of --cfg=semantic.")
     if G.regions.names != other.regions.names:
         raise UserError(
             f"{where} has other regions ({', '.join(other.regions.names)}) than the network "
-            f"({', '.join(G.regions.names)}): choose one that was adapted from it."
+            f"({', '.join(G.regions.names)}). Choose a network that was adapted from it."
         )
     codes, theirs = ((network.num_ws, network.w_dim) for network in (G, other))
     if codes != theirs:
         raise UserError(
-            f"{where} takes codes of {theirs[0]} times {theirs[1]} numbers, the network {codes[0]} times {codes[1]}: "
-            f"choose one that was adapted from it."
+            f"{where} takes {theirs[0]} codes of {theirs[1]} numbers, but the network takes {codes[0]} of {codes[1]}. "
+            f"Choose a network that was adapted from it."
         )
 
 
@@ -113,12 +115,12 @@ def check_alike(G: torch.nn.Module, other: torch.nn.Module, where: str) -> None:
     """Compare regions and all sizes of two generators.
 
     Raises:
-        UserError: one has no regions, or they differ.
+        UserError: a generator has no regions, or the generators differ.
     """
     check_codes(G, other, where)
     shapes, theirs = ({name: t.shape for name, t in network.state_dict().items()} for network in (G, other))
     if shapes != theirs or G.img_resolution != other.img_resolution:
         raise UserError(
-            f"{where} ({other.extra_repr()}) is built in another way than the network ({G.extra_repr()}): choose one "
+            f"{where} has other sizes ({other.extra_repr()}) than the network ({G.extra_repr()}). Choose a network "
             f"that was adapted from it."
         )

@@ -14,9 +14,9 @@ from semantic.masks import is_present
 from torch_utils.images import to_bytes
 
 SAMPLES = 96
-"""Images that a snapshot is judged by, at least."""
+"""Smallest number of images for the judgement of a snapshot."""
 PATCHES = 64
-"""Patches of each generated image."""
+"""Number of patches from each generated image."""
 THUMBNAIL = 32
 """Side at which images are compared pixel by pixel."""
 BATCH = 8
@@ -25,11 +25,8 @@ BATCH = 8
 def patch_distance(images: torch.Tensor, others: torch.Tensor) -> float:
     """Returns 1,000 times the sliced Wasserstein distance of two sets of images (Karras et al. 2018).
 
-    It is the mean over levels.
-
-    2018).
-
-    Of the smaller set more patches are drawn from each image, so that both have equally many.
+    It is the mean over the levels of a pyramid. Images of the smaller set give more patches, so that both sets give
+    equally many.
 
     Args:
         images, others: uint8 [N, 3, R, R] and [M, 3, R, R]; M is a multiple of N.

@@ -60,16 +60,18 @@ class SemanticAdaptation(Configuration):
     def check(self) -> None:
         super().check()
         if self.resume is None:
-            raise click.UsageError("--cfg=semantic-adapt needs --resume=NETWORK, the trained pair to start from.")
+            raise click.UsageError("--cfg=semantic-adapt needs the network to adapt. Name it with --resume.")
         if self.args.freeze_local and self.args.adapt not in (None, "frozen"):
-            raise click.UsageError(f"--freeze-local is --adapt=frozen: leave it out, or --adapt={self.args.adapt}.")
+            raise click.UsageError(
+                f"--freeze-local means --adapt=frozen. Remove it, or remove --adapt={self.args.adapt}."
+            )
 
     def open_data(self) -> tuple[EasyDict, Any]:
         kwargs, training_set = super().open_data()
         count = training_set.images_in_all
         if count < FEWEST:
             raise UserError(
-                f"--cfg=semantic-adapt needs {FEWEST} images or more, but {self.args.data} gives {count}: add some."
+                f"--cfg=semantic-adapt needs {FEWEST} images or more, but {self.args.data} gives {count}. Add images."
             )
         return kwargs, training_set
 
@@ -77,22 +79,22 @@ class SemanticAdaptation(Configuration):
         G = source["G_ema"]
         if not hasattr(G, "regions"):
             raise UserError(
-                f"--cfg=semantic-adapt starts from a network with regions, but {self.resume} has none: use one that "
-                f"was trained with --cfg=semantic, or adapt it with --cfg=auto."
+                f"--cfg=semantic-adapt needs a network with regions, but {self.resume} has none. Use a network of "
+                f"--cfg=semantic, or adapt this network with --cfg=auto."
             )
         if training_set.resolution != G.img_resolution:
             size = G.img_resolution
             raise UserError(
-                f"{self.resume} makes {size}² and the images of {self.args.data} are {training_set.resolution}²: make "
-                f"the archive again with dataset_tool.py --source=... --dest=... --width={size} --height={size}. "
-                f"Adapting does not grow a network, --cfg=semantic does."
+                f"{self.resume} makes images of {size}², but {self.args.data} has {training_set.resolution}². Make the "
+                f"archive again with dataset_tool.py --source=... --dest=... --width={size} --height={size}. Only "
+                f"--cfg=semantic can grow a network."
             )
         masked, regions = masks_in(training_set)
         if masked and (regions is None or regions.names != G.regions.names):
             theirs = "none" if regions is None else ", ".join(regions.names)
             raise UserError(
-                f"The masks in {self.args.data} are of other regions ({theirs}) than {self.resume} has "
-                f"({', '.join(G.regions.names)}): leave them out, or map them with dataset_tool.py --mask-map."
+                f"The masks in {self.args.data} have other regions ({theirs}) than {self.resume} "
+                f"({', '.join(G.regions.names)}). Remove the masks, or map them with dataset_tool.py --mask-map."
             )
         options = semantic_options(G.img_resolution, G.regions, self.precision)
         options.loss_kwargs = EasyDict(

@@ -30,11 +30,11 @@ class Bounds(NamedTuple):
     """How far an adaptation may go."""
 
     patience: int = 3
-    """Snapshots without gain after which it ends."""
+    """Number of snapshots without gain after which the adaptation ends."""
     drift: float = 0.5
     """Largest mean drift of the masks of regions."""
     diversity: float = 0.5
-    """Least share of the diversity of the images, or of the source if that is less; 1 less the MS-SSIM of pairs."""
+    """Smallest diversity (1 - MS-SSIM of pairs), relative to the less diverse of images and source."""
 
 
 def mean_drift(row: Mapping[str, Any]) -> float:
@@ -46,10 +46,10 @@ def beyond(row: Mapping[str, Any], similarity: float, bounds: Bounds) -> str | N
     """Returns the bound that a row exceeds, as part of a sentence, or None."""
     drift = mean_drift(row)
     if drift > bounds.drift:
-        return f"masks have drifted by {drift:.2f} from the source's, more than {bounds.drift:g}"
+        return f"masks differ from the source's by {drift:.2f}, more than {bounds.drift:g}"
     least = bounds.diversity * (1 - similarity)
     if 1 - row["msssim"] < least:
-        return f"pairs of images are alike by {row['msssim']:.2f}, more than {1 - least:.2f}"
+        return f"the MS-SSIM of pairs of images is {row['msssim']:.2f}, more than {1 - least:.2f}"
     return None
 
 
@@ -138,7 +138,7 @@ class AdaptationMonitor(Monitor):
         why = reason_to_end(self.rows, similarity, self.bounds)
         if why is not None:
             self.ended = why
-            line += f"\nThe adaptation ends here: {why}. {BEST} is the one of {self.rows[best]['kimg']:g} kimg."
+            line += f"\nThe adaptation ends here: {why}. {BEST} is the snapshot of {self.rows[best]['kimg']:g} kimg."
         return Look(line, why is not None)
 
     def _prepare(self, source: torch.nn.Module) -> None:
@@ -178,4 +178,4 @@ class AdaptationMonitor(Monitor):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.rows = [dict(row) for row in state["rows"]]
         if state["ended"] is not None:
-            raise UserError(f"The adaptation in {self.run_dir} has ended: {state['ended']}. Use its {BEST}.")
+            raise UserError(f"The adaptation in {self.run_dir} has ended: {state['ended']}. Use {BEST} in its folder.")

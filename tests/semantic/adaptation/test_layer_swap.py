@@ -67,14 +67,14 @@ def test_what_does_not_fit_is_told(pair):
     wide, regions = tiny_generator(w_dim=16), tiny_generator(names=["sky", "tree"])
     for part, network, text in [
         ("beard", other, "beard"),
-        ("64+", other, "stages of 16, 32, but none of 64"),
+        ("64+", other, r"no stage of 64. Its stages are 16, 32\."),
         ("hair", wide, "takes codes of"),
         ("hair", regions, r"other regions \(sky, tree\)"),
-        ("hair", torch.nn.Identity(), "both networks need regions"),
+        ("hair", torch.nn.Identity(), "One network has no regions"),
     ]:
         with pytest.raises(UserError, match=text):
             blended(G, network, part)
-    with pytest.raises(UserError, match="expected PART:FILE"):
+    with pytest.raises(UserError, match="Expected PART:FILE"):
         load_blended({"G_ema": G}, ["hair"], lambda path: {"G_ema": other})
 
 

@@ -138,8 +138,8 @@ def test_mistakes_are_told_in_a_line(source, images, tmp_path):
         (few, source, (), "needs 5 images or more"),
         (images, source, ("--subset=3",), "needs 5 images or more"),
         (others, source, (), "other regions (sky, tree, road)"),
-        (images, plain, (), "starts from a network with regions"),
-        (images, source, ("--freeze-local", "--adapt=all"), "--freeze-local is --adapt=frozen"),
+        (images, plain, (), "needs a network with regions"),
+        (images, source, ("--freeze-local", "--adapt=all"), "--freeze-local means --adapt=frozen"),
     ]:
         result = adapt(tmp_path / "none", network, data, *args)
         assert result.exit_code in (1, 2), result.output
