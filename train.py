@@ -95,6 +95,8 @@ Exit codes:
 @click.option("--gamma", type=Number(min=0), metavar="FLOAT", help="Weight of R1 on images.")
 @click.option("--gamma-mask", type=Number(min=0), metavar="FLOAT", help="Weight of R1 on masks.")
 @click.option("--mask-weight", type=Number(min=0), metavar="FLOAT", help="Weight of the mask consistency term.")
+@click.option("--glr", type=Number(min=0, min_open=True), metavar="FLOAT", help="Learning rate of G.")
+@click.option("--dlr", type=Number(min=0, min_open=True), metavar="FLOAT", help="Learning rate of D.")
 @click.option(
     "--locality",
     type=Number(min=0),

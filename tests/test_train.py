@@ -230,6 +230,15 @@ def test_regions_of_the_user_replace_those_of_the_archive(archive, tmp_path):
     assert json.loads(run(tmp_path, *args, "--transparent=").stdout)["G_kwargs"]["regions"]["transparent"] == []
 
 
+@pytest.mark.parametrize("configuration", [SEMANTIC, SMALL])
+def test_learning_rates_of_the_user(configuration, archive, tmp_path):
+    args = (*configuration, f"--data={archive}", "--dry-run")
+    default = json.loads(run(tmp_path, *args).stdout)
+    options = json.loads(run(tmp_path, *args, "--glr=0.0001", "--dlr=0.0003").stdout)
+    assert options["G_opt_kwargs"] == {**default["G_opt_kwargs"], "lr": 0.0001}
+    assert options["D_opt_kwargs"] == {**default["D_opt_kwargs"], "lr": 0.0003}
+
+
 def test_the_guide_names_every_option_and_no_other():
     guide = (Path(train.__file__).parent / "docs" / "training.md").read_text(encoding="utf-8")
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", guide))

@@ -23,7 +23,7 @@ CHANGEABLE = (
 
 FIXED = (
     "cfg", "seed", "batch", "tick", "metrics", "cond", "subset", "mirror", "gamma", "cbase", "aug", "p", "target",
-    "augpipe", "freezed", "precision", "fp32", "nhwc", "nobench", "allow_tf32",
+    "augpipe", "freezed", "glr", "dlr", "precision", "fp32", "nhwc", "nobench", "allow_tf32",
 )  # fmt: skip
 """Options of train.py that all configurations accept and that a resume keeps."""
 
@@ -133,6 +133,9 @@ class Configuration:
         for option, name in self.loss_weights.items():
             if self.args[option] is not None:
                 options.loss_kwargs[name] = self.args[option]
+        for network, rate in (("G", self.args.glr), ("D", self.args.dlr)):
+            if rate is not None:
+                options[f"{network}_opt_kwargs"].lr = rate
         if self.args.cbase is not None:
             for widths in (options.G_kwargs.synthesis_kwargs, options.D_kwargs):
                 widths["channel_base"] = self.args.cbase
@@ -291,7 +294,7 @@ def describe(configuration: Configuration, data_name: str) -> str:
     parts += ["cond"] * bool(args.cond) + ["mirror"] * bool(args.mirror)
     parts += [f"subset{args.subset}"] if args.subset else []
     parts += [f"{args.cfg}{processes if processes > 1 else ''}", *configuration.name_parts()]
-    numbers = ("kimg", "batch", "cbase", "gamma", "p", "target")
+    numbers = ("kimg", "batch", "cbase", "gamma", "glr", "dlr", "p", "target")
     parts += [f"{key}{args[key]:g}" for key in numbers if args[key] is not None]
     parts += [args.aug] * (args.aug != "ada") + [args.augpipe] * (args.augpipe != "bgc")
     if resume is not None:

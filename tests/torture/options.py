@@ -26,6 +26,8 @@ TRAIN = {
                   '{"names": [[], {}]}', '{"names": ["a", "b", "c"], "colors": NaN}'),
     "--transparent": ("", "skin", "hair,skin", "0", "background", "9", "hat", ",,,"),
     "--gamma": ("0", "10", "1e300"),
+    "--glr": ("0", "0.001", "1e300"),
+    "--dlr": ("0.001", "nan"),
     "--recipe": ("tuned", "paper"),
     "--gamma-mask": ("0", "1"),
     "--mask-weight": ("0", "1"),
