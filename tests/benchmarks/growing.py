@@ -22,7 +22,6 @@ from tests.benchmarks.ablations import mean_and_spread
 from tests.benchmarks.quality import ROOT, measure, snapshots
 
 SAVED = 75  # exit code of a run that was interrupted and saved its state
-COLUMNS = {"swd2k_mean": "SWD", "mask_fit500_mean": "mask_fit", "region_leak100_texture_mean": "leak, texture"}
 
 
 def train_for(seconds: float, arguments: list[str]) -> float:
@@ -64,12 +63,13 @@ def run_variant(options: list[str], seed: int, folder: Path, points: list[float]
 
 def table(results: dict[str, list[list[dict]]], points: list[float]) -> str:
     """Returns one line per variant and point: the mean over seeds, with the spread."""
-    lines = [f"| variant | minutes | kimg | {' | '.join(COLUMNS.values())} |", "|---" * (3 + len(COLUMNS)) + "|"]
+    columns = [name for name in next(iter(results.values()))[0][0] if name.endswith("_mean")]
+    lines = [f"| variant | minutes | kimg | {' | '.join(columns)} |", "|---" * (3 + len(columns)) + "|"]
     for name, runs in results.items():
         for index, point in enumerate(points):
             rows = [rows[index] for rows in runs]
             cells = [name, f"{point:g}", f"{np.mean([row['kimg'] for row in rows]):.3g}"]
-            cells += [mean_and_spread([row.get(column, np.nan) for row in rows]) for column in COLUMNS]
+            cells += [mean_and_spread([row.get(column, np.nan) for row in rows]) for column in columns]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
