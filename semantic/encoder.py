@@ -21,9 +21,9 @@ PACKAGES = ("training", "semantic")
 KEY = "encoder"
 """Name of the encoder in its file."""
 SUFFIX = "-encoder.pkl"
-"""The encoder of NAME.pkl is looked for beside it as NAME-encoder.pkl."""
+"""End of the name of an encoder: NAME-encoder.pkl belongs to NAME.pkl."""
 LAYOUT = 8
-"""Side of the coarse pictures by which an encoder sees where a region lies."""
+"""Side of the coarse masks in the description of an image."""
 SAME_AVERAGE = 0.5
 """Correlation of two networks' average codes from which on their codes mean the same."""
 Start = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -280,10 +280,10 @@ def load_encoder(path: str | os.PathLike, G: torch.nn.Module | None = None) -> E
         data = machine.load(file, packages=PACKAGES, where=str(path))
     encoder = data.get(KEY) if isinstance(data, dict) else None
     if not isinstance(encoder, Encoder):
-        raise UserError(f"Cannot read {path}: expected an encoder that train_encoder.py wrote.")
+        raise UserError(f"Cannot read {path}. Expected an encoder of train_encoder.py.")
     why = None if G is None else encoder.why_not(G)
     if why is not None:
-        raise UserError(f"The encoder {path} is of another network: {why}. Train one with train_encoder.py.")
+        raise UserError(f"The encoder {path} belongs to another network: {why}. Train one with train_encoder.py.")
     return encoder.eval().requires_grad_(False)
 
 

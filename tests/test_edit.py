@@ -288,11 +288,11 @@ def test_directions_beside_the_network_need_no_option(tmp_path, monkeypatch, G, 
         (["--latents=nothing"], "no latents in nothing", 1),
         (["--photo=nothing"], "no photo in nothing", 1),
         (["--seeds=1,2", "--photo=found"], "1 photos for 2 images", 1),
-        (["--seeds=1", "--directions=other.npz"], "expected a .npz file that edit.py --find wrote", 1),
+        (["--seeds=1", "--directions=other.npz"], "Expected a .npz file that edit.py --find wrote", 1),
         (["--find=pca"], "--find needs --regions", 2),
         (["--find=pca", "--regions=hair", "--score=area"], "other methods take none", 2),
         (["--find=boundary", "--regions=hair", "--score=size"], "no score 'size'", 1),
-        (["--list=other.npz"], "expected a .npz file that edit.py --find wrote", 1),
+        (["--list=other.npz"], "Expected a .npz file that edit.py --find wrote", 1),
     ],
 )
 def test_mistakes_are_one_line(run, tmp_path, G, options, message, code):

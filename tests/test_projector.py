@@ -88,7 +88,7 @@ def test_a_bad_photo_in_a_folder_does_not_stop_the_others(network, tmp_path):
     rows = json.loads((out / "projections.json").read_text())
     assert [row["name"] for row in rows] == ["0", "1", "2"]
     assert "Cannot read" in rows[1]["error"]
-    assert "Left out: Cannot read" in result.output
+    assert "Skipped: Cannot read" in result.output
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -119,8 +119,8 @@ def test_mistakes_end_in_one_line(network, tmp_path):
     wrong = masks(tmp_path / "masks") / "0.png"
     PIL.Image.fromarray(np.full([40, 50], 77, np.uint8)).save(wrong)
     for arguments, message in [
-        ((f"--target={tmp_path / 'empty'}",), "There is no photo"),
-        ((f"--target={photo}", f"--target-mask={wrong}"), "holds the region 77"),
+        ((f"--target={tmp_path / 'empty'}",), "holds no photo"),
+        ((f"--target={photo}", f"--target-mask={wrong}"), "holds the class index 77"),
         ((f"--target={photo}", f"--perceptual={tmp_path / 'no.pt'}"), "Cannot read the feature network"),
         ((f"--target={photo}", f"--tuned={photo}", "--mask=none"), "Expected the tuned.npz of projector.py"),
     ]:

@@ -38,12 +38,12 @@ def read_arrays(path: str | os.PathLike, names: Iterable[str], expected: str) ->
                 stored = set(archive.namelist())
                 return {n: _read_member(archive, archive.getinfo(f"{n}.npy")) for n in names if f"{n}.npy" in stored}
         except DAMAGED as error:
-            raise UserError(f"Cannot read {path}: expected {expected}.") from error
+            raise UserError(f"Cannot read {path}. Expected {expected}.") from error
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     if info.file_size > MAX_ARRAY_BYTES or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError("too large, or compressed in an unusual way")
+        raise ValueError("the array is too large, or has an unknown compression")
     with archive.open(info) as member:
         return _array_of(io.BytesIO(member.read(info.file_size + 1)))
 
@@ -51,11 +51,11 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
 def _array_of(stream: BinaryIO) -> np.ndarray:
     """Returns one array, after a check of the size in its header."""
     if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError("another version of the format")
+        raise ValueError("the array has another version of the format")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     data = stream.read()
     if dtype.kind not in KINDS or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data):
-        raise ValueError("not an array of numbers or text, or of another size than it says")
+        raise ValueError("the array has other content or another size than its header says")
     if not dtype.itemsize:  # an array of empty texts
         return np.zeros(shape, dtype)
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")

@@ -33,7 +33,7 @@ def check_parts(part: str) -> tuple[str, ...]:
         UserError: an unknown part.
     """
     if part not in PARTS[:3]:
-        raise UserError(f"There is no part {part!r} of a region: choose shape, texture or both.")
+        raise UserError(f"A region has no part {part!r}. Choose shape, texture or both.")
     return ("shape", "texture") if part == "both" else (part,)
 
 
@@ -59,7 +59,7 @@ def mix_regions(
         UserError: an unknown region or part, or codes that are not such latents of these regions.
     """
     if part not in PARTS:
-        raise UserError(f"There is no part {part!r} of a region: choose {', '.join(PARTS[:-1])} or {PARTS[-1]}.")
+        raise UserError(f"A region has no part {part!r}. Choose {', '.join(PARTS[:-1])} or {PARTS[-1]}.")
     check = check_expanded if part == "whole" else check_ws
     check(ws, regions)
     check(donor_ws, regions)
@@ -164,8 +164,8 @@ def check_ws(ws: torch.Tensor, regions: Regions) -> None:
     """
     if ws.ndim != 3 or ws.shape[1] != regions.num_ws:
         raise UserError(
-            f"Edits of regions need W+ latents [N, {regions.num_ws}, D] for these {len(regions)} regions, "
-            f"but the latents have the shape {list(ws.shape)}."
+            f"Edits of regions need W+ latents [N, {regions.num_ws}, D] for {len(regions)} regions, but these latents "
+            f"have the shape {list(ws.shape)}."
         )
 
 
@@ -177,6 +177,6 @@ def check_expanded(ws: torch.Tensor, regions: Regions) -> None:
     """
     if ws.ndim != 3 or ws.shape[1] % len(regions) or ws.shape[1] == regions.num_ws:
         raise UserError(
-            f"Whole regions are taken of expanded latents [N, K·L, D] of these {len(regions)} regions, "
-            f"but the latents have the shape {list(ws.shape)}: see G.synthesis.expand."
+            f"Whole regions need expanded latents [N, K·L, D] of {len(regions)} regions, but these latents have the "
+            f"shape {list(ws.shape)}. Expand them with G.synthesis.expand."
         )

@@ -78,7 +78,7 @@ def read_directions(path: str | os.PathLike) -> tuple[dict[str, Direction], dict
         and bool(np.isfinite(codes).all())
     )
     if not right:
-        raise UserError(f"Cannot read {path}: expected {DIRECTION_FILE}.")
+        raise UserError(f"Cannot read {path}. Expected {DIRECTION_FILE}.")
     rows = zip(*(text.tolist() for text in texts[:-1]), torch.from_numpy(codes.astype(np.float32)), strict=True)
     return {row[0]: Direction(*row) for row in rows}, {"network_regions": texts[-1], "average": average}
 
@@ -103,10 +103,12 @@ def load_directions(path: str | os.PathLike, G: torch.nn.Module) -> dict[str, Di
     elif _correlation(average, ours) < SAME_AVERAGE:
         why = "the average codes of both networks differ"
     if why is not None:
-        raise UserError(f"The directions in {path} are of another network: {why}. Find some with edit.py --find.")
+        raise UserError(
+            f"The directions in {path} belong to another network: {why}. Find directions with edit.py --find."
+        )
     wrong = next((d for d in directions.values() if d.region not in names), None)
     if wrong is not None:
-        raise UserError(f"Cannot read {path}: its direction {wrong.name} names no region of the network.")
+        raise UserError(f"Direction {wrong.name} in {path} names no region of the network. Name another file.")
     return directions
 
 

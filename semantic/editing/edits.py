@@ -151,7 +151,7 @@ class Drop:
         keep = state.keep.clone()
         keep[:, self.region] = min(max(1 - self.amount, 0.0), 1.0)
         if not bool(keep.any(dim=1).all()):
-            raise UserError("All regions are dropped: leave one of them in the picture.")
+            raise UserError("All regions are dropped. Keep at least one region.")
         return state.changed(self.region, keep=keep)
 
     def scaled(self, amount: float) -> "Drop":
@@ -219,17 +219,17 @@ def parse_swap(text: str, tools: EditTools) -> Swap:
     if not donor or part not in PARTS:
         donor, part = source, "both"
     if not donor:
-        raise UserError(f"Cannot read --swap={text}: write REGION:SEED or REGION:NPZ, such as hair:5 or hair:5:shape.")
+        raise UserError(f"Cannot read --swap={text}. Write REGION:SEED or REGION:NPZ, such as hair:5 or hair:5:shape.")
     if donor.isdigit():
         if int(donor) >= 2**32:
-            raise UserError(f"Cannot read --swap={text}: seeds end at {2**32 - 1}.")
+            raise UserError(f"Cannot read --swap={text}. The largest seed is {2**32 - 1}.")
         return Swap(k, part, tools.seed_codes(int(donor)), donor)
     if donor.count(":") == 1 and donor.rpartition(":")[0].isdigit():
         wrong = donor.rpartition(":")[2]
-        raise UserError(f"Cannot read --swap={text}: there is no part {wrong!r}. Choose {', '.join(PARTS)}.")
+        raise UserError(f"Cannot read --swap={text}. A region has no part {wrong!r}. Choose {', '.join(PARTS)}.")
     codes = read_latents(donor, tools.G)
     if len(codes) != 1:
-        raise UserError(f"{donor} holds codes of {len(codes)} images: --swap takes a file of one.")
+        raise UserError(f"{donor} holds codes of {len(codes)} images. --swap needs a file with one image.")
     return Swap(k, part, codes, donor)
 
 
@@ -237,9 +237,9 @@ def parse_apply(text: str, tools: EditTools) -> Apply:
     """Returns the edit of ``hair/volume:2``."""
     name, _, strength = (s.strip() for s in text.rpartition(":"))
     if not name:
-        raise UserError(f"Cannot read --apply={text}: write NAME:STRENGTH, such as hair/area:2.")
+        raise UserError(f"Cannot read --apply={text}. Write NAME:STRENGTH, such as hair/area:2.")
     if name not in tools.directions:
-        known = ", ".join(tools.directions) or "none; name a file with --directions, or find some with --find"
+        known = ", ".join(tools.directions) or "none. Name a file with --directions, or find directions with --find"
         raise UserError(f"There is no direction {name!r}. The directions are: {known}.")
     direction = tools.directions[name]
     return Apply(tools.G.regions.index(direction.region), direction, number(strength, f"--apply={text}", "STRENGTH"))
@@ -259,7 +259,7 @@ def parse_psi(text: str, tools: EditTools) -> Truncate:
     """Returns the edit of ``hair:0.5``."""
     k, psi = tools.G.regions.split(text)
     if not psi:
-        raise UserError(f"Cannot read --psi={text}: write REGION:PSI, such as hair:0.5.")
+        raise UserError(f"Cannot read --psi={text}. Write REGION:PSI, such as hair:0.5.")
     return Truncate(k, number(psi, f"--psi={text}", "PSI"))
 
 
@@ -274,12 +274,12 @@ def number(text: str, where: str, what: str) -> float:
     except ValueError:
         value = float("nan")
     if value - value != 0:
-        raise UserError(f"Cannot read {where}: {what} must be a finite number, not {text!r}.")
+        raise UserError(f"Cannot read {where}. {what} must be a finite number, not {text!r}.")
     return value
 
 
 PARSERS = {"swap": parse_swap, "apply": parse_apply, "transform": parse_move, "drop": parse_drop, "psi": parse_psi}
-"""Options of edit.py that edit, and their readers."""
+"""Readers of the options of edit.py that edit."""
 
 
 def options_of(G: torch.nn.Module, edits: Sequence[Edit]) -> list[str]:

@@ -54,7 +54,7 @@ def style_affines(G: torch.nn.Module, region: int, part: str) -> torch.Tensor:
         wanted += list(G.regions.base_slots)
     layers = [i for i, slot in enumerate(local.layer_slots[region].tolist()) if slot in wanted]
     if not layers:
-        raise UserError(f"No layer of {G.regions.names[region]} sees its {part} code: choose another part.")
+        raise UserError(f"No layer of {G.regions.names[region]} sees its {part} code. Choose another part.")
     weight = local.affine_weight[layers, region].detach().double()
     return weight.flatten(0, 1) / np.sqrt(weight.shape[-1])
 
@@ -161,13 +161,15 @@ def _boundary(
     name, total = G.regions.names[region], len(values)
     there = values.isfinite()
     if there.sum() < FEWEST:
-        raise UserError(f"{score.name} of {name} can be measured in {int(there.sum())} of {total} samples only.")
+        raise UserError(
+            f"{score.name} of {name} exists in only {int(there.sum())} of {total} samples. Choose another score."
+        )
     if score.circular:
         values = _unwrapped(values)
     image = (torch.arange(total) // VARIANTS)[there]
     values, codes, held = (_within(table[there], image) for table in (values[:, None], codes, held))
     if values.std() < 1e-9:
-        raise UserError(f"{score.name} of {name} is the same in all {total} samples: there is nothing to find.")
+        raise UserError(f"{score.name} of {name} is the same in all {total} samples. Choose another score.")
     step, slope = score_direction(codes, values[:, 0], held if score.holds else held[:, :0])
     step, slope = step / WITHIN, slope / WITHIN
     moves = dict(zip(roles_of(part), step.split(G.w_dim), strict=True))
@@ -230,7 +232,7 @@ def _unwrapped(degrees: torch.Tensor) -> torch.Tensor:
 
 def _checked(values: object, score: Score, count: int) -> torch.Tensor:
     if not isinstance(values, torch.Tensor) or values.shape != (count,):
-        raise UserError(f"The score {score.name} must return a tensor of one number an image, [{count}].")
+        raise UserError(f"The score {score.name} must return a tensor with one number per image, [{count}].")
     return values.detach()
 
 

@@ -42,7 +42,7 @@ def check_latents(arrays: Mapping[str, np.ndarray], path: str | os.PathLike, G: 
     """
     w = arrays.get("w")
     if w is None or w.dtype.kind not in "fiu":
-        raise UserError(f"Cannot read {path}: expected {LATENT_FILE}.")
+        raise UserError(f"Cannot read {path}. Expected {LATENT_FILE}.")
     expanded = G.synthesis.local.num_expanded if hasattr(G, "regions") else G.num_ws
     if w.ndim != 3 or w.shape[1] not in (G.num_ws, expanded) or w.shape[2] != G.w_dim:
         raise UserError(

@@ -136,11 +136,11 @@ def find_score(name: str) -> Score:
         return SCORES[name]
     module, _, function = name.partition(":")
     if not module or not function:
-        raise UserError(f"There is no score {name!r}: choose {', '.join(SCORES)}, or write MODULE:FUNCTION.")
+        raise UserError(f"There is no score {name!r}. Choose {', '.join(SCORES)}, or write MODULE:FUNCTION.")
     try:
         measure = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"Cannot use the score {name}: {error}.") from error
     if not callable(measure):
-        raise UserError(f"Cannot use the score {name}: it is no function.")
+        raise UserError(f"Cannot use the score {name}: it is not a function.")
     return Score(function, measure, "both")

@@ -116,8 +116,8 @@ def load_state(path: str | os.PathLike, G: torch.nn.Module) -> EditState:
         usual = getattr(state, name).numpy()
         array = arrays.get(name, usual)
         if array.shape != usual.shape or array.dtype.kind not in "bfiu":
-            raise UserError(f"{path} holds edits of a network with other regions: {name} has the shape {array.shape}.")
+            raise UserError(f"{path} belongs to a network with other regions: {name} has the shape {array.shape}.")
         found[name] = torch.from_numpy(array.astype(usual.dtype))
     if not all(bool(found[name].isfinite().all()) for name in ("ws", "keep", "frames")):
-        raise UserError(f"{path} holds numbers that are not finite: it is damaged.")
+        raise UserError(f"{path} is damaged: it holds numbers that are not finite. Edit the images again.")
     return EditState(**found)

@@ -41,13 +41,15 @@ def parse_transform(text: str, regions: Regions) -> tuple[int, RegionTransform]:
     for setting in filter(None, (s.strip() for s in settings.split(","))):
         name, _, number = (s.strip() for s in setting.partition("="))
         if name not in names:
-            raise UserError(f"There is no setting {name!r} in the transform {text!r}: it takes {', '.join(names)}.")
+            raise UserError(
+                f"The transform {text!r} has an unknown setting {name!r}. The settings are {', '.join(names)}."
+            )
         try:
             values[name] = float(number)
         except ValueError:
             raise UserError(f"In the transform {text!r}, {name} must be a number, not {number!r}.") from None
     if not values:
-        raise UserError(f"The transform {text!r} changes nothing: write for example {region}:dx=0.1,scale=1.2.")
+        raise UserError(f"The transform {text!r} changes nothing. Write, for example, {region}:dx=0.1,scale=1.2.")
     if not all(map(math.isfinite, values.values())) or values.get("scale", 1) <= 0:
         raise UserError(f"In the transform {text!r}, numbers must be finite and scale above 0.")
     return index, RegionTransform(**values)
@@ -62,7 +64,7 @@ def parse_transforms(texts: Iterable[str], regions: Regions) -> dict[int, Region
     changes: dict[int, RegionTransform] = {}
     for region, change in (parse_transform(text, regions) for text in texts):
         if region in changes:
-            raise UserError(f"Two transforms name {regions.names[region]}: put their settings into one.")
+            raise UserError(f"Two transforms name {regions.names[region]}. Write their settings into one transform.")
         changes[region] = change
     return changes
 

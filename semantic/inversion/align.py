@@ -13,29 +13,29 @@ from semantic.placement import Placement
 WINDOWS = 0.22
 """Side of the smallest windows, as a share of the photo's shorter side."""
 ZOOM, STRIDE = math.sqrt(2), 0.6
-"""From one size of windows to the next; from one window to the next, in sides."""
+"""Ratio of the sides of neighbouring sizes of windows, and distance of neighbouring windows in sides."""
 LARGEST = 1.8
 TURNS = (0.0, 30.0, -30.0)
 QUARTERS = (90.0, -90.0, 180.0)
-"""Degrees tried where nothing fits upright."""
+"""Turns in degrees. The search tries them if no upright window fits."""
 ROUNDS = ((8, 1), (6, 2), (2, 2))
-"""How many windows stay, and how often each is corrected."""
+"""Number of windows that stay, and number of corrections of each window."""
 LAST, AVERAGED = 6, 4
-"""Corrections of the best window, and how many of the last make the result."""
+"""Number of corrections of the best window. The result is the mean of the last ones."""
 SETTLED = 0.9
-"""The last corrections may lower the fit down to this share: centres tell more exactly than overlaps."""
+"""The last corrections may lower the fit to this share, since centres are more exact than overlaps."""
 LEAST_SPREAD = 0.15
-"""Of the sizes of a region, as a share: parsers do not see them more exactly."""
+"""Smallest spread of the size of a region, as a share. Parsers are not more exact."""
 LEAST_FIT = 0.7
-"""Below this share of the fit of the network's own samples, the photo shows nothing of their kind."""
+"""Smallest fit of a photo, as a share of the fit of the network's own samples."""
 GOOD_FIT = 0.8
-"""From this share on, no other quarter turns are tried."""
+"""Fit, as a share, that ends the search over quarter turns."""
 CHECKED = 4
-"""How many windows are looked at for each that stays, in `_Search.constancy`."""
+"""Number of windows that `_Search.constancy` compares for each window that stays."""
 MOVES = ((1.0, 0.0, 0.2, 0.0), (1.0, 0.0, 0.0, -0.2), (1.3, 0.0, -0.25, -0.05))
 """Other windows (a, b, tx, ty), in unit squares, in which labels must stay with the photo."""
 WORKING = 4
-"""Longest way: the photo is searched with this many parser sides along its shorter side."""
+"""Largest shorter side of the searched photo, in sides of the parser."""
 BATCH = 32
 
 
@@ -65,8 +65,8 @@ def align(photo: torch.Tensor, name: str, parser: Parser, layout: Layout) -> Pla
     if fit < LEAST_FIT * layout.usual:
         names = ", ".join(_steady(parser, layout))
         raise UserError(
-            f"{name}: nothing in this photo looks like the regions of this network ({names}). Choose another photo, or "
-            "crop it yourself and give --align=none."
+            f"{name}: No part of this photo looks like the regions of this network ({names}). Choose another photo, or "
+            "crop the photo yourself and use --align=none."
         )
     (a, b, tx, ty), side = best.tolist(), parser.resolution
     matrix = ((a / side, -b / side, tx), (b / side, a / side, ty))

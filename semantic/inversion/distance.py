@@ -13,7 +13,7 @@ from metrics.laplacian import laplacian_pyramid, pyramid_levels
 from metrics.structural_similarity import ms_ssim, num_scales
 
 MASK_SHARPNESS = 4.0
-"""Mask planes lie about 2 apart; times this they are the logits of a softmax."""
+"""Factor from mask planes, which differ by about 2, to the logits of a softmax."""
 LEAST_SIMILARITY = 1e-4
 
 

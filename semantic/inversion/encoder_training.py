@@ -22,11 +22,11 @@ from semantic.inversion.space import code_space
 from semantic.placement import Placement
 
 CHUNK = 64
-"""Images that pass through a network together where nothing is learned."""
+"""Number of images that a network computes at once without training."""
 JUDGED = 64
-"""Generated pairs that judge the encoder and teach it nothing."""
+"""Number of generated pairs that only judge the encoder."""
 SHARE_OF_REAL = 0.5
-"""Of a batch, where there are real images."""
+"""Share of real images in a batch, if there are real images."""
 JUDGE_EVERY = 50
 HEAD_KIMG = 8
 
@@ -128,7 +128,7 @@ class Trainer:
             self.descend(step, examples, inputs, ws, f"Pass {number + 1} of {len(self.encoder.passes)}")
             for part in torch.arange(len(ws)).split(CHUNK):
                 ws[part] += step(inputs[part].to(self.device).float()).cpu()
-            self.say(f"Pass {number + 1}: {self.judge(examples, ws):.2f} dB on generated images kept aside")
+            self.say(f"Pass {number + 1}: {self.judge(examples, ws):.2f} dB on held-out generated images")
         return self.encoder
 
     @torch.no_grad()
@@ -164,7 +164,7 @@ class Trainer:
                 size = (photo.shape[2], photo.shape[1])
                 given = file.read_mask(G.regions, size)
             except UserError as error:
-                self.say(f"Left out: {error.message}")
+                self.say(f"Skipped: {error.message}")
                 continue
             placement = Placement.centered(file.where, size, G.img_resolution)
             image = placement.crop(photo.to(self.device))

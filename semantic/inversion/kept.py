@@ -37,5 +37,5 @@ def kept_arrays(
         with atomic_open(path, "wb") as file:
             np.savez(file, **found)
     except UserError as error:
-        tqdm.write(f"Not kept for the next time: {error.message}")
+        tqdm.write(f"The result is not in the cache: {error.message}")
     return found

@@ -47,7 +47,7 @@ def write_labels(
         except UserError as error:
             if len(files) == 1:
                 raise
-            say(f"Left out: {error.message}")
+            say(f"Skipped: {error.message}")
             continue
         indices = labelled(parser, photo, find_crop(parser, layout, photo, file.where, say))
         save_image(outdir / f"{file.name}_mask.png", image_grid(parser.regions.paint(indices[None]), (1, 1)))
@@ -55,7 +55,7 @@ def write_labels(
         say(f"Wrote {outdir / file.name}_mask.png, {file.name}_mask_index.png")
         written += 1
     if not written:
-        raise UserError(f"None of the {len(files)} photos could be read.")
+        raise UserError(f"None of the {len(files)} photos could be read. The lines above say why.")
 
 
 def find_crop(
@@ -69,7 +69,7 @@ def find_crop(
     try:
         return align(photo, name, parser, layout())
     except UserError:
-        say(f"{name}: no crop fits the network's samples, so the square in the middle is labelled.")
+        say(f"{name}: No crop fits the network's samples. The central square is labelled.")
         return middle
 
 

@@ -13,11 +13,11 @@ from semantic.masks import is_present
 
 SAMPLES, BATCH, PSI, SEED = 96, 8, 0.8, 1
 SIDE = 64
-"""Most pixels of a side of the templates."""
+"""Largest side of the templates in pixels."""
 LEAST_DEVIATION = 0.015
-"""Of centres and of roots of areas, as a share of the picture's side."""
+"""Smallest deviation of centres and of roots of areas, as a share of the picture's side."""
 LEAST_TURN = 0.03
-"""Of axes, in radians; that of a region which is hardly longer than wide is larger by as much."""
+"""Smallest deviation of axes, in radians. It is larger for regions that are hardly longer than wide."""
 
 
 @dataclass(frozen=True)

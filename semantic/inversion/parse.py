@@ -19,7 +19,7 @@ PAIRS, TRAIN_IMAGES = 2000, 24_000
 BATCH = 8
 SEED = 0
 VERSION = 1
-"""Counts up whenever the training of segmenters changes, so that none of an earlier kind is taken from the cache."""
+"""Version of the training of segmenters. A new version ignores older segmenters in the cache."""
 
 
 class Parser:

@@ -17,7 +17,7 @@ from training.archive import IMAGE_SUFFIXES, Archive, decode_image
 
 LEAST_SIDE = 8
 FINEST = 1024
-"""Most points along a side at which a mask is looked at for a crop."""
+"""Largest number of points per side that are read from the mask of a crop."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class PhotoFile:
         image = read_image(_bytes(self.archive, self.member or self.where), self.where).image.convert("RGB")
         if min(image.size) < LEAST_SIDE:
             raise UserError(
-                f"{self.where} has {image.width} x {image.height} pixels: photos need {LEAST_SIDE} or more."
+                f"{self.where} has {image.width} x {image.height} pixels. Each side needs {LEAST_SIDE} or more."
             )
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
 
@@ -77,7 +77,7 @@ class PhotoFile:
         indices = mask_indices(data, where, regions)
         height, width = indices.shape
         if abs(width * size[1] - height * size[0]) > 0.01 * max(width * size[1], height * size[0]):
-            raise UserError(f"The mask {where} has {width} x {height} pixels, but its photo {size[0]} x {size[1]}.")
+            raise UserError(f"The mask {where} has {width} x {height} pixels, but its photo has {size[0]} x {size[1]}.")
         found = torch.from_numpy(indices)
         if (width, height) != size:
             found = F.interpolate(found[None, None].float(), (size[1], size[0]), mode="nearest-exact")[0, 0].byte()
@@ -96,8 +96,8 @@ def mask_indices(data: bytes, where: str, regions: Regions) -> np.ndarray:
     indices = image_indices(image, data, where)
     if indices.max() >= len(regions):
         raise UserError(
-            f"The mask {where} holds the region {indices.max()}, but this network has {len(regions)} (0 to "
-            f"{len(regions) - 1}): {', '.join(regions.names)}."
+            f"The mask {where} holds the class index {indices.max()}, but this network has regions 0 to "
+            f"{len(regions) - 1}: {', '.join(regions.names)}."
         )
     return indices
 
@@ -145,12 +145,12 @@ def find_photos(target: str, target_mask: str | None = None, limit: int | None =
     archive = Archive(name)
     members = [member for member in archive.images() if not member.startswith(MASKS)]
     if not members:
-        raise UserError(f"There is no photo ({', '.join(IMAGE_SUFFIXES)}) in {target}: check --target.")
+        raise UserError(f"{target} holds no photo ({', '.join(IMAGE_SUFFIXES)}). Check --target.")
     masks, partners = None, {}
     if target_mask is not None:
         if target_mask.lower().endswith(IMAGE_SUFFIXES) and not os.path.isdir(target_mask):
             raise UserError(
-                f"{target_mask} is the mask of one photo, but {target} holds several: name a folder of masks."
+                f"{target_mask} is the mask of one photo, but {target} holds several photos. Name a folder of masks."
             )
         masks = Archive(target_mask)
         partners = _by_stem(masks)

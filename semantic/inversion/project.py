@@ -27,7 +27,7 @@ from training.images import image_grid, save_image, to_uint8
 
 VIDEO_FRAMES, VIDEO_SIDE, FPS = 120, 256, 30
 LEAST_KNOWN = 0.05
-"""Share of a photo's crop that must show something other than background."""
+"""Smallest share of a crop that is not background."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ class Projector:
             mask = self.parser.masks(image[None])[0]
         if mask is not None and (mask != 0).float().mean() < LEAST_KNOWN:
             names = ", ".join(self.regions.names[1:6])
-            raise UserError(f"{file.where}: no region of this network ({names}, ...) was found in this photo.")
+            raise UserError(f"{file.where}: No region of this network ({names}, ...) was found in this photo.")
         return Ready(file, image, mask, placement)
 
     def project(self, photos: Sequence[Ready], outdir: Callable[[PhotoFile], Path]) -> Iterator[dict[str, Any]]:
@@ -270,7 +270,7 @@ def project_all(
         except UserError as error:
             if len(files) == 1:
                 raise
-            say(f"Left out: {error.message}")
+            say(f"Skipped: {error.message}")
             rows.append({"name": file.name, "error": error.message})
         if ready and (len(ready) == batch or number == len(files) - 1):
             for row in projector.project(ready, folder):
@@ -283,5 +283,7 @@ def project_all(
     rows.sort(key=lambda row: order[row["name"]])
     write_json(outdir / "projections.json", rows)
     if all("error" in row for row in rows):
-        raise UserError(f"None of the {len(files)} photos could be used: {outdir / 'projections.json'} tells why.")
+        raise UserError(
+            f"None of the {len(files)} photos could be used. The reasons are in {outdir / 'projections.json'}."
+        )
     return rows

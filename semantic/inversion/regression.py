@@ -5,9 +5,9 @@ import torch
 from semantic.encoder import Pass, Regression
 
 RIDGES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
-"""Shares of the variance of an input among which the ridge is chosen."""
+"""Candidates for the ridge, as shares of the variance of an input."""
 KEPT_ASIDE = 8
-"""Every so many pairs judge the ridge."""
+"""One pair in this many judges the ridge."""
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import torch
 SAMPLES = 10_000
 SEED = 0
 LEAST_SHARE = 1e-3
-"""Directions in which w hardly varies count as if they had this share of the largest variance."""
+"""Smallest variance of a direction of w, as a share of the largest variance."""
 
 
 @dataclass(frozen=True)

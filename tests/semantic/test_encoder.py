@@ -100,11 +100,11 @@ def test_an_encoder_of_another_network_is_told_in_one_line(encoder, networks, tm
         (tiny_generator(names=["background", "a", "b", "c"]), "its regions are background, skin"),
         (tiny_generator(w_dim=4), "codes of another shape"),
     ]:
-        with pytest.raises(UserError, match=f"of another network: .*{why}"):
+        with pytest.raises(UserError, match=f"to another network: .*{why}"):
             load_encoder(path, other)
     network = tmp_path / "network.pkl"
     legacy.save_network({"G": None, "D": None, "G_ema": networks["G_ema"]}, network)
-    with pytest.raises(UserError, match="expected an encoder"):
+    with pytest.raises(UserError, match="Expected an encoder"):
         load_encoder(network)
 
 
@@ -116,7 +116,7 @@ def test_a_search_starts_with_the_encoder_beside_the_network_if_it_fits(encoder,
     assert torch.allclose(found, encoder(images, networks["G_ema"]), atol=0.05 * float(found.std()))
     other = {"G_ema": tiny_generator(seed=3), "D": None}
     assert start_of(other, network) is None
-    with pytest.raises(UserError, match="of another network"):
+    with pytest.raises(UserError, match="to another network"):
         start_of(other, network, tmp_path / "net-encoder.pkl")
 
 
@@ -144,7 +144,7 @@ def test_a_trained_encoder_is_nearer_than_the_mean(networks, lent, quick, tmp_pa
     used = networks if lent else networks | {"D": None}
     trainer = Trainer(used, CPU, training, find_photos(str(tmp_path)), lines.append, hide_progress=True)
     encoder = trainer.run()
-    assert [line.partition(":")[0] for line in lines] == ["Left out", "Pass 1", "Pass 2"][: 2 + lent]
+    assert [line.partition(":")[0] for line in lines] == ["Skipped", "Pass 1", "Pass 2"][: 2 + lent]
     G = networks["G_ema"]
     ws = G.mapping(random_tensor(16, G.z_dim, seed=77), None)
     out = G.synthesis(ws, noise_mode="const", return_mask=True)

@@ -68,7 +68,7 @@ def test_what_does_not_fit_is_told(pair):
     for part, network, text in [
         ("beard", other, "beard"),
         ("64+", other, r"no stage of 64. Its stages are 16, 32\."),
-        ("hair", wide, "takes codes of"),
+        ("hair", wide, "takes 10 codes of 16 numbers"),
         ("hair", regions, r"other regions \(sky, tree\)"),
         ("hair", torch.nn.Identity(), "One network has no regions"),
     ]:

@@ -48,7 +48,7 @@ def test_a_whole_region_takes_all_codes_of_its_local_generator():
         own = slice(k * layers, (k + 1) * layers)
         taken = REGIONS.names[k] == "hair" or k == 0
         assert torch.equal(mixed[:, own], donor[:, own].expand(2, -1, -1) if taken else ws[:, own])
-    with pytest.raises(UserError, match="Whole regions are taken of expanded latents"):
+    with pytest.raises(UserError, match="Whole regions need expanded latents"):
         codes.mix_regions(random_ws(1), random_ws(1), REGIONS, ["hair"], "whole")
 
 
@@ -107,7 +107,7 @@ def test_transform_is_read():
     ("text", "message"),
     [
         ("tail:dx=1", "Unknown region 'tail'"),
-        ("hair:dz=1", "no setting 'dz'"),
+        ("hair:dz=1", "unknown setting 'dz'"),
         ("hair:dx=far", "must be a number"),
         ("hair", "changes nothing"),
         ("hair:scale=0", "scale above 0"),

@@ -248,18 +248,18 @@ def test_names_of_regions_may_hold_commas_and_colons():
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("swap", "hair", "write REGION:SEED"),
+        ("swap", "hair", "Write REGION:SEED"),
         ("swap", "tail:5", "Unknown region 'tail'"),
         ("swap", "hair:5:colour", "no part 'colour'"),
-        ("swap", "hair:99999999999", "seeds end"),
+        ("swap", "hair:99999999999", "largest seed"),
         ("swap", "hair:missing.npz", "Cannot open missing.npz"),
-        ("apply", "hair/big", "write NAME:STRENGTH"),
+        ("apply", "hair/big", "Write NAME:STRENGTH"),
         ("apply", "hair/small:1", r"no direction 'hair/small'. The directions are: hair/big, hair/all"),
         ("apply", "hair/big:much", "STRENGTH must be a finite number"),
         ("apply", "hair/big:nan", "STRENGTH must be a finite number"),
-        ("transform", "hair:up=1", "no setting 'up'"),
+        ("transform", "hair:up=1", "unknown setting 'up'"),
         ("drop", "", "Unknown region ''"),
-        ("psi", "hair", "write REGION:PSI"),
+        ("psi", "hair", "Write REGION:PSI"),
         ("psi", "hair:inf", "PSI must be a finite number"),
     ],
 )

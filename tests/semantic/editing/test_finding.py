@@ -110,7 +110,7 @@ def test_a_boundary_finds_what_a_score_depends_on(monkeypatch):
     assert found.codes[2][3] > 0
     with pytest.raises(UserError, match="the same in all"):
         finding.boundaries(G, HAIR, "shape", [find_score("area")], 60)
-    with pytest.raises(UserError, match="in 0 of 60 samples only"):
+    with pytest.raises(UserError, match="in only 0 of 60 samples"):
         finding.boundaries(G, 1, "shape", [find_score("height")], 60)
     with pytest.raises(UserError, match="must return a tensor"):
         finding.boundaries(G, 1, "shape", [Score("odd", lambda image, mask, region: 3, "shape")], 60)

@@ -67,7 +67,7 @@ def test_a_photo_of_any_shape_is_searched(layout):
 @pytest.mark.parametrize("kind", ["plain", "noise"])
 def test_a_photo_of_something_else_is_refused_in_one_line(layout, kind):
     picture = torch.zeros(3, 90, 120) if kind == "plain" else torch.randn(3, 90, 120).clamp(-1, 1)
-    with pytest.raises(UserError, match=r"flower: nothing in this photo looks like .*head.*--align=none"):
+    with pytest.raises(UserError, match=r"flower: No part of this photo looks like .*head.*--align=none"):
         align(picture, "flower", parser(), layout)
 
 

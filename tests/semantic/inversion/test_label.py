@@ -24,7 +24,7 @@ def test_masks_of_a_folder_are_written_in_the_photos_sizes(G, tmp_path):
         [f"--network={tmp_path / 'network.pkl'}", f"--parse={tmp_path / 'photos'}", f"--outdir={tmp_path / 'out'}"],
     )
     assert result.exit_code == 0, result.output
-    assert "Left out: Cannot read" in result.output
+    assert "Skipped: Cannot read" in result.output
     for name in ("a_mask.png", "a_mask_index.png"):
         assert PIL.Image.open(tmp_path / "out" / name).size == (50, 30)
 
@@ -48,4 +48,4 @@ def test_where_nothing_fits_the_middle_is_labelled():
     said = []
     placement = find_crop(parser(), lambda: layout, COLORS[0].view(3, 1, 1).expand(3, 40, 80), "x.png", said.append)
     assert placement.corners()[0].tolist() == [20, 0]
-    assert "square in the middle" in said[0]
+    assert "central square" in said[0]

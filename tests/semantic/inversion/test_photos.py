@@ -59,7 +59,10 @@ def test_masks_in_the_colours_of_the_regions_are_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "size", "message"),
-    [([9], (40, 30), "region 9, but this network has 4"), ([1], (30, 30), "30 x 30 pixels, but its photo 40 x 30")],
+    [
+        ([9], (40, 30), "class index 9, but this network has reg"),
+        ([1], (30, 30), "30 x 30 pixels, but its photo has 40"),
+    ],
 )
 def test_masks_that_do_not_fit_are_refused_in_one_line(tmp_path, values, size, message):
     path = picture(tmp_path / "a.png")
@@ -78,7 +81,7 @@ def test_folders_without_photos_and_missing_files_are_refused_in_one_line(tmp_pa
 
 
 def test_tiny_and_broken_photos_are_refused_in_one_line(tmp_path):
-    with pytest.raises(UserError, match="photos need 8 or more"):
+    with pytest.raises(UserError, match="Each side needs 8 or more"):
         find_photos(str(picture(tmp_path / "a.png", size=(4, 40))))[0].read()
     (tmp_path / "b.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="Cannot read"):
