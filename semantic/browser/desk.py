@@ -27,9 +27,9 @@ from training.images import to_uint8
 MAX_FACES = 12
 FACE_SIZE = 128
 PREVIEW_FROM = 256
-"""Resolution from which on previews stop early: at a quarter of it."""
+"""Smallest resolution with previews, which have a quarter of it."""
 DIRECTIONS = 4
-"""Directions of each method and region."""
+"""Number of directions of each method and region."""
 FIRST_SEED, PSI = 2, 0.7
 
 
@@ -78,7 +78,7 @@ class Desk:
     def faces(self, session: Session, seeds: Any, psi: Any) -> dict[str, Any]:
         """Returns small pictures of seeds."""
         if not isinstance(seeds, list) or not 0 < len(seeds) <= MAX_FACES:
-            raise UserError(f"The page asked for no face, or for more than {MAX_FACES}.")
+            raise UserError(f"The page must ask for 1 to {MAX_FACES} faces.")
         network = self.shelf.get(session.network)
         psi = number(psi, "truncation", -4, 4)
         ws = torch.cat([network.codes(whole(seed, "seed"), psi) for seed in seeds])
@@ -109,7 +109,7 @@ class Desk:
         network, (before, after, _edits), scene = self._build(session, data.get("scene"))
         photo = session.photos.get(scene.latents or "")
         if photo is None:
-            raise UserError("There is no photo behind this picture: open a photo first.")
+            raise UserError("This picture has no photo. Open a photo first.")
         renders = [self._render(network, state) for state in (before, after)]
         most = photos.SHOWN_SIDE if data.get("shown") is True else None
         return photos.blended(photo, *renders, after.touched[0].nonzero().flatten().tolist(), most)
@@ -118,7 +118,7 @@ class Desk:
         """Returns all directions that were found for the network, in the file format of edit.py."""
         network = self.shelf.get(session.network)
         if not network.directions:
-            raise UserError("No directions are found yet: choose a region and find some.")
+            raise UserError("There are no directions yet. Choose a region and find directions.")
         return answers.arrays_file(direction_arrays(network.directions.values(), network.G))
 
     async def find_directions(self, session: Session, region: Any) -> AsyncIterator[dict[str, Any]]:
@@ -169,7 +169,7 @@ class Desk:
         Returns the new names of the latents, and the names of all directions.
         """
         if not isinstance(kept, dict) or not isinstance(kept.get("latents"), dict):
-            raise UserError("The session file is damaged: it has no latents.")
+            raise UserError("The session file is damaged: it has no latents. Choose another file.")
         if len(kept["latents"]) > MAX_LATENTS:
             raise UserError(f"The session file has more than {MAX_LATENTS} photos.")
         network = self.shelf.get(session.network)
@@ -210,9 +210,9 @@ def _unpacked(data: Any, network: LoadedNetwork) -> torch.Tensor:
         shape = tuple(int(n) for n in data["shape"])
         numbers = np.frombuffer(base64.b64decode(data["data"], validate=True), "<f4").reshape(shape)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError("The session file is damaged: its latents cannot be read.") from error
+        raise UserError("The session file is damaged: its latents cannot be read. Choose another file.") from error
     codes = torch.from_numpy(numbers.astype(np.float32))
     if codes.ndim != 3 or len(codes) != 1 or codes.shape[2] != network.G.w_dim or not bool(codes.isfinite().all()):
-        raise UserError("The session file holds latents of another network.")
+        raise UserError("The session file belongs to another network. Choose its network first.")
     check_ws(codes, network.G.regions)
     return codes

@@ -99,10 +99,10 @@ class NetworkShelf:
                 return self._loaded[name]
             source = self._sources().get(name)
             if source is None:
-                raise UserError(f"There is no network {name[:80]!r} in the list.")
+                raise UserError(f"The list has no network {name[:80]!r}. Load the page again.")
             networks = self._load(source)
             if not hasattr(networks["G_ema"], "regions"):
-                raise UserError(f"{name} has no regions: choose a network trained with --cfg=semantic.")
+                raise UserError(f"{name} has no regions. Choose a network of --cfg=semantic.")
             for key in ("G_ema", "D"):
                 if networks[key] is not None:
                     networks[key].eval().requires_grad_(False).to(self._device)

@@ -72,9 +72,9 @@ def invert_photo(
     tell("Reading the photo", 0.0)
     file = UploadedPhoto(NAME, "The photo", data=data)
     file.read()
-    tell("Looking at the network: this takes a while the first time", 0.02)
+    tell("Preparing the network (slow the first time)", 0.02)
     projector = projector_of(network)
-    tell("Finding the crop and labelling regions", 0.1)
+    tell("Finding the crop and its regions", 0.1)
     ready = projector.prepare(file)
     painted = network.G.regions.paint(ready.mask[None].cpu())[0]
     report({"image": answers.text(answers.image_png(painted))})

@@ -43,12 +43,12 @@ def parse_scene(data: Any) -> Scene:
         UserError: it is no scene.
     """
     if not isinstance(data, dict) or not isinstance(data.get("edits"), list) or len(data["edits"]) > MAX_EDITS:
-        raise UserError(f"The page sent no scene, or one with more than {MAX_EDITS} edits.")
+        raise UserError(f"The page must send a scene of at most {MAX_EDITS} edits.")
     if not all(isinstance(edit, dict) for edit in data["edits"]):
-        raise UserError("The page sent a scene with an edit that is none.")
+        raise UserError("The page sent a scene with an unreadable edit.")
     latents = data.get("latents")
     if latents is not None and not isinstance(latents, str):
-        raise UserError("The page sent a scene without a picture to begin with.")
+        raise UserError("The page sent a scene without a first picture.")
     seed = None if latents is not None else whole(data.get("seed"), "seed")
     return Scene(seed, latents, number(data.get("psi", 1), "truncation", -4, 4), tuple(data["edits"]))
 
@@ -100,7 +100,7 @@ def _build(edit: Mapping[str, Any], psi: float, network: LoadedNetwork, latents:
     if op == "swap":
         part = edit.get("part")
         if part not in PARTS:
-            raise UserError(f"There is no part {str(part)[:40]!r} of a region: choose {', '.join(PARTS)}.")
+            raise UserError(f"A region has no part {str(part)[:40]!r}. Choose {', '.join(PARTS)}.")
         name = edit.get("latents")
         if name is not None:
             return Swap(k, part, latents_of(name, latents), f"{name}.npz")
@@ -109,7 +109,7 @@ def _build(edit: Mapping[str, Any], psi: float, network: LoadedNetwork, latents:
     if op == "apply":
         direction = network.directions.get(str(edit.get("name")))
         if direction is None or direction.region != region:
-            raise UserError(f"There is no direction {str(edit.get('name'))[:80]!r} of {region}: find directions first.")
+            raise UserError(f"There is no direction {str(edit.get('name'))[:80]!r} of {region}. Find directions first.")
         return Apply(k, direction, number(edit.get("strength"), "strength", -100, 100))
     if op == "transform":
         change = {name: number(edit.get(name), name, *limits) for name, limits in LIMITS.items()}
@@ -128,7 +128,7 @@ def latents_of(name: Any, latents: Mapping[str, torch.Tensor]) -> torch.Tensor:
         UserError: there are none.
     """
     if not isinstance(name, str) or name not in latents:
-        raise UserError("The photo of this picture is gone: open it again.")
+        raise UserError("The server no longer has the photo of this picture. Open the photo again.")
     return latents[name]
 
 

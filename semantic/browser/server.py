@@ -16,9 +16,7 @@ try:
     from fastapi import FastAPI, Request, Response
     from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 except ModuleNotFoundError as error:
-    raise UserError(
-        f"The editor needs {error.name}: install it with `pip install 'semantic-stylegan[web]'`."
-    ) from error
+    raise UserError(f"To use the editor, install {error.name}: pip install 'semantic-stylegan[web]'") from error
 
 STATIC = Path(__file__).parent / "static"
 FILES = ("app.js", "api.js", "scene.js", "style.css", "icon.svg")
@@ -95,7 +93,7 @@ def create_app(desk: Desk, hosts: tuple[str, ...]) -> FastAPI:
         session, data = session_of(request), await read_json(request)
         turn = data.get("turn")
         if isinstance(turn, bool) or not isinstance(turn, int) or not 0 <= turn < 2**53:
-            raise UserError("The page sent no turn.")
+            raise UserError("The page must send the number of its request.")
         work = desk.draw, session, data.get("scene"), data.get("preview") is True
         return await desk.workshop.run_newest(session, turn, *work)
 
@@ -177,7 +175,7 @@ async def read(request: Request, limit: int, what: str) -> bytes:
     Raises:
         TooLarge: the body has more bytes than `limit`. At most this number of bytes is read.
     """
-    message = f"{what} may have {limit >> 20} MB at most: choose a smaller one."
+    message = f"{what} may have {limit >> 20} MB at most. Choose a smaller file."
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise TooLarge(message)

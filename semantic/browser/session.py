@@ -17,11 +17,11 @@ LIFE = 2 * 60 * 60
 """Seconds without a request after which a session ends."""
 MAX_SESSIONS = 200
 MAX_LATENTS = 8
-"""Photos of one session; the oldest goes first."""
+"""Largest number of photos in a session. The oldest photo leaves first."""
 MAX_PHOTO_BYTES = 512 << 20
-"""Bytes of photos over all sessions; the sessions that were idle longest lose theirs first."""
+"""Largest size in bytes of the photos of all sessions. The longest idle session loses its photos first."""
 MAX_PARTIAL = 8
-"""Sessions that keep maps of their last picture."""
+"""Number of sessions that keep maps of their last picture."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Session:
     photos: dict[str, Photo] = field(default_factory=dict)
     partial: PartialSynthesis | None = None
     turn: int = 0
-    """Number of the newest request for a picture; older ones are overtaken."""
+    """Number of the newest request for a picture. Older requests are dropped."""
     used: float = 0.0
 
     def keep(self, codes: torch.Tensor, photo: Photo | None = None) -> str:
@@ -95,7 +95,7 @@ class Sessions:
             self._tidy()
             session = self._sessions.get(key or "")
             if session is None:
-                raise UserError("This session has ended: load the page again. A saved session file brings it back.")
+                raise UserError("This session has ended. Load the page again. A saved session file restores it.")
             session.used = self._clock()
             self._sessions.move_to_end(session.key)
             return session

@@ -393,7 +393,7 @@ const findDirections = guarded(async () => {
     });
     buildDirections();
     refreshControls();
-    say(`Directions of ${wantedRegion} are there.`);
+    say(`The directions of ${wantedRegion} are ready.`);
   } finally {
     $("find").disabled = false;
     $("find-bar").hidden = true;
@@ -404,7 +404,7 @@ const findDirections = guarded(async () => {
 
 const openPhoto = guarded(async (file) => {
   if (file.size > about.max_upload) {
-    throw new ServerError(`${file.name} has ${Math.ceil(file.size / 2 ** 20)} MB: photos may have ${about.max_upload / 2 ** 20} MB.`, 413);
+    throw new ServerError(`${file.name} has ${Math.ceil(file.size / 2 ** 20)} MB. Photos may have ${about.max_upload / 2 ** 20} MB.`, 413);
   }
   photoJob?.abort();
   photoJob = new AbortController();
@@ -418,7 +418,7 @@ const openPhoto = guarded(async (file) => {
       if (line.image) $("photo-live").src = `data:image/png;base64,${line.image}`;
       if (line.latents) done = line;
     }, photoJob.signal);
-    if (!done) throw new ServerError("The photo was not finished.", 500);
+    if (!done) throw new ServerError("The server did not finish the photo.", 500);
     const changed = { seed: null, latents: done.latents, psi: scene.psi, edits: [] };
     steps = [];
     at = -1;

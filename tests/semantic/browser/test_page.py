@@ -279,7 +279,7 @@ def test_a_photo_is_opened_edited_and_shown_with_the_edit_in_it(page, desk, monk
     assert f"--latents={base.name}" in page.input_value("#command")
 
 
-@pytest.mark.parametrize(("data", "reason"), [(b"just text", "not a PNG"), (bytes(21 << 20), "photos may have 20 MB")])
+@pytest.mark.parametrize(("data", "reason"), [(b"just text", "not a PNG"), (bytes(21 << 20), "Photos may have 20 MB")])
 def test_what_is_no_photo_is_refused_on_the_page(page, tmp_path, data, reason):
     (tmp_path / "x.png").write_bytes(data)
     page.set_input_files("#photo-file", tmp_path / "x.png")
