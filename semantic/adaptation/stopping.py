@@ -118,12 +118,14 @@ class AdaptationMonitor(Monitor):
         self._known: dict[str, Any] = {}
 
     def look(self, loss: Any, images_seen: int, snapshot: str) -> Look:
-        if not self._known:
-            self._prepare(loss.source.G)
+        with loss.autocast():
+            if not self._known:
+                self._prepare(loss.source.G)
+            samples = self._samples(self.networks["G_ema"])
         if not self.rows:
             self.rows.append(self._row(0, self._known["source"]))
         similarity = max(self._known["similarity"], self.rows[0]["msssim"])  # a source may be less diverse than images
-        row = self._row(images_seen, self._samples(self.networks["G_ema"]))
+        row = self._row(images_seen, samples)
         self.rows.append(row)
         with atomic_open(os.path.join(self.run_dir, ROWS)) as file:
             file.writelines(json.dumps(row) + "\n" for row in self.rows)

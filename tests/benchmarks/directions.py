@@ -6,7 +6,9 @@ score can be measured at all strengths. The table tells:
 - the mean score at three strengths,
 - by how much the region's own area changes from the weakest to the strongest,
 - the change of the background's area, and the largest change of another region's, in proportion to that,
-- how many pixels change hands between two other regions, in proportion to that.
+- how many pixels change hands between two other regions, in proportion to that,
+- the leak: the share of the change of the image outside the region, over both ends, in pixels and at a distance (see
+  `semantic.metrics.region_leak.outside_share`).
 """
 
 from pathlib import Path
@@ -23,28 +25,39 @@ from semantic.editing.latents import seed_latents
 from semantic.editing.scores import SCORES
 from semantic.editing.state import EditState
 from semantic.masks import mask_areas
+from semantic.metrics.region_leak import outside_share
 
 STRENGTHS = (-3, -2, -1, 0, 1, 2, 3)
 BATCH = 10
+HEAD = (
+    "| direction | images | rises | score at -3, 0, 3 | own area | background | largest other | elsewhere | leak "
+    "| at a distance |"
+)
 
 
 @torch.no_grad()
 def measure(G: torch.nn.Module, direction: Direction, count: int, psi: float) -> dict[str, np.ndarray]:
-    """Scores [N, 7], areas [N, 7, K] and largest planes of the masks [N, 7, R, R] of seeds 0 to N - 1."""
+    """Scores [N, 7], areas [N, 7, K] and largest planes of the masks [N, 7, R, R] of seeds 0 to N - 1.
+
+    `leak` [N, 4] is the change from the weakest to the strongest, see `outside_share`.
+    """
     region, name = G.regions.index(direction.region), direction.measured.split()[0]
     score = SCORES["area" if name == "presence" else name]
-    found = {"score": [], "area": [], "mask": []}
+    found = {"score": [], "area": [], "mask": [], "leak": []}
     for start in tqdm(range(0, count, BATCH), desc=direction.name, leave=False):
         ws = G.mapping(seed_latents(range(start, min(start + BATCH, count)), G.z_dim), None, truncation_psi=psi)
-        state, rows = EditState.of(ws, G.regions), {key: [] for key in found}
+        state, rows, images = EditState.of(ws, G.regions), {key: [] for key in ("score", "area", "mask")}, []
         for strength in STRENGTHS:
             edited = Apply(region, direction, strength).apply(G, state)
             out = G.synthesis(**edited.inputs(G.synthesis.grid), noise_mode="const", return_mask=True)
             rows["score"].append(score(out.image, out.mask, region))
             rows["area"].append(mask_areas(out.mask))
             rows["mask"].append(out.mask.argmax(dim=1))
+            images.append(out.image.clamp(-1, 1))
         for key, parts in rows.items():
             found[key].append(torch.stack(parts, dim=1))
+        inside = (found["mask"][-1][:, [0, -1]] == region).any(dim=1)
+        found["leak"].append(outside_share(images[0], images[-1], inside))
     return {key: torch.cat(parts).numpy() for key, parts in found.items()}
 
 
@@ -52,17 +65,19 @@ def row(G: torch.nn.Module, direction: Direction, found: dict[str, np.ndarray]) 
     """One line of the table."""
     region = G.regions.index(direction.region)
     there = np.isfinite(found["score"]).all(axis=1)
-    scores, areas, masks = (found[key][there] for key in ("score", "area", "mask"))
+    scores, areas, masks, leak = (found[key][there] for key in ("score", "area", "mask", "leak"))
     rises = ((np.diff(scores, axis=1) >= 0).all(axis=1) & (scores[:, -1] > scores[:, 0])).mean()
     change = np.abs(areas[:, -1] - areas[:, 0]).mean(axis=0)
     own = max(change[region], 1e-9)
     others = {name: change[k] / own for k, name in enumerate(G.regions.names) if k not in (0, region)}
     most = max(others, key=others.get)
     elsewhere = (masks[:, 0] != masks[:, -1]) & ~(masks == region).any(axis=1)
+    outside, total, far, pyramid = leak.sum(axis=0)
     means = ", ".join(f"{value:.3f}" for value in scores.mean(axis=0)[[0, 3, 6]])
     return (
         f"| {direction.name} | {there.sum()} | {rises:.0%} | {means} | {change[region]:.4f} | {change[0] / own:.2f} | "
-        f"{most} {others[most]:.2f} | {elsewhere.mean() / own:.3f} |"
+        f"{most} {others[most]:.2f} | {elsewhere.mean() / own:.3f} | "
+        f"{outside / max(total, 1e-9):.3f} | {far / max(pyramid, 1e-9):.3f} |"
     )
 
 
@@ -78,8 +93,8 @@ def main(network: str | None, path: Path | None, names: str | None, count: int, 
     G = legacy.load_network(file)["G_ema"].eval()
     known = load_directions(path or file.with_name(f"{file.stem}-directions.npz"), G)
     chosen = names.split(",") if names else [name for name, d in known.items() if d.method == "boundary"]
-    print("| direction | images | rises | score at -3, 0, 3 | own area | background | largest other | elsewhere |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(HEAD)
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for name in chosen:
         print(row(G, known[name], measure(G, known[name], count, psi)), flush=True)
 
