@@ -141,7 +141,8 @@ Exit codes:
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "bf16"]),
-    help="Number format.  [default: fp32; on CUDA bf16 for semantic, else fp16]",
+    help="Number format.  [default: fp32; on CUDA bf16 for semantic, else fp16; on a CPU with AMX bf16 for "
+    "semantic-adapt]",
 )
 @click.option("--fp32", type=bool, default=False, metavar="BOOL", help="Same as --precision=fp32.")
 @kernels_option

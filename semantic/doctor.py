@@ -14,7 +14,7 @@ import torch
 from dnnlib import Command, UserError, make_cache_dir_path
 from dnnlib.option_types import kernels_option
 from semantic.local import onednn, ops
-from torch_utils.devices import select_device
+from torch_utils.devices import multiplies_bfloat16, select_device
 from torch_utils.ops import bias_act, proof, triton_support, upfirdn2d
 
 EXTRAS = {
@@ -89,7 +89,7 @@ def _onednn() -> str:
     if not torch.backends.mkldnn.is_available():
         return "missing in this PyTorch, so local generators use the slower form"
     form = "used by local generators" if onednn._linear_pointwise is not None else "not used by local generators"
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    amx = multiplies_bfloat16("cpu")
     return f"{torch.backends.cpu.get_cpu_capability()}, {form}{', AMX: --precision=bf16 is fast' if amx else ''}"
 
 

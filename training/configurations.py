@@ -65,12 +65,16 @@ class Configuration:
         self.processes = num_processes(args)
         self.resume = None if args["resume"] == "noresume" else args["resume"]
         chosen = "fp32" if args["fp32"] else args["precision"]
-        self.precision = chosen or (self.gpu_precision if device == "cuda" else "fp32")
+        self.precision = chosen or self.default_precision()
 
     @classmethod
     def accepted(cls) -> set[str]:
         """Returns the names of all options of train.py that this configuration accepts."""
         return {*CHANGEABLE, *FIXED, *cls.options}
+
+    def default_precision(self) -> str:
+        """Returns the number format where the user chooses none."""
+        return self.gpu_precision if self.device == "cuda" else "fp32"
 
     def check(self) -> None:
         """Refuse options that contradict each other.

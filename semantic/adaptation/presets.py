@@ -9,6 +9,7 @@ from dnnlib import EasyDict, UserError
 from semantic.adaptation.data import FEWEST, masks_in
 from semantic.adaptation.low_rank import RANK
 from semantic.presets import Semantic, semantic_options
+from torch_utils.devices import multiplies_bfloat16
 from training.configurations import Configuration
 
 MODES = {
@@ -56,6 +57,10 @@ class SemanticAdaptation(Configuration):
     def mode(self) -> str:
         """Returns the mode, a key of `MODES`. It decides which parts of G are trained."""
         return "frozen" if self.args.freeze_local else self.args.adapt or "style"
+
+    def default_precision(self) -> str:
+        """Returns the number format where the user chooses none. A short run needs no more digits than bfloat16 has."""
+        return "bf16" if multiplies_bfloat16(self.device) else super().default_precision()
 
     def check(self) -> None:
         super().check()

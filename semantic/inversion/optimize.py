@@ -11,6 +11,7 @@ from semantic.inversion.distance import Distance, Targets
 from semantic.inversion.space import CodeSpace
 from semantic.masks import is_present
 from semantic.regions import Regions
+from torch_utils.devices import multiplies_bfloat16
 
 BETAS, EPSILON = (0.9, 0.99), 1e-8
 
@@ -146,8 +147,7 @@ def rough(device: torch.device, wanted: bool) -> torch.autocast:
 
     Codes move by hundredths of their deviation, so gradients need not be exact before the last steps.
     """
-    fast = device.type == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and fast)
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and multiplies_bfloat16(device.type))
 
 
 def free_slots(regions: Regions | None, masks: torch.Tensor | None, num_ws: int) -> torch.Tensor:

@@ -145,3 +145,11 @@ def test_mistakes_are_told_in_a_line(source, images, tmp_path):
         assert result.exit_code in (1, 2), result.output
         assert text in result.output
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(("fast", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_a_processor_that_multiplies_bfloat16_uses_it(source, images, tmp_path, monkeypatch, fast, precision):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: fast, raising=False)
+    result = adapt(tmp_path, source, images, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert f'"precision": "{precision}"' in result.output
