@@ -13,40 +13,78 @@ from semantic.masks import is_present
 from semantic.regions import Regions
 from torch_utils.devices import multiplies_bfloat16
 
-BETAS, EPSILON = (0.9, 0.99), 1e-8
+SQUARES_DECAY, EPSILON = 0.99, 1e-8
+NEAR_STEPS = 60
+"""Shorter searches near the photo take smaller steps, by the root of their share of these steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of the search, with an Adam of its own.
+
+    Attributes:
+        num_steps: number of steps.
+        learning_rate: largest step, in standard deviations of a code.
+        warmup: share of the steps in which the rate rises.
+        momentum: decay of the mean gradient.
+        together: all slots of a photo move by the same amount.
+    """
+
+    num_steps: int
+    learning_rate: float
+    warmup: float
+    momentum: float
+    together: bool
+
+    def rate(self, step: int) -> float:
+        """Returns the learning rate: a linear rise, then half a cosine down to 0."""
+        done = (step + 0.5) / self.num_steps
+        rise = min(1.0, done / self.warmup) if self.warmup else 1.0
+        return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * done))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """Options of the search.
 
+    A search that starts with one code for all slots of a photo has two stages. At first all slots keep one code, so
+    that all regions lead the search, for example to the right kind of background. Then every slot is free. A search
+    that starts with codes of an encoder has the second stage alone.
+
     Attributes:
         num_steps: largest number of steps for a photo.
-        learning_rate: largest step, in standard deviations of a code.
-        warmup: share of the steps in which the rate rises.
-        together: share of the first steps in which all slots of a photo keep one code, if they start with one code. All
-            regions then lead the search, for example to the right kind of background.
+        far_rate: largest step of the first stage, in standard deviations of a code.
+        near_rate: largest step of the second stage. Fewer than 60 steps of this stage take smaller steps.
+        together: share of the steps that belong to the first stage.
         rough: share of the first steps that use bfloat16, on CPUs with fast bfloat16.
         prior: weight of the mean square of whitened codes (Mahalanobis distance to the mapping's distribution).
         spread: weight of the mean square differences of the slots of a region.
-        patience: a photo is finished after this number of steps without progress.
+        patience: a photo is finished after this number of steps of the second stage without progress.
         progress: smallest decrease that counts as progress, as a share of the distance.
     """
 
     num_steps: int = 200
-    learning_rate: float = 0.15
-    warmup: float = 0.05
+    far_rate: float = 0.15
+    near_rate: float = 0.06
     together: float = 0.4
-    rough: float = 0.8
+    rough: float = 0.9
     prior: float = 1e-3
     spread: float = 1e-3
     patience: int = 50
     progress: float = 2e-3
 
-    def rate(self, step: int) -> float:
-        """Returns the learning rate: a linear rise, then half a cosine down to 0."""
-        done = (step + 0.5) / self.num_steps
-        return self.learning_rate * min(1.0, done / self.warmup) * 0.5 * (1 + math.cos(math.pi * done))
+    def stages(self, one_code: bool) -> list[Stage]:
+        """Returns the stages.
+
+        Args:
+            one_code: the search starts with one code for all slots of a photo.
+        """
+        first = round(self.together * self.num_steps) if one_code else 0
+        far = Stage(num_steps=first, learning_rate=self.far_rate, warmup=0.1, momentum=0.9, together=True)
+        last = self.num_steps - first
+        rate = self.near_rate * min(1.0, math.sqrt(last / NEAR_STEPS))
+        near = Stage(num_steps=last, learning_rate=rate, warmup=0.0, momentum=0.7, together=False)
+        return [stage for stage in (far, near) if stage.num_steps]
 
 
 @dataclass
@@ -101,44 +139,46 @@ def invert(
     with torch.no_grad():
         base = space.whiten(start)
         free = free_slots(regions, targets.masks, start.shape[1]).to(start).expand(len(start), -1)[:, :, None]
-    state = _Adam([torch.zeros_like(base[:, :1]), torch.zeros_like(base)])
-    active = torch.arange(len(start), device=start.device)
-    found = Found(start.clone(), torch.full_like(start[:, 0, 0], math.inf), torch.zeros(len(start), dtype=torch.int64))
-    mark, since = found.distance.clone(), torch.zeros_like(active)
-    together = schedule.together * schedule.num_steps if bool((start == start[:, :1]).all()) else 0
     spread = region_groups(regions, start.shape[1]).to(start)
-    bar = tqdm(range(schedule.num_steps), desc=text, unit="step", leave=False, disable=hide_progress)
-    for step in bar:
-        common, own = [x.requires_grad_(True) for x in state.values]
-        codes = base[active] + (common + own) * free[active]
-        ws = space.unwhiten(codes)
-        with rough(start.device, step < schedule.rough * schedule.num_steps):
-            image, mask, depth = _synthesize(G, ws, with_mask=targets.masks is not None)
-            apart = distance(image, mask, prepared[active], depth)
-        prior = schedule.prior * codes.square().mean(dim=(1, 2))
-        means = torch.einsum("gs,nsd->ngd", spread, codes)
-        rest = codes - torch.einsum("gs,ngd->nsd", (spread > 0).to(codes), means)
-        prior = prior + schedule.spread * rest.square().mean(dim=(1, 2))
-        moving = [common] if step < together else [common, own]
-        gradients = torch.autograd.grad((apart + prior).sum(), moving)
-        with torch.no_grad():
-            _keep_best(found, active, apart.detach(), ws.detach())
-            found.steps[active.cpu()] = step + 1
-            if record_every and step % record_every == 0:
-                found.way.append(found.ws.clone() if len(active) < len(start) else ws.detach().clone())
-            state.step(gradients, schedule.rate(step))
-            better = found.distance[active] < mark[active] * (1 - schedule.progress)
-            mark[active] = torch.where(better, found.distance[active], mark[active])
-            since[active] = torch.where(better, 0, since[active] + 1)
-            going = since[active] < schedule.patience
+    found = Found(start.clone(), torch.full_like(start[:, 0, 0], math.inf), torch.zeros(len(start), dtype=torch.int64))
+    number = 0
+    bar = tqdm(total=schedule.num_steps, desc=text, unit="step", leave=False, disable=hide_progress)
+    for stage in schedule.stages(one_code=bool((start == start[:, :1]).all())):
+        active = torch.arange(len(start), device=start.device)
+        state = _Adam(torch.zeros_like(base[:, :1] if stage.together else base), stage.momentum)
+        mark, since = found.distance.clone(), torch.zeros_like(active)
+        for step in range(stage.num_steps):
+            moved = state.value.requires_grad_(True)
+            codes = base[active] + moved * free[active]
+            ws = space.unwhiten(codes)
+            with rough(start.device, number < schedule.rough * schedule.num_steps):
+                image, mask, depth = _synthesize(G, ws, with_mask=targets.masks is not None)
+                apart = distance(image, mask, prepared[active], depth)
+            loss = apart + _unlikely(codes, spread, schedule)
+            (gradient,) = torch.autograd.grad(loss.sum(), moved)
+            with torch.no_grad():
+                _keep_best(found, active, apart.detach(), ws.detach())
+                found.steps[active.cpu()] = number + 1
+                if record_every and number % record_every == 0:
+                    found.way.append(found.ws.clone() if len(active) < len(start) else ws.detach().clone())
+                state.step(gradient, stage.rate(step))
+                better = found.distance[active] < mark[active] * (1 - schedule.progress)
+                mark[active] = torch.where(better, found.distance[active], mark[active])
+                since[active] = torch.where(better, 0, since[active] + 1)
+            number += 1
+            bar.update()
             bar.set_postfix(distance=f"{float(found.distance.mean()):.4f}")
             if watch is not None:
-                watch(step + 1, found.ws)
+                watch(number, found.ws)
+            going = (since[active] < schedule.patience) | stage.together
             if not going.all():
                 active = active[going]
                 state.keep(going)
             if not len(active):
                 break
+        with torch.no_grad():
+            base = space.whiten(found.ws)
+    bar.close()
     return found
 
 
@@ -196,25 +236,28 @@ def _keep_best(found: Found, active: torch.Tensor, apart: torch.Tensor, ws: torc
     found.ws[active[better]] = ws[better]
 
 
+def _unlikely(codes: torch.Tensor, groups: torch.Tensor, schedule: Schedule) -> torch.Tensor:
+    """Returns the prior of whitened codes [N, num_ws, D], [N]: their size, and how far slots of a region differ."""
+    means = torch.einsum("gs,nsd->ngd", groups, codes)
+    rest = codes - torch.einsum("gs,ngd->nsd", (groups > 0).to(codes), means)
+    return schedule.prior * codes.square().mean(dim=(1, 2)) + schedule.spread * rest.square().mean(dim=(1, 2))
+
+
 class _Adam:
-    """Adam (Kingma and Ba 2015) for tensors whose first axis is photos. Finished photos leave the tensors."""
+    """Adam (Kingma and Ba 2015) for a tensor whose first axis is photos. Finished photos leave the tensor."""
 
-    def __init__(self, values: list[torch.Tensor]):
-        self.values = values
-        self._first = [torch.zeros_like(x) for x in values]
-        self._second = [torch.zeros_like(x) for x in values]
-        self._counts = [0] * len(values)
+    def __init__(self, value: torch.Tensor, momentum: float):
+        self.value, self.momentum = value, momentum
+        self._first, self._second = torch.zeros_like(value), torch.zeros_like(value)
+        self._count = 0
 
-    def step(self, gradients: tuple[torch.Tensor, ...], rate: float) -> None:
-        """Move the first tensors, as many as there are gradients."""
-        for i, gradient in enumerate(gradients):
-            self._counts[i] += 1
-            self._first[i] = torch.lerp(gradient, self._first[i], BETAS[0])
-            self._second[i] = torch.lerp(gradient.square(), self._second[i], BETAS[1])
-            first = self._first[i] / (1 - BETAS[0] ** self._counts[i])
-            second = self._second[i] / (1 - BETAS[1] ** self._counts[i])
-            self.values[i] = self.values[i].detach() - rate * first / (second.sqrt() + EPSILON)
+    def step(self, gradient: torch.Tensor, rate: float) -> None:
+        self._count += 1
+        self._first = torch.lerp(gradient, self._first, self.momentum)
+        self._second = torch.lerp(gradient.square(), self._second, SQUARES_DECAY)
+        first = self._first / (1 - self.momentum**self._count)
+        second = self._second / (1 - SQUARES_DECAY**self._count)
+        self.value = self.value.detach() - rate * first / (second.sqrt() + EPSILON)
 
     def keep(self, going: torch.Tensor) -> None:
-        for tensors in (self.values, self._first, self._second):
-            tensors[:] = [x.detach()[going] for x in tensors]
+        self.value, self._first, self._second = (x.detach()[going] for x in (self.value, self._first, self._second))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from semantic.inversion.distance import Distance, Targets, mask_iou, mask_weights, psnr, pyramid_distance
-from semantic.inversion.optimize import Schedule, free_slots, invert
+from semantic.inversion.optimize import Schedule, Stage, free_slots, invert
 from semantic.inversion.space import code_space
 from tests.semantic.inversion.doll import REGIONS, Doll, codes
 
@@ -103,11 +103,28 @@ def test_the_way_is_recorded_for_a_video(doll, space):
 
 
 def test_the_learning_rate_rises_then_falls_to_zero():
-    schedule = Schedule(num_steps=100, learning_rate=1, warmup=0.1)
-    rates = [schedule.rate(step) for step in range(100)]
+    stage = Stage(num_steps=100, learning_rate=1, warmup=0.1, momentum=0.9, together=True)
+    rates = [stage.rate(step) for step in range(100)]
     assert rates.index(max(rates)) in range(8, 12)
     assert rates[0] < 0.1
     assert rates[-1] < 0.01
+
+
+def test_codes_of_an_encoder_move_by_small_steps_at_once():
+    (stage,) = Schedule(num_steps=20).stages(one_code=False)
+    far, near = Schedule(num_steps=20).stages(one_code=True)
+    assert not stage.together
+    assert (stage.num_steps, far.num_steps + near.num_steps) == (20, 20)
+    assert stage.learning_rate < far.learning_rate / 2
+    assert Schedule(num_steps=5).stages(one_code=False)[0].learning_rate < stage.learning_rate
+
+
+def test_a_photo_without_progress_in_the_first_stage_goes_on_in_the_second(doll, space):
+    wanted = targets(doll, 2)
+    options = {"num_steps": 16, "together": 0.5, "rough": 0}
+    found = search(doll, space, wanted, patience=3, far_rate=1e-6, **options)
+    assert (found.steps > 10).all()
+    assert (found.distance < search(doll, space, wanted, far_rate=1e-6, near_rate=1e-6, **options).distance).all()
 
 
 def test_psnr_is_that_of_bytes():
