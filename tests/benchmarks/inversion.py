@@ -1,11 +1,13 @@
-"""How well photos are found: samples with known codes, and photographs kept aside.
+r"""How well photos are found: samples with known codes, and photographs kept aside.
 
 python -m tests.benchmarks.inversion --samples=32
 python -m tests.benchmarks.inversion --samples=32 --init=encoder --steps=20
-python -m tests.benchmarks.inversion --network=snapshot.pkl --photos=celeba64-test.zip --count=100 --pti-steps=100
+python -m tests.benchmarks.inversion --network=snapshot.pkl --photos=celeba64-test.zip --init=encoder --steps=30 \
+    --pti-steps=60 --pti-count=16 --directions=semantic/bundled/faces64-directions.npz --rows=rows.jsonl
 """
 
 import time
+from pathlib import Path
 
 import click
 import torch
@@ -14,12 +16,11 @@ import legacy
 from dnnlib import UserError
 from semantic.editing.latents import seed_latents
 from semantic.encoder import Start, start_of
-from semantic.inversion.distance import Distance, Targets, mask_iou, psnr
+from semantic.inversion.distance import Distance, Targets, psnr
 from semantic.inversion.optimize import Schedule, invert
-from semantic.inversion.photos import find_photos
-from semantic.inversion.project import Plan, Projector, render
+from semantic.inversion.project import render
 from semantic.inversion.space import code_space
-from semantic.inversion.tuning import TuningSchedule, tune
+from tests.benchmarks.photographs import kept_photos
 
 CPU = torch.device("cpu")
 FIRST_SEED, PSI = 1000, 0.7
@@ -56,60 +57,29 @@ def known_samples(networks: dict, count: int, steps: int, batch: int, encode: St
           f"masks agree on {agree:.1%} of pixels; {seconds / count:.1f} s each")  # fmt: skip
 
 
-def kept_photos(networks: dict, path: str, count: int, steps: int, pti_steps: int, batch: int) -> None:
-    """Photographs that are cropped already: the parser, the search with and without masks, and tuning."""
-    files = find_photos(path, limit=count)
-    for use_masks in (False, True):
-        plan = Plan(schedule=Schedule(num_steps=steps), use_masks=use_masks, use_alignment=False)
-        projector = Projector(networks, CPU, plan, Distance(networks["D"]))
-        rows = {"search": [], "tuned": []}
-        for first in range(0, len(files), batch):
-            ready = [projector.prepare(file) for file in files[first : first + batch]]
-            images = torch.stack([photo.image for photo in ready])
-            masks = torch.stack([photo.mask for photo in ready]) if use_masks else None
-            targets, start = Targets(images, masks), projector.mean_start(images, masks)
-            found = invert(projector.G, projector.space, projector.distance, targets, start, plan.schedule)
-            for i in range(len(ready)):
-                one, ws = targets[i : i + 1], found.ws[i : i + 1]
-                rows["search"].append(measure(projector.G, ws, one))
-                if pti_steps and use_masks:
-                    schedule = TuningSchedule(num_steps=pti_steps)
-                    tuned = tune(projector.G, projector.space, projector.distance, one, ws, schedule)
-                    rows["tuned"].append(measure(tuned, ws, one))
-        for name, found in rows.items():
-            if found:
-                medians = torch.tensor(found).median(dim=0).values.tolist()
-                print(f"{name}, {'with' if use_masks else 'without'} masks: {medians[0]:.2f} dB, IoU {medians[1]:.3f}")
-
-
-@torch.no_grad()
-def measure(G: torch.nn.Module, ws: torch.Tensor, target: Targets) -> tuple[float, float]:
-    """PSNR and overlap of masks; the latter is 0 without masks."""
-    image, mask = render(G, ws)
-    iou = 0.0 if target.masks is None else float(mask_iou(mask.argmax(dim=1), target.masks, mask.shape[1]))
-    return float(psnr(image, target.images)), iou
-
-
 @click.command()
 @click.option("--network", default="faces64")
-@click.option("--init", type=click.Choice(["encoder", "mean"]), default="mean", help="Start of samples' searches")
+@click.option("--init", type=click.Choice(["encoder", "mean"]), default="mean", help="Start of the searches")
 @click.option("--encoder", help="Encoder  [default: the one beside the network]")
 @click.option("--samples", type=int, default=0)
 @click.option("--photos")
 @click.option("--count", type=int, default=100)
 @click.option("--steps", type=int, default=200)
 @click.option("--pti-steps", type=int, default=0)
+@click.option("--pti-count", type=int, default=100, help="Photographs that are tuned")
+@click.option("--directions", type=click.Path(path_type=Path), help="Directions to apply to photographs")
+@click.option("--rows", type=click.Path(path_type=Path), help="File of rows, to go on from")
 @click.option("--batch", type=int, default=8)
-def main(network, init, encoder, samples, photos, count, steps, pti_steps, batch):
+def main(network, init, encoder, samples, photos, count, steps, pti_steps, pti_count, directions, rows, batch):
     """Print rows of figures."""
     networks = legacy.load_network(network)
+    encode = start_of(networks, legacy.resolve(network), encoder) if init == "encoder" else None
+    if encode is None and init == "encoder":
+        raise UserError(f"There is no encoder beside {network}: train one with train_encoder.py.")
     if samples:
-        encode = start_of(networks, legacy.resolve(network), encoder) if init == "encoder" else None
-        if encode is None and init == "encoder":
-            raise UserError(f"There is no encoder beside {network}: train one with train_encoder.py.")
         known_samples(networks, samples, steps, batch, encode)
     if photos:
-        kept_photos(networks, photos, count, steps, pti_steps, batch)
+        kept_photos(networks, encode, photos, count, steps, pti_steps, pti_count, batch, directions, rows)
 
 
 if __name__ == "__main__":
