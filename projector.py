@@ -10,7 +10,7 @@ from dnnlib import Command, EasyDict, UserError
 from semantic.adaptation.layer_swap import blend_option
 from semantic.encoder import start_of
 from semantic.inversion.distance import Distance, find_perceptual
-from semantic.inversion.optimize import Schedule
+from semantic.inversion.optimize import NEAR_STEPS, Schedule
 from semantic.inversion.photos import find_photos
 from semantic.inversion.project import Plan, Projector, project_all
 from semantic.studio import endings_in_a_line, open_networks
@@ -30,7 +30,11 @@ CODES = 10_000
 @click.option(
     "--outdir", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the results."
 )
-@click.option("--num-steps", type=click.IntRange(min=1), default=200, help="Steps of the search.")
+@click.option(
+    "--num-steps",
+    type=click.IntRange(min=1),
+    help=f"Steps of the search.  [default: {NEAR_STEPS} from an encoder's codes, {Schedule.num_steps} from the mean]",
+)
 @click.option("--seed", type=int, default=0, help="Seed of all random numbers.")
 @click.option("--save-video", type=bool, is_flag=False, flag_value="1", default=False, help="Also write proj.mp4.")
 @click.option("--target-mask", metavar="PNG|FOLDER", help="Masks of the photos: class indices, or regions' colours.")
@@ -85,17 +89,18 @@ def run(opts: EasyDict) -> None:
     D = networks["D"]
     perceptual = find_perceptual(opts.perceptual, device)
     distance = Distance(None if D is None else D.eval().to(device), perceptual)
+    start = None if opts.init == "mean" else start_of(networks, path, opts.encoder)
+    if opts.init == "encoder" and start is None:
+        raise UserError(f"There is no encoder for {path}. Train one with train_encoder.py, or use --init=mean.")
+    usual = Schedule.num_steps if start is None else NEAR_STEPS
     plan = Plan(
-        schedule=Schedule(num_steps=opts.num_steps),
+        schedule=Schedule(num_steps=opts.num_steps or usual),
         pti_steps=opts.pti_steps,
         use_masks=opts.mask == "auto",
         use_alignment=opts.align == "auto",
         video=opts.save_video,
         seed=opts.seed,
     )
-    start = None if opts.init == "mean" else start_of(networks, path, opts.encoder)
-    if opts.init == "encoder" and start is None:
-        raise UserError(f"There is no encoder for {path}. Train one with train_encoder.py, or use --init=mean.")
     click.echo("Start: the encoder" if start is not None else "Start: the mean")
     projector = Projector(networks, device, plan, distance, start, samples=CODES)
     project_all(projector, files, opts.outdir, opts.batch, click.echo)

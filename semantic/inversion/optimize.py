@@ -15,7 +15,7 @@ from torch_utils.devices import multiplies_bfloat16
 
 SQUARES_DECAY, EPSILON = 0.99, 1e-8
 NEAR_STEPS = 60
-"""Shorter searches near the photo take smaller steps, by the root of their share of these steps."""
+"""Usual number of steps from codes of an encoder. Fewer steps are smaller, by the root of their share of these."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from dnnlib import atomic_open
 from semantic.editing.codes import mix_regions
 from semantic.inversion.distance import Distance, Targets, pyramid_distance
+from semantic.inversion.optimize import rough
 from semantic.inversion.space import CodeSpace
 from semantic.tuned import TUNED_DIGEST, network_digest
 
@@ -31,6 +32,7 @@ class TuningSchedule:
         samples: number of codes near the pivot.
         reach: distance of these codes from the pivot, as a share of the way to a random code.
         stop: photos whose distance falls below this are finished.
+        rough: share of the first steps that use bfloat16, on CPUs with fast bfloat16.
     """
 
     num_steps: int = 100
@@ -40,6 +42,7 @@ class TuningSchedule:
     samples: int = 8
     reach: float = 0.6
     stop: float = 0.0
+    rough: float = 0.9
 
 
 def tune(
@@ -93,8 +96,9 @@ def tune(
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate * (1 - 0.9 * step / schedule.num_steps)
         number = step % len(nearby) if len(nearby) else 0
-        image, mask = _render(tuned, torch.cat([pivot, nearby[number : number + 1]]))
-        apart = distance(image[:1], None if mask is None else mask[:1], prepared).sum()
+        with rough(pivot.device, step < schedule.rough * schedule.num_steps):
+            image, mask = _render(tuned, torch.cat([pivot, nearby[number : number + 1]]))
+            apart = distance(image[:1], None if mask is None else mask[:1], prepared).sum()
         loss = apart
         if len(nearby):
             image_before, mask_before = kept[number]

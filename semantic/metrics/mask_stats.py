@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from scipy.stats import wasserstein_distance
 
 from metrics.metric_utils import FeatureStats, MetricOptions, cached_arrays, iterate_dataset, iterate_generator
 from metrics.registry import register_metric
@@ -66,6 +65,8 @@ def mask_distances(real: np.ndarray, fake: np.ndarray, names: Sequence[str]) -> 
         'adjacency': part of the region's edge that borders on other regions than in the real masks, 0 to 1. It is the
             total variation distance of the mean shares.
     """
+    from scipy.stats import wasserstein_distance  # takes a second to import, and many scripts import this module
+
     found: dict[str, dict[str, float]] = {group: {} for group in GROUPS}
     for k, name in enumerate(names):
         there = [is_present(masks[:, k, 0]) for masks in (real, fake)]

@@ -63,6 +63,7 @@ def known_samples(networks: dict, count: int, steps: int, batch: int, encode: St
 @click.option("--encoder", help="Encoder  [default: the one beside the network]")
 @click.option("--samples", type=int, default=0)
 @click.option("--photos")
+@click.option("--first", type=int, default=0, help="Photograph to begin with")
 @click.option("--count", type=int, default=100)
 @click.option("--steps", type=int, default=200)
 @click.option("--pti-steps", type=int, default=0)
@@ -70,7 +71,7 @@ def known_samples(networks: dict, count: int, steps: int, batch: int, encode: St
 @click.option("--directions", type=click.Path(path_type=Path), help="Directions to apply to photographs")
 @click.option("--rows", type=click.Path(path_type=Path), help="File of rows, to go on from")
 @click.option("--batch", type=int, default=8)
-def main(network, init, encoder, samples, photos, count, steps, pti_steps, pti_count, directions, rows, batch):
+def main(network, init, encoder, samples, photos, first, count, steps, pti_steps, pti_count, directions, rows, batch):
     """Print rows of figures."""
     networks = legacy.load_network(network)
     encode = start_of(networks, legacy.resolve(network), encoder) if init == "encoder" else None
@@ -79,7 +80,7 @@ def main(network, init, encoder, samples, photos, count, steps, pti_steps, pti_c
     if samples:
         known_samples(networks, samples, steps, batch, encode)
     if photos:
-        kept_photos(networks, encode, photos, count, steps, pti_steps, pti_count, batch, directions, rows)
+        kept_photos(networks, encode, photos, first, count, steps, pti_steps, pti_count, batch, directions, rows)
 
 
 if __name__ == "__main__":

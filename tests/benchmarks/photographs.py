@@ -148,6 +148,7 @@ def kept_photos(
     networks: Mapping,
     encode: Start | None,
     path: str,
+    first: int,
     count: int,
     steps: int,
     pti_steps: int,
@@ -160,7 +161,7 @@ def kept_photos(
     rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept and kept.is_file() else []
     chosen = load_directions(directions, networks["G_ema"]) if directions else {}
     scored = {name: d for name, d in chosen.items() if d.method == "boundary" and d.measured.split()[0] in SCORES}
-    files, known = find_photos(path, limit=count), {row["name"] for row in rows}
+    files, known = find_photos(path, limit=first + count)[first:], {row["name"] for row in rows}
     for row in measure_photos(networks, encode, scored, files, steps, pti_steps, pti_count, batch, known):
         rows.append(row)
         print(f"{row['name']}: " + ", ".join(f"{way} {row[way][0]:.1f} dB" for way in WAYS if way in row), flush=True)
