@@ -72,7 +72,7 @@ def keep(path: Path, write: Callable[[IO[Any]], Any]) -> Path:
     reason = _write(path, write)
     if reason is None:
         return path
-    _tell(path.parent, reason)
+    _report_once(path.parent, reason)
     other = _stand_in(path, make=True)
     if other is not None and _write(other, write) is None:
         return other
@@ -92,7 +92,7 @@ def _write(path: Path, write: Callable[[IO[Any]], Any]) -> str | None:
 
 
 @functools.cache
-def _tell(folder: Path, reason: str) -> None:
+def _report_once(folder: Path, reason: str) -> None:
     line = f"Cannot write the cache {folder}: {reason}. Set {CACHE_VARIABLE} to a writable folder."
     tqdm.write(line, file=sys.stderr)
 

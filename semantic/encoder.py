@@ -103,8 +103,8 @@ class Encoder(torch.nn.Module):
 
     The branch of a discriminator reads the image, and its head finds the regions. Features, colours and the layout of a
     region are pooled under its mask. They are the description of the region. The first pass turns descriptions into
-    codes. Each further pass renders the codes, compares the descriptions of image and rendering, and corrects the codes
-    (supervised descent, Xiong and De la Torre 2013).
+    codes. Each further pass renders the codes, and compares the descriptions of image and rendering. Then it corrects
+    the codes (supervised descent, Xiong and De la Torre 2013).
 
     Args:
         img_resolution: R.
@@ -192,7 +192,7 @@ class Encoder(torch.nn.Module):
         out = G.synthesis(ws, noise_mode="const", return_mask=True)
         return self.describe(out.image.float(), out.mask.argmax(dim=1))
 
-    def why_not(self, G: torch.nn.Module) -> str | None:
+    def mismatch(self, G: torch.nn.Module) -> str | None:
         """Returns the reason why this encoder does not belong to a generator, or None if it does.
 
         Networks with a common ancestor may share an encoder.
@@ -281,7 +281,7 @@ def load_encoder(path: str | os.PathLike, G: torch.nn.Module | None = None) -> E
     encoder = data.get(KEY) if isinstance(data, dict) else None
     if not isinstance(encoder, Encoder):
         raise UserError(f"Cannot read {path}. Expected an encoder of train_encoder.py.")
-    why = None if G is None else encoder.why_not(G)
+    why = None if G is None else encoder.mismatch(G)
     if why is not None:
         raise UserError(f"The encoder {path} belongs to another network: {why}. Train one with train_encoder.py.")
     return encoder.eval().requires_grad_(False)
@@ -305,7 +305,7 @@ def start_of(networks: Mapping[str, Any], path: str | os.PathLike | None, named:
     if beside is None or not beside.is_file():
         return None
     encoder = load_encoder(beside)
-    return None if encoder.why_not(G) else _start(encoder, G)
+    return None if encoder.mismatch(G) else _start(encoder, G)
 
 
 def _start(encoder: Encoder, G: torch.nn.Module) -> Start:

@@ -64,7 +64,7 @@ class Batches:
         Raises:
             UserError: an item cannot be read, or a process of the loader ended.
         """
-        with _told_of_workers():
+        with _reported_worker_errors():
             item = next(self._iterator)
         batch = {name: t.to(self.device, non_blocking=True) for name, t in item._asdict().items()}
         parts = {name: t.split(self.batch_gpu) for name, t in batch.items()}
@@ -117,7 +117,7 @@ def _free_shared_memory() -> int | None:
 
 
 @contextlib.contextmanager
-def _told_of_workers() -> Iterator[None]:
+def _reported_worker_errors() -> Iterator[None]:
     """Report in one line why a process of the loader ended.
 
     Raises:

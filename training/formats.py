@@ -25,8 +25,8 @@ def save_safetensors(data: Mapping[str, Any], path: str | os.PathLike) -> None:
     """Write networks as .safetensors, without any loss.
 
     Tensors have the names of the networks, such as `G_ema.synthesis.b4.conv1.weight`. The metadata are JSON. `networks`
-    holds class and constructor arguments of each network, `w_avg` the name of the tensor that is the centre of
-    truncation. `regions` (of a semantic network) and `training_set_kwargs` follow.
+    holds class and constructor arguments of each network. `w_avg` names the tensor for the centre of truncation.
+    `regions` (of a semantic network) and `training_set_kwargs` follow.
 
     Args:
         data: G, D, G_ema, augment_pipe (each a persistent network or None) and training_set_kwargs.

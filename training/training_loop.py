@@ -234,7 +234,7 @@ def training_loop(
                 if rank == 0 and (last or metrics_due):
                     save_networks(path, training_set_kwargs, **networks, augment_pipe=augment_pipe)
                 if monitor is not None and metrics_due:
-                    progress.heed(distributed.from_first(monitor.look, loss, run.images_seen, path))
+                    progress.follow(distributed.from_first(monitor.look, loss, run.images_seen, path))
                 checkpoint.save(metrics_due)
             if metrics_due and not stop.agreed:
                 evaluate(snapshot_name(run.images_seen), checkpoint.logs)

@@ -80,7 +80,7 @@ class Correspondence(Term):
 
     @staticmethod
     def _features(synthesis: torch.nn.Module, ws: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Returns the outputs [N, C, r, r] of the stages of the render network, and the mask [N, K, R, R]."""
+        """Returns the outputs [N, C, r, r] of all render stages, and the mask [N, K, R, R]."""
         stages = [getattr(synthesis.render, f"b{resolution}").conv for resolution in synthesis.render.resolutions]
         with kept_outputs(stages) as found:
             mask = synthesis(ws, noise_mode="const", return_mask=True).mask

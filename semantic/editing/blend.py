@@ -93,7 +93,7 @@ def feathered_union(
     if not union.any():
         return torch.zeros(union.shape)
     around = _within(union, MARGIN * canvas.resolution, width)
-    beyond = _goes_on(canvas)
+    beyond = _photo_around(canvas)
     if not beyond.any():
         return around
     inwards = (ndimage.distance_transform_edt(~beyond)[1:-1, 1:-1] - 1) / width
@@ -113,7 +113,7 @@ def _smooth(share: np.ndarray) -> torch.Tensor:
     return torch.from_numpy((share * share * (3 - 2 * share)).astype(np.float32))
 
 
-def _goes_on(canvas: Placement) -> np.ndarray:
+def _photo_around(canvas: Placement) -> np.ndarray:
     """Returns whether each pixel of a frame around the canvas lies in the photo: bool [S + 2, S + 2].
 
     The frame is one pixel wide.

@@ -110,8 +110,8 @@ def loop_codes(keys: torch.Tensor, frames: int) -> torch.Tensor:
         frames: F, number of points along the path.
 
     Returns:
-        [F, ...] on the device and in the type of `keys`. Frame 0 is key 0, frame i·F/M is key i, and the frame after
-        the last would be the first again.
+        [F, ...] on the device and in the type of `keys`. Frame 0 is key 0. Frame i·F/M is key i. A further
+        frame after the last frame would be frame 0.
     """
     from scipy.interpolate import CubicSpline  # takes a second to import, and only loops need it
 

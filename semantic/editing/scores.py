@@ -97,7 +97,7 @@ def mean_color(image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Te
 
 
 def _along(mask: torch.Tensor, region: int, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the centre and extent of a region along an axis of [N, R, R], in sides of the picture, or NaN."""
+    """Returns centre and extent of a region along an axis of [N, R, R], in sides of the picture, or NaN."""
     inside, share = shares(mask, region)
     side = mask.shape[axis + 1]
     places = (torch.arange(side, device=mask.device) + 0.5) / side - 0.5

@@ -88,9 +88,9 @@ def _first_line(error: Exception) -> str:
 
 @dataclass(frozen=True, eq=False)
 class TextEdit:
-    """Moves the codes of regions to where a CLIP finds the image like a text (after StyleCLIP, Patashnik et al. 2021).
+    """Moves the codes of regions until CLIP finds that the image fits a text (StyleCLIP, Patashnik et al. 2021).
 
-    The search is the same for the same state: it is done once and kept.
+    Equal states have equal results. The results are kept, so each search runs once.
     """
 
     regions: tuple[int, ...]

@@ -107,8 +107,8 @@ def correction(
 ) -> torch.Tensor:
     """Returns the similarity transform (a, b, tx, ty) of unit squares that moves regions to the layout, [N, 4].
 
-    Weighted least squares of the centres (Umeyama 1991), the weight of a region being the inverse of its variance
-    among samples. A distant region counts less. The long axes of regions also tell the angle: eyes, brows and mouth lie
+    Weighted least squares of the centres (Umeyama 1991). The weight of a region is the inverse of its variance among
+    samples. A distant region counts less. The long axes of regions also tell the angle: eyes, brows and mouth lie
     across the face. If fewer than two regions are left, areas alone give the scale.
 
     Args:

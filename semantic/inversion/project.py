@@ -76,8 +76,8 @@ class Projector:
         device: device of the computation.
         plan: options of the projection.
         distance: see `Distance`.
-        start: gives the codes [N, num_ws, D] to start from, of images [N, 3, R, R] and masks [N, R, R] or None;
-            `mean_start` by default.
+        start: returns the first codes [N, num_ws, D] of images [N, 3, R, R] and masks [N, R, R] or None. The default
+            is `mean_start`.
         samples: see `code_space`.
         hide_progress: True hides bars, None shows them on terminals.
     """

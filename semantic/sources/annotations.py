@@ -38,7 +38,7 @@ class DrawnMasks:
 
 
 def read_annotations(path: str, images: Archive) -> tuple[list[str], list[Drawing]] | None:
-    """Returns the class names and drawings of a COCO file, or of a folder or zip with COCO or LabelMe files.
+    """Returns the class names and drawings of COCO or LabelMe annotations: a JSON file, or a folder or zip with such.
 
     Returns None without annotations, for example for a folder of mask files with JSON files beside them.
 

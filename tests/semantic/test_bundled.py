@@ -91,7 +91,7 @@ def test_its_encoder_finds_samples_at_once(network):
     path = find_network().with_name("faces64-encoder.pkl")
     assert path.stat().st_size <= 8 * 2**20
     G = network.G_ema
-    assert load_encoder(path, G).why_not(G) is None
+    assert load_encoder(path, G).mismatch(G) is None
     ws = G.mapping(seed_latents(range(2000, 2008), G.z_dim), None, truncation_psi=0.7)
     out = G.synthesis(ws, noise_mode="const", return_mask=True)
     found = start_of(network, find_network())(out.image.clamp(-1, 1), out.mask.argmax(dim=1))

@@ -245,14 +245,14 @@ def test_triton_is_not_imported_before_a_kernel_runs():
 
 
 def test_a_gpu_without_triton_is_told_in_one_line_once(monkeypatch, capsys):
-    for function in (triton_support._runs_on_gpu, triton_support._tell):
+    for function in (triton_support._runs_on_gpu, triton_support._report_once):
         function.cache_clear()
     monkeypatch.setattr(triton_support, "_installed", lambda: False)
     assert [triton_support._runs_on_gpu(index) for index in (0, 1, 0)] == [False] * 3
     told = capsys.readouterr().err
     assert "Triton is not installed" in told
     assert told.count("\n") == 1
-    for function in (triton_support._runs_on_gpu, triton_support._tell):
+    for function in (triton_support._runs_on_gpu, triton_support._report_once):
         function.cache_clear()
 
 

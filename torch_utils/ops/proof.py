@@ -113,7 +113,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 def _try(device, kernel, plain, inputs, tolerance) -> str:
     """Returns the reason why a kernel cannot be used, or an empty text."""
     try:
-        with _aside():
+        with _during_test():
             tensors = [x.to(device).detach().requires_grad_() for x in inputs(torch.Generator().manual_seed(0))]
             found = _derivatives(kernel, tensors)
             exact = [x.detach().double().requires_grad_() for x in tensors]
@@ -155,7 +155,7 @@ def _distance(found: torch.Tensor | None, wanted: torch.Tensor | None) -> float:
 
 
 @contextlib.contextmanager
-def _aside() -> Iterator[None]:
+def _during_test() -> Iterator[None]:
     """Inside `with`, derivatives are enabled, and a kernel under test is not tested again."""
     global _busy
     _busy = True

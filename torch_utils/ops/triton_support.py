@@ -59,15 +59,15 @@ def _installed() -> bool:
 @functools.cache
 def _runs_on_gpu(index: int) -> bool:
     if not _installed():
-        _tell("Triton is not installed")
+        _report_once("Triton is not installed")
         return False
     capability = torch.cuda.get_device_capability(index)
     if torch.version.hip is None and capability < _MIN_CAPABILITY:
-        _tell(f"Triton does not support the GPU's compute capability {capability[0]}.{capability[1]}")
+        _report_once(f"Triton does not support the GPU's compute capability {capability[0]}.{capability[1]}")
         return False
     return True
 
 
 @functools.cache
-def _tell(reason: str) -> None:
+def _report_once(reason: str) -> None:
     print(f"{reason}: operators and local generators use the slower plain form", file=sys.stderr)

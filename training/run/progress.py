@@ -112,8 +112,8 @@ class Progress:
         self.run.elapsed = time.monotonic() - self._start
         self._bar.update(images)
 
-    def heed(self, found: Look) -> None:
-        """Say what a monitor found; the run is finished where it is if the monitor ends it."""
+    def follow(self, found: Look) -> None:
+        """Print the line of a monitor. If the monitor ends the run, the run finishes at the current image."""
         self.say(found.line)
         if found.ends:
             self.total_images = self.run.images_seen
