@@ -75,7 +75,7 @@ Exit codes:
     type=click.IntRange(min=1),
     default=10,
     metavar="INT",
-    help="Skipped steps in a row, for values that are not finite, before the run rolls back to its last good state.",
+    help="Skipped steps in a row after which the run rolls back to its last good state.",
 )
 @click.option(
     "--metrics", default="none", metavar="LIST", help="Metrics at every snapshot, comma-separated, or 'none'."

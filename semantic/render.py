@@ -114,8 +114,8 @@ class RenderNetwork(torch.nn.Module):
             min_feat_size <= coarse_size <= img_resolution and min_feat_size < img_resolution
         ):
             raise UserError(
-                f"min_feat_size <= coarse_size <= resolution must be powers of two, and the first less than the last, "
-                f"but they are {min_feat_size}, {coarse_size}, {img_resolution}."
+                f"Sizes must be powers of two with min_feat_size <= coarse_size <= resolution, but they are "
+                f"{min_feat_size}, {coarse_size}, {img_resolution}. min_feat_size must be less than the resolution."
             )
         self.coarse_size = coarse_size
         self.min_feat_size = min_feat_size

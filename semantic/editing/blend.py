@@ -12,7 +12,7 @@ from semantic.placement import Placement
 from torch_utils.images import to_bytes
 
 MARGIN = 1 / 32
-"""By how much a region of the photo may reach beyond its mask in the render, in sides of the crop."""
+"""Margin of a region in the photo beyond its mask in the render, in sides of the crop."""
 FEATHER = 1 / 32
 """Width of the feather around edited regions and margin, in sides of the crop."""
 LARGEST_CANVAS = 1024

@@ -17,7 +17,7 @@ MODEL, WEIGHTS = "ViT-B-32", "laion2b_s34b_b79k"
 """The CLIP that open_clip fetches if the user names no other."""
 STEPS, RATE = 100, 0.1
 VIEWS, LEAST_VIEW = 4, 0.7
-"""Crops of the image that each step shows to CLIP, and the side of the smallest, as a share of the image's side."""
+"""Number of crops that each step shows to CLIP. Smallest side of a crop, as a share of the image's side."""
 NEARNESS = 0.02
 """Weight of the mean square of the moves, in deviations of the codes."""
 RIDGE = 1e-3

@@ -12,7 +12,7 @@ EDITS = 3
 HALF_LIFE = 200
 """Half-life of the running sums, in edits."""
 LEAST_LEAK = 0.1
-"""Added to the leak of a code in the odds of its choice, so that codes without a leak are tried too."""
+"""Leak that every code gets in the odds of its choice. Codes without a leak are then tried too."""
 ABSENT = 0.05
 """Odds of a code of an absent region, relative to a present region."""
 SMALL_CHANGE = 0.1
