@@ -60,6 +60,7 @@ gpu:
 	$(PYTHON) -m tests.benchmarks.gpu_operators --out=out/gpu/operators.md
 	$(PYTHON) -m tests.benchmarks.gpu_local --out=out/gpu/local.md
 	$(PYTHON) -m tests.benchmarks --device=cuda --batch=16 --precision=bf16 --batches=1,4,16 --seconds=4 --out=out/gpu/table.md
+	$(PYTHON) -m tests.benchmarks.editor --device=cuda --sizes=128,512 > out/gpu/editor.md
 	$(PYTHON) -m tests.benchmarks.precision --device=cuda --resolution=64 --batch=16 > out/gpu/precision.txt
 
 # On a GPU: make results RESOLUTION=128 KIMG=2000 TRAIN=

@@ -134,7 +134,12 @@ def run(opts: EasyDict, order: list[tuple[str, str]]) -> None:
 
 def edit(studio: Studio, opts: EasyDict, network: str, order: list[tuple[str, str]]) -> None:
     """Edit images and write what is asked for."""
-    tools = EditTools(studio.G, lambda seed: studio.codes([seed]), known_directions(studio, opts, network))
+    known = (
+        directions.directions_beside(network, studio.G)
+        if opts.directions_file is None
+        else directions.load_directions(opts.directions_file, studio.G)
+    )
+    tools = EditTools(studio.G, lambda seed: studio.codes([seed]), known)
     word_edit = text_edits(studio, opts)
     edits: list[Edit] = [
         word_edit(text) if name == "text" else parse_edit(name, text, tools)
@@ -166,14 +171,6 @@ def text_edits(studio: Studio, opts: EasyDict) -> Callable[[str], TextEdit]:
         return TextEdit(tuple(which), part, text.strip(), clip(), opts.text_seed, opts.text_steps)
 
     return make
-
-
-def known_directions(studio: Studio, opts: EasyDict, network: str) -> dict[str, directions.Direction]:
-    """Directions of --directions, else those in a file NAME-directions.npz beside the network NAME.pkl."""
-    if opts.directions_file is not None:
-        return directions.load_directions(opts.directions_file, studio.G)
-    beside = Path(network).with_name(f"{Path(network).stem}-directions.npz")
-    return directions.load_directions(beside, studio.G) if beside.is_file() else {}
 
 
 def find(studio: Studio, opts: EasyDict) -> None:

@@ -7,17 +7,24 @@ from pathlib import Path
 import click
 
 import legacy
-from dnnlib import Command, EasyDict, UserError
-from semantic.adaptation.layer_swap import blend_option, load_blended
+from dnnlib import Command, UserError
+from semantic.adaptation.layer_swap import blend_option
 from torch_utils.devices import select_device
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::")
+TUNED = "tuned.npz"
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.option(
     "--network", metavar="FILE|URL|DIR", help="Network, or run directory.  [default: the bundled or newest one]"
+)
+@click.option(
+    "--photo",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Output folder of projector.py: open its photo, with its tuned network if it has one.",
 )
 @blend_option
 @click.option(
@@ -34,6 +41,7 @@ EVERYWHERE = ("0.0.0.0", "::")
 )
 def main(
     network: str | None,
+    photo: Path | None,
     blend: tuple[str, ...],
     networks: Path | None,
     host: str,
@@ -51,11 +59,14 @@ def main(
       python visualizer.py
     A network of your own, and all runs beside it:
       python visualizer.py --network=training-runs/00000-faces-semantic --networks=training-runs
+    A photo that projector.py found, with what --pti-steps changed in the network:
+      python visualizer.py --photo=out/me
     For other machines in the same network:
       python visualizer.py --host=0.0.0.0 --no-browser
     """
     from semantic.browser.desk import Desk
-    from semantic.browser.networks import NetworkShelf
+    from semantic.browser.networks import NetworkShelf, Source
+    from semantic.browser.photos import projected_photo
     from semantic.browser.server import create_app
 
     try:
@@ -63,16 +74,18 @@ def main(
     except ModuleNotFoundError as error:
         raise UserError("To use the editor, install uvicorn: pip install 'semantic-stylegan[web]'") from error
 
-    first, source = find(network)
-    named = {first: source, **{name: path for name, path in legacy.NAMED.items() if Path(path).is_file()}}
-
-    def load(path: str) -> EasyDict:
-        """Returns a network. --blend applies to the first network."""
-        data = legacy.load_network(path)
-        return EasyDict({**data, "G_ema": load_blended(data, blend if path == source else (), legacy.load_network)})
-
-    desk = Desk(NetworkShelf(load, named, networks, select_device(device), legacy.NAMED), first)
-    desk.shelf.get(first)  # a network that does not open ends the command with a line, not the first visit
+    first, path = find(network)
+    tuned = photo / TUNED if photo is not None and (photo / TUNED).is_file() else None
+    others = {name: path for name, path in legacy.NAMED.items() if Path(path).is_file()}
+    if tuned is not None or blend:  # the unchanged network stays in the list
+        others.setdefault(first, path)
+        first += " (tuned)" if tuned is not None else " (blended)"
+    source = Source(path, None if tuned is None else str(tuned), blend)
+    shelf = NetworkShelf(legacy.load_network, {first: source, **others}, networks, select_device(device), legacy.NAMED)
+    desk = Desk(shelf, first, photo)
+    opened = shelf.get(first)  # a network that does not open ends the command with a line, not the first visit
+    if photo is not None:
+        projected_photo(opened, photo)  # and so does a photo
     app = create_app(desk, () if host in EVERYWHERE else (*LOCAL, host))
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False, access_log=False)
     server = uvicorn.Server(config)

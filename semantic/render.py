@@ -1,5 +1,6 @@
 """The shared network that renders fused features into image and mask (Shi et al. 2022, section 3.2)."""
 
+import copy
 from collections.abc import Mapping
 
 import numpy as np
@@ -36,6 +37,9 @@ class RenderConv(torch.nn.Module):
         later_inputs: number of last input channels that do not come from the previous layer, see `training.widening`.
     """
 
+    fixed: torch.Tensor | None = None
+    """The kernel, once `fix` has computed it."""
+
     def __init__(self, in_channels: int, out_channels: int, resolution: int, up: int = 1, later_inputs: int = 0):
         super().__init__()
         self.up = up
@@ -47,10 +51,23 @@ class RenderConv(torch.nn.Module):
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
         self.register_buffer("resample_filter", upfirdn2d.setup_filter(LOW_PASS), persistent=False)
 
+    def kernel(self) -> torch.Tensor:
+        """Returns the weight with gains and demodulation, [out, in, 3, 3]."""
+        weight = self.weight * (self.gain / np.sqrt(self.weight[0].numel())).view(1, -1, 1, 1)
+        return weight * (weight.square().sum(dim=[1, 2, 3], keepdim=True) + DEMODULATION_EPS).rsqrt()
+
+    def fix(self, dtype: torch.dtype) -> None:
+        """Compute the kernel once and drop the weight. The layer then computes in `dtype`, without training."""
+        kernel = self.kernel().detach().to(dtype)
+        if self.up == 2:  # a transposed convolution reads its kernel transposed
+            self.fixed = kernel.transpose(0, 1).contiguous(memory_format=torch.channels_last).transpose(0, 1)
+        else:
+            self.fixed = kernel.contiguous(memory_format=torch.channels_last)
+        self.register_parameter("weight", None)
+
     def forward(self, x: torch.Tensor, noise_mode: str) -> torch.Tensor:
         """Map [N, in, H, W] to [N, out, up·H, up·W]. `noise_mode` is 'random', 'const' or 'none'."""
-        weight = self.weight * (self.gain / np.sqrt(self.weight[0].numel())).view(1, -1, 1, 1)
-        weight = weight * (weight.square().sum(dim=[1, 2, 3], keepdim=True) + DEMODULATION_EPS).rsqrt()
+        weight = self.kernel() if self.fixed is None else self.fixed
         if self.up == 2:
             x = conv2d_gradfix.conv_transpose2d(x, weight.transpose(0, 1).to(x.dtype), stride=2)
             x = upfirdn2d.upfirdn2d(x, self.resample_filter, padding=1, gain=4)
@@ -97,6 +114,9 @@ class RenderNetwork(torch.nn.Module):
         UserError: the sizes do not fit together.
     """
 
+    dtype = torch.float32
+    """Type of the features that `forward` takes, outside of autocast."""
+
     def __init__(
         self,
         num_regions: int,
@@ -134,6 +154,15 @@ class RenderNetwork(torch.nn.Module):
             stage.to_seg = RenderHead(channels[size], num_regions)
             setattr(self, f"b{size}", stage)
             width = channels[size]
+
+    def prepared(self, dtype: torch.dtype) -> "RenderNetwork":
+        """Returns a copy for many images: kernels are computed once, and all layers but the sums compute in `dtype`."""
+        found = copy.deepcopy(self)
+        found.dtype = dtype
+        for layer in found.modules():
+            if isinstance(layer, RenderConv):
+                layer.fix(dtype)
+        return found
 
     def forward(
         self, features: torch.Tensor, coarse_mask: torch.Tensor, noise_mode: str = "random", last: int | None = None

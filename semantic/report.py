@@ -17,6 +17,7 @@ import PIL.Image
 
 from dnnlib import Command, UserError, atomic_open
 from dnnlib.option_types import Number
+from dnnlib.util import format_time
 from metrics.curves import Curve, axis_ticks, headlines, read_curves
 
 STATISTICS = {
@@ -34,7 +35,13 @@ STATISTICS = {
     "Seconds per kimg": ["Timing/sec_per_kimg"],
 }
 """Panels of training curves, and the statistics in each."""
-ADAPTATION = ("swd", "msssim", "nearest")
+ADAPTATION = {
+    "swd": "Distance to held-out data (SWD)",
+    "msssim": "Likeness of pairs (MS-SSIM)",
+    "nearest": "Distance to the nearest training image",
+    "mean drift": "Mean drift of the masks",
+}
+"""Entries of adaptation.jsonl, and the titles of their panels."""
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 360, 200, 52, 26, 10
 MAX_SNAPSHOTS = 24
@@ -124,7 +131,9 @@ def summary(options: dict[str, Any], statistics: Sequence[dict[str, Any]]) -> st
     kimg, speed = value_of(last.get("Progress/kimg")), value_of(last.get("Timing/sec_per_kimg"))
     total = options.get("total_kimg")
     goal = f" of {total:g}" if isinstance(total, (int, float)) else ""
-    return f"{kimg:g}{goal} kimg, {speed:.1f} seconds per kimg on {options.get('device', 'an unknown device')}."
+    rest = (total - kimg) * speed if goal else math.nan
+    left = f" About {format_time(rest)} are left." if math.isfinite(rest) and rest > 0 else ""
+    return f"{kimg:g}{goal} kimg, {speed:.1f} seconds per kimg on {options.get('device', 'an unknown device')}.{left}"
 
 
 def training_curves(statistics: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, Curve]]]:
@@ -159,26 +168,33 @@ def adaptation_curves(run_dir: Path) -> list[tuple[str, dict[str, Curve]]]:
         values = [value_of(v) for v in drift.values()] if isinstance(drift, dict) else [value_of(drift)]
         values = [v for v in values if math.isfinite(v)]
         row["mean drift"] = sum(values) / len(values) if values else None
-    found = [(name, {name: curve_of(rows, "kimg", name)}) for name in (*ADAPTATION, "mean drift")]
-    return [(name, curves) for name, curves in found if curves[name]]
+    found = [(title, {name: curve_of(rows, "kimg", name)}) for name, title in ADAPTATION.items()]
+    return [(title, curves) for title, curves in found if any(curves.values())]
+
+
+def last_drifts(run_dir: Path) -> dict[str, float]:
+    """Returns the newest drift of each region's mask in adaptation.jsonl. A run without adaptation has none."""
+    rows = [row["drift"] for row in read_lines(run_dir / "adaptation.jsonl") if isinstance(row.get("drift"), dict)]
+    found = {name: value_of(value) for name, value in rows[-1].items()} if rows else {}
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def panels(title: str, found: Sequence[tuple[str, dict[str, Curve]]]) -> str:
     """Returns a section of drawn curves, or an empty text without curves."""
     if not found:
         return ""
-    figures = "".join(f"<figure>{draw(curves, name)}{caption(name, curves)}</figure>" for name, curves in found)
+    figures = "".join(f"<figure>{caption(name, curves)}{draw(curves, name)}</figure>" for name, curves in found)
     return f'<h2>{html.escape(title)}</h2><div class="panels">{figures}</div>'
 
 
 def caption(title: str, curves: dict[str, Curve]) -> str:
     """Returns the title of a panel, with the colour and the last value of each curve."""
-    keys = "; ".join(
-        f'<span style="color:{COLORS[i % len(COLORS)]}" aria-hidden="true">■</span> {html.escape(name)} '
-        f"<b>{curve[-1][1]:.4g}</b>"
+    keys = " ".join(
+        f'<span><i style="background:{COLORS[i % len(COLORS)]}"></i>{html.escape(name)} '
+        f"<b>{curve[-1][1]:.4g}</b></span>"
         for i, (name, curve) in enumerate(curves.items())
     )
-    return f'<figcaption>{html.escape(title)}<div class="key">{keys}</div></figcaption>'
+    return f'<figcaption><b>{html.escape(title)}</b><div class="key">{keys}</div></figcaption>'
 
 
 def draw(curves: dict[str, Curve], title: str) -> str:
@@ -273,7 +289,7 @@ def opened(path: Path) -> PIL.Image.Image | None:
 
 
 def region_table(run_dir: Path, options: dict[str, Any]) -> str:
-    """Returns a table of the mean share of each region in masks of the data and of the last snapshot."""
+    """Returns a table of the regions: colour, mean share in the masks of data and last snapshot, drift of the mask."""
     regions = (options.get("training_set_kwargs") or {}).get("regions")
     if not isinstance(regions, dict) or not regions.get("names") or not regions.get("colors"):
         return ""
@@ -284,17 +300,21 @@ def region_table(run_dir: Path, options: dict[str, Any]) -> str:
         columns[text] = path.with_name(f"{path.stem}_mask.png")
     shares = {text: region_shares(path, regions["colors"]) for text, path in columns.items()}
     shares = {text: found for text, found in shares.items() if found is not None}
-    if not shares:
+    cells = {text: [f"{100 * share:.2f}%" for share in found] for text, found in shares.items()}
+    drifts = last_drifts(run_dir)
+    if drifts:
+        cells["drift"] = [f"{drifts[name]:.3f}" if name in drifts else "" for name in regions["names"]]
+    if not cells:
         return ""
-    head = "".join(f"<th>{html.escape(text)}</th>" for text in shares)
+    head = "".join(f'<th class="n">{html.escape(text)}</th>' for text in cells)
     rows = "".join(
-        f"<tr><td>{k}</td><td>{html.escape(str(name))}</td>"
-        + "".join(f'<td class="n">{100 * found[k]:.2f}%</td>' for found in shares.values())
+        f'<tr><td><i style="background:rgb({",".join(str(int(c)) for c in color)})"></i>{html.escape(str(name))}</td>'
+        + "".join(f'<td class="n">{column[k]}</td>' for column in cells.values())
         + "</tr>"
-        for k, name in enumerate(regions["names"])
+        for k, (name, color) in enumerate(zip(regions["names"], regions["colors"], strict=False))
     )
-    note = "Mean share of the picture, measured in the grids of the run."
-    table = f"<table><tr><th>#</th><th>region</th>{head}</tr>{rows}</table>"
+    note = "Colour in the masks, and mean share of the picture in the grids above."
+    table = f"<table><tr><th>region</th>{head}</tr>{rows}</table>"
     return f'<h2>Regions</h2><p>{note}</p><div class="scroll">{table}</div>'
 
 

@@ -5,6 +5,7 @@ import base64
 import queue
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,12 @@ import torch
 from dnnlib import UserError
 from semantic.browser import answers, photos
 from semantic.browser.networks import LoadedNetwork, NetworkShelf
-from semantic.browser.partial import PartialSynthesis
+from semantic.browser.partial import PartialSynthesis, Renders
 from semantic.browser.scene import MAX_EDITS, build_state, command_of, latents_of, number, parse_scene, whole
 from semantic.browser.session import MAX_LATENTS, Session, Sessions
 from semantic.browser.work import Workshop
 from semantic.editing.codes import check_ws
-from semantic.editing.directions import direction_arrays
+from semantic.editing.directions import Direction, direction_arrays
 from semantic.editing.edits import options_of
 from semantic.editing.finding import factorised, principal
 from semantic.editing.state import EditState, state_arrays
@@ -30,6 +31,7 @@ PREVIEW_FROM = 256
 """Smallest resolution with previews, which have a quarter of it."""
 DIRECTIONS = 4
 """Number of directions of each method and region."""
+SEARCHES = [(method, part) for part in ("shape", "texture") for method in (factorised, principal)]
 FIRST_SEED, PSI = 2, 0.7
 
 
@@ -39,11 +41,13 @@ class Desk:
     Args:
         shelf: the networks.
         first: name of the network that a new page shows.
+        photo: output folder of projector.py whose photo a new page shows, or None for a face of the network.
     """
 
-    def __init__(self, shelf: NetworkShelf, first: str):
+    def __init__(self, shelf: NetworkShelf, first: str, photo: Path | None = None):
         self.shelf = shelf
         self.first = first
+        self.photo = photo
         self.sessions = Sessions()
         self.workshop = Workshop()
 
@@ -55,6 +59,9 @@ class Desk:
         name = self.first if name is None else str(name)
         network = await self.workshop.run(self.shelf.get, name)
         session = self.sessions.create(name)
+        latents = None
+        if self.photo is not None and name == self.first:
+            latents = session.keep(*await self.workshop.run(photos.projected_photo, network, self.photo))
         regions = network.G.regions
         rows = [
             {"index": k, "name": regions.names[k], "color": regions.colors[k], "transparent": k in regions.transparent}
@@ -62,26 +69,29 @@ class Desk:
         ]
         return {
             "session": session.key, "network": name, "networks": self.shelf.names(), "regions": rows,
-            "resolution": network.G.img_resolution, "seed": FIRST_SEED, "psi": PSI, "directions": self._names(network),
+            "resolution": network.G.img_resolution, "classes": network.G.c_dim, "seed": FIRST_SEED, "psi": PSI,
+            "latents": latents, "notice": network.notice, **self._directions(network),
         }  # fmt: skip
 
     def draw(self, session: Session, scene: Any, preview: bool) -> dict[str, Any]:
         """Returns the picture of a scene, with its mask and the command that draws it."""
         network, (_, after, edits), parsed = self._build(session, scene)
-        if session.partial is None or session.partial.synthesis is not network.G.synthesis:
-            session.partial = PartialSynthesis(network.G.synthesis)
         small = preview and network.G.img_resolution >= PREVIEW_FROM
         size = network.G.img_resolution // 4 if small else None
-        out = session.partial(**after.inputs(network.G.synthesis.grid), size=size)
-        return answers.picture(out, command_of(parsed, network, edits))
+        out = self._partial(session, network)(**after.inputs(network.G.synthesis.grid), size=size)
+        photo = session.photos.get(parsed.latents or "")
+        return answers.picture(out, command_of(parsed, network, edits, photo.folder if photo else None))
 
-    def faces(self, session: Session, seeds: Any, psi: Any) -> dict[str, Any]:
+    def faces(self, session: Session, seeds: Any, psi: Any, label: Any = 0) -> dict[str, Any]:
         """Returns small pictures of seeds."""
         if not isinstance(seeds, list) or not 0 < len(seeds) <= MAX_FACES:
             raise UserError(f"The page must ask for 1 to {MAX_FACES} faces.")
         network = self.shelf.get(session.network)
         psi = number(psi, "truncation", -4, 4)
-        ws = torch.cat([network.codes(whole(seed, "seed"), psi) for seed in seeds])
+        label = whole(label, "class")
+        if label >= max(network.G.c_dim, 1):
+            raise UserError(f"This network has no class {label}.")
+        ws = torch.cat([network.codes(whole(seed, "seed"), psi, label) for seed in seeds])
         with torch.no_grad():
             images = network.G.synthesis(ws, noise_mode="const")
         if images.shape[-1] > FACE_SIZE:
@@ -122,16 +132,15 @@ class Desk:
         return answers.arrays_file(direction_arrays(network.directions.values(), network.G))
 
     async def find_directions(self, session: Session, region: Any) -> AsyncIterator[dict[str, Any]]:
-        """Yields progress of a search for directions of a region, then the names of the directions."""
+        """Yields progress of a search for directions of a region, then the names of all its directions."""
         network = self.shelf.get(session.network)
         k = network.G.regions.index(str(region))
         name = network.G.regions.names[k]
-        if not network.names_of(name):
-            jobs = [(method, part) for part in ("shape", "texture") for method in (factorised, principal)]
-            for done, (method, part) in enumerate(jobs):
-                yield {"share": done / len(jobs)}
-                found = await self.workshop.run_long(method, network.G, k, part, DIRECTIONS)
-                network.directions.update({direction.name: direction for direction in found})
+        if name not in self._searched(network):
+            for done, (method, part) in enumerate(SEARCHES):
+                yield {"share": done / len(SEARCHES)}
+                self._take(network, await self.workshop.run_long(method, network.G, k, part, DIRECTIONS))
+            self._searched(network).add(name)
         yield {"share": 1.0, "names": network.names_of(name)}
 
     async def open_photo(self, session: Session, data: bytes) -> AsyncIterator[dict[str, Any]]:
@@ -161,7 +170,7 @@ class Desk:
             used |= {edit["latents"] for edit in scene["edits"] if isinstance(edit.get("latents"), str)}
         network = self.shelf.get(session.network)
         codes = {name: _packed(latents_of(name, session.latents)) for name in used}
-        return {"latents": codes, "directions": self._names(network)}
+        return {"latents": codes, "directions": self._directions(network)["directions"]}
 
     def open_session(self, session: Session, kept: Any) -> dict[str, Any]:
         """Read latents and directions from a session file.
@@ -176,22 +185,47 @@ class Desk:
         codes = {str(name): _unpacked(data, network) for name, data in kept["latents"].items()}
         asked = kept.get("directions")
         for region in asked if isinstance(asked, dict) else ():
-            if region in network.G.regions.names and asked[region] and not network.names_of(region):
+            if region not in network.G.regions.names or not isinstance(asked[region], list):
+                continue
+            if any(name not in network.directions for name in asked[region]):
                 k = network.G.regions.index(region)
-                for part in ("shape", "texture"):
-                    for method in (factorised, principal):
-                        found = method(network.G, k, part, DIRECTIONS)
-                        network.directions.update({direction.name: direction for direction in found})
-        return {"latents": {name: session.keep(ws) for name, ws in codes.items()}, "directions": self._names(network)}
+                for method, part in SEARCHES:
+                    self._take(network, method(network.G, k, part, DIRECTIONS))
+                self._searched(network).add(region)
+        return {"latents": {name: session.keep(ws) for name, ws in codes.items()}, **self._directions(network)}
 
-    def _names(self, network: LoadedNetwork) -> dict[str, list[str]]:
-        return {region: network.names_of(region) for region in network.G.regions.names}
+    def _directions(self, network: LoadedNetwork) -> dict[str, Any]:
+        """Returns names of directions by region, and the regions that were searched."""
+        return {
+            "directions": {region: network.names_of(region) for region in network.G.regions.names},
+            "searched": sorted(self._searched(network)),
+        }
+
+    @staticmethod
+    def _searched(network: LoadedNetwork) -> set[str]:
+        """Returns the names of the regions whose directions were searched."""
+        return network.extras.setdefault("searched", set())
+
+    @staticmethod
+    def _take(network: LoadedNetwork, found: list[Direction]) -> None:
+        """Add found directions. Directions of the file beside the network keep their names."""
+        network.directions.update({d.name: d for d in found if d.name not in network.beside})
+
+    @staticmethod
+    def _partial(session: Session, network: LoadedNetwork) -> PartialSynthesis:
+        """Returns the synthesis of a session that keeps the maps of its last picture."""
+        if session.partial is None or session.partial.synthesis is not network.G.synthesis:
+            if "renders" not in network.extras:
+                network.extras["renders"] = Renders.of(network.G.synthesis)
+            session.partial = PartialSynthesis(network.G.synthesis, network.extras["renders"])
+        return session.partial
 
     def _build(self, session: Session, scene: Any) -> tuple:
         parsed = parse_scene(scene)
         network = self.shelf.get(session.network)
         with torch.no_grad():
-            return network, build_state(parsed, network, session.latents), parsed
+            compose = self._partial(session, network).compose
+            return network, build_state(parsed, network, session.latents, session.centers, compose), parsed
 
     @staticmethod
     def _render(network: LoadedNetwork, state: EditState) -> Any:

@@ -1,11 +1,35 @@
 """Synthesis that recomputes only the parts that an edit changed."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from semantic.fusion import coarse_mask, feature_weights
 from semantic.generator import SynthesisOutput
+from semantic.render import RenderNetwork
+
+
+@dataclass(frozen=True, eq=False)
+class Renders:
+    """Copies of a render network with kernels that are computed once. All sessions share them."""
+
+    whole: RenderNetwork
+    """In single precision, for whole pictures."""
+    preview: RenderNetwork
+    """For previews: in bfloat16 where the processor multiplies its matrices, else the same as `whole`."""
+
+    @classmethod
+    def of(cls, synthesis: torch.nn.Module) -> "Renders":
+        """Returns both copies for a synthesis network."""
+        whole = synthesis.render.prepared(torch.float32)
+        on_cpu = synthesis.grid.device.type == "cpu"
+        return cls(whole, synthesis.render.prepared(torch.bfloat16) if on_cpu and multiplies_bfloat16() else whole)
+
+
+def multiplies_bfloat16() -> bool:
+    """Returns whether the processor has units for products of bfloat16 matrices (Intel AMX)."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
 
 
 class PartialSynthesis:
@@ -16,10 +40,12 @@ class PartialSynthesis:
 
     Args:
         synthesis: the synthesis network of a compositional generator.
+        renders: its render network for whole pictures and for previews. By default they are made here.
     """
 
-    def __init__(self, synthesis: torch.nn.Module):
+    def __init__(self, synthesis: torch.nn.Module, renders: "Renders | None" = None):
         self.synthesis = synthesis
+        self.renders = renders or Renders.of(synthesis)
         self.codes: torch.Tensor | None = None
         self.coords: torch.Tensor | None = None
         self.hidden: torch.Tensor | None = None
@@ -46,19 +72,24 @@ class PartialSynthesis:
         Returns:
             Image and mask at `size`, coarse mask and depths.
         """
-        network = self.synthesis
-        regions = len(network.regions)
-        grid = network.grid
-        expanded = network.expand(ws)
-        coords = (grid if coords is None else coords).expand(1, regions, *grid.shape)
-        self._update(expanded, coords)
+        features, coarse, depth = self.compose(ws, keep_regions, coords)
+        render = self.renders.whole if size is None else self.renders.preview
+        image, full_mask = render(features.to(render.dtype), coarse, "const", size)
+        return SynthesisOutput(image, full_mask, coarse, depth)
 
-        shape = (grid.shape[-1], grid.shape[-1])
+    @torch.no_grad()
+    def compose(
+        self, ws: torch.Tensor, keep_regions: torch.Tensor | None = None, coords: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Returns what `SynthesisNetwork.compose` returns for one image: fused features, coarse mask and depths."""
+        network, grid = self.synthesis, self.synthesis.grid
+        expanded = network.expand(ws)
+        coords = (grid if coords is None else coords).expand(1, len(network.regions), *grid.shape)
+        self._update(expanded, coords)
         mask = coarse_mask(self.depth, keep_regions)
         features = network.local.fuse(self.hidden, feature_weights(mask, network.regions.transparent))
-        features, coarse, depth = (x.unflatten(2, shape) for x in (features, mask * 2 - 1, self.depth.to(mask.dtype)))
-        image, full_mask = network.render(features, coarse, "const", size)
-        return SynthesisOutput(image, full_mask, coarse, depth)
+        maps = (features, mask * 2 - 1, self.depth.to(mask.dtype))
+        return tuple(tensor.unflatten(2, grid.shape[1:]) for tensor in maps)
 
     def _update(self, expanded: torch.Tensor, coords: torch.Tensor) -> None:
         """Run the local generators of the regions with new codes or coordinates since the last call."""

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,16 @@ import torch
 
 from dnnlib import UserError
 from semantic.browser import answers
-from semantic.browser.networks import LoadedNetwork
+from semantic.browser.networks import LoadedNetwork, shown_path
 from semantic.browser.session import Photo
 from semantic.editing.blend import Render, blend
+from semantic.editing.state import load_state
 from semantic.encoder import start_of
 from semantic.inversion.distance import Distance, Targets
 from semantic.inversion.optimize import Schedule, invert
 from semantic.inversion.photos import PhotoFile
 from semantic.inversion.project import Plan, Projector, render
+from semantic.pictures.edited import CODES, read_photo
 from semantic.sources.images import read_image
 
 STEPS = 100
@@ -39,7 +42,10 @@ class UploadedPhoto(PhotoFile):
         Raises:
             UserError: it is no image, damaged, or has too many pixels.
         """
-        return np.array(read_image(self.data, "The photo").image.convert("RGB"))
+        try:
+            return np.array(read_image(self.data, "the photo").image.convert("RGB"))
+        except UserError as error:
+            raise UserError(error.message[:1].upper() + error.message[1:]) from error
 
     def read(self) -> torch.Tensor:
         return torch.from_numpy(self.pixels()).permute(2, 0, 1).float() / 127.5 - 1
@@ -92,7 +98,18 @@ def invert_photo(
     found = invert(
         network.G, projector.space, projector.distance, targets, start, schedule, hide_progress=True, watch=watch
     )
-    return found.ws, Photo(data, ready.placement, ready.mask.cpu())
+    return found.ws, Photo(data, ready.placement)
+
+
+def projected_photo(network: LoadedNetwork, folder: Path) -> tuple[torch.Tensor, Photo]:
+    """Returns the codes and the photo in an output folder of projector.py.
+
+    Raises:
+        UserError: a file is missing or damaged, or belongs to another network.
+    """
+    pixels, placement = read_photo(folder)
+    codes = load_state(folder / CODES, network.G).ws[:1].float()
+    return codes.to(next(network.G.parameters()).device), Photo(answers.png(pixels), placement, shown_path(str(folder)))
 
 
 def projector_of(network: LoadedNetwork) -> Projector:

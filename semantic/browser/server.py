@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
     raise UserError(f"To use the editor, install {error.name}: pip install 'semantic-stylegan[web]'") from error
 
 STATIC = Path(__file__).parent / "static"
-FILES = ("app.js", "api.js", "scene.js", "style.css", "icon.svg")
+FILES = ("app.js", "api.js", "scene.js", "stage.js", "style.css", "icon.svg", "lock.svg")
 MAX_JSON = 1 << 20
 MAX_SESSION_FILE = 8 << 20
 MAX_UPLOAD = 20 << 20
@@ -100,7 +100,7 @@ def create_app(desk: Desk, hosts: tuple[str, ...]) -> FastAPI:
     @app.post("/api/faces")
     async def faces(request: Request) -> dict[str, Any]:
         session, data = session_of(request), await read_json(request)
-        return await desk.workshop.run(desk.faces, session, data.get("seeds"), data.get("psi"))
+        return await desk.workshop.run(desk.faces, session, data.get("seeds"), data.get("psi"), data.get("label", 0))
 
     @app.post("/api/mask")
     async def mask(request: Request) -> Response:

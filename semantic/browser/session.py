@@ -11,6 +11,7 @@ import torch
 
 from dnnlib import UserError
 from semantic.browser.partial import PartialSynthesis
+from semantic.browser.scene import Centers
 from semantic.placement import Placement
 
 LIFE = 2 * 60 * 60
@@ -26,12 +27,12 @@ MAX_PARTIAL = 8
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A photo of a session: its file, the place of the crop, and the rendering of its codes."""
+    """A photo of a session, and the place of the crop in it."""
 
     data: bytes
     placement: Placement
-    mask: torch.Tensor
-    """Class indices of the crop, [R, R]."""
+    folder: str | None = None
+    """The output folder of projector.py that it comes from."""
 
 
 @dataclass(eq=False)
@@ -43,6 +44,7 @@ class Session:
     latents: OrderedDict[str, torch.Tensor] = field(default_factory=OrderedDict)
     photos: dict[str, Photo] = field(default_factory=dict)
     partial: PartialSynthesis | None = None
+    centers: Centers = field(default_factory=Centers)
     turn: int = 0
     """Number of the newest request for a picture. Older requests are dropped."""
     used: float = 0.0

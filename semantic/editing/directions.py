@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -110,6 +111,26 @@ def load_directions(path: str | os.PathLike, G: torch.nn.Module) -> dict[str, Di
     if wrong is not None:
         raise UserError(f"Direction {wrong.name} in {path} names no region of the network. Name another file.")
     return directions
+
+
+def directions_beside(network: str | os.PathLike, G: torch.nn.Module) -> dict[str, Direction]:
+    """Returns the directions in the file beside a network, by name. Returns none where there is no file.
+
+    The file of NAME.pkl is NAME-directions.npz. In the folder of a run, directions.npz serves all snapshots.
+
+    Args:
+        network: path or address of the network file.
+        G: the network.
+
+    Raises:
+        UserError: the file cannot be read, or belongs to another network.
+    """
+    path = Path(network)
+    candidates = [path.with_name(f"{path.stem}-directions.npz")]
+    if path.with_name("training_options.json").is_file():
+        candidates.append(path.with_name("directions.npz"))
+    found = next((file for file in candidates if file.is_file()), None)
+    return {} if found is None else load_directions(found, G)
 
 
 def list_directions(path: str | os.PathLike) -> str:

@@ -107,11 +107,8 @@ class Move:
 
     def apply(self, G: torch.nn.Module, state: EditState) -> EditState:
         k = self.region
+        state = self.centered(G, state, G.synthesis.compose)
         centers = state.centers
-        if bool(centers[:, k].isnan().any()):
-            measured = self._measure(G, state)
-            centers = centers.clone()
-            centers[:, k] = torch.where(centers[:, k].isnan(), measured, centers[:, k])
         frames, inverse = state.frames.clone(), inverse_frame(self.change, centers[:, k])
         turn, offset = state.frames[:, k, :, :2], state.frames[:, k, :, 2:]
         joined = torch.cat([turn @ inverse[..., :2], turn @ inverse[..., 2:] + offset], dim=-1)
@@ -120,11 +117,21 @@ class Move:
         moved[:, k] += centers.new_tensor([self.change.dx, self.change.dy])
         return state.changed(k, frames=frames, centers=moved)
 
-    def _measure(self, G: torch.nn.Module, state: EditState) -> torch.Tensor:
-        """Returns the centre of the region in the state's picture, float64 [N, 2]."""
+    def centered(self, G: torch.nn.Module, state: EditState, compose: Callable[..., tuple]) -> EditState:
+        """Returns the state with a centre of the region. Measures the centre in the state's picture if it has none.
+
+        Args:
+            compose: see `SynthesisNetwork.compose`. It runs only to measure a centre.
+        """
+        missing = state.centers[:, self.region].isnan()
+        if not bool(missing.any()):
+            return state
         with torch.no_grad():
-            _, coarse, _ = G.synthesis.compose(**state.inputs(G.synthesis.grid))
-        return region_centers(coarse, G.synthesis.grid)[:, self.region].to(state.centers)
+            _, coarse, _ = compose(**state.inputs(G.synthesis.grid))
+        measured = region_centers(coarse, G.synthesis.grid)[:, self.region].to(state.centers)
+        centers = state.centers.clone()
+        centers[:, self.region] = torch.where(missing, measured, centers[:, self.region])
+        return replace(state, centers=centers)
 
     def scaled(self, amount: float) -> "Move":
         c = self.change

@@ -48,12 +48,18 @@ def test_a_page_holds_curves_pictures_areas_and_options_and_needs_nothing_else(r
     assert "0.3" in page  # the mean drift
     assert [s["text"] for s in shots(page)] == ["start", "2 kimg", "4 kimg"]
     assert ["masks" in s for s in shots(page)] == [True, False, True]
-    cells = re.findall(r"<td>&lt;hair&gt;</td><td class=\"n\">([\d.]+)%</td>", page)
-    assert cells == ["0.00"]
-    assert re.search(r"<td>face</td><td class=\"n\">25.00%</td><td class=\"n\">25.00%</td>", page)
+    cells = {name: re.findall(r'<td class="n">([^<]*)</td>', row) for name, row in table_rows(page).items()}
+    assert cells["face"] == ["25.00%", "25.00%", "0.500"]  # of the data, of the last snapshot, and the drift
+    assert cells["&lt;hair&gt;"] == ["0.00%", "0.00%", "0.100"]
+    assert "About 28s are left" in page
     assert "training_set_kwargs.regions.names" in page
     assert not re.findall(r"(?:src|href)=\"(?!data:)[^\"]", page)
     assert "http-equiv" not in page
+
+
+def table_rows(page):
+    """Rows of the table of regions by region."""
+    return dict(re.findall(r"<tr><td><i [^>]*></i>([^<]*)</td>(.*?)</tr>", page))
 
 
 def shots(page):

@@ -64,5 +64,8 @@ export async function stream(path, body, type, onLine, signal) {
 }
 
 export function bytes(text) {
-  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const characters = atob(text);
+  const found = new Uint8Array(characters.length);
+  for (let i = 0; i < characters.length; i++) found[i] = characters.charCodeAt(i);
+  return found;
 }

@@ -2,6 +2,7 @@
 
 import { ServerError, bytes, post, postForFile, stream, useSession } from "/static/api.js";
 import * as scenes from "/static/scene.js";
+import { drawOutline, drawView, fill, indexAt, inflate } from "/static/stage.js";
 
 const $ = (id) => document.getElementById(id);
 const MAX_HISTORY = 100;
@@ -16,6 +17,7 @@ let at = -1;
 let region = null; // name of the selected region
 let locked = new Set();
 let directions = {}; // by region: names
+let searched = new Set(); // regions whose directions were searched
 let donorSeeds = [];
 let busy = null; // { controller }
 let wanted = null; // the request that waits for the one that is under way
@@ -36,6 +38,10 @@ function complain(error) {
   if (error.name === "AbortError") return;
   if (error instanceof ServerError && error.status === 409) return; // overtaken
   const text = error instanceof ServerError ? error.message : `The editor lost its server: ${error.message}.`;
+  alertOf(text);
+}
+
+function alertOf(text) {
   $("alert-text").textContent = text;
   $("alert").hidden = false;
 }
@@ -52,71 +58,22 @@ function guarded(action) {
 
 // ------------------------------------------------------------------ drawing
 
-async function inflate(data) {
-  const unpacked = new Blob([data]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(unpacked).arrayBuffer());
-}
-
 async function asView(answer) {
   const image = new Blob([bytes(answer.image)], { type: "image/png" });
   return { image, url: URL.createObjectURL(image), mask: await inflate(bytes(answer.mask)), size: answer.size, command: answer.command };
 }
 
 async function draw(shown) {
-  const bitmap = await createImageBitmap(shown.image);
-  const canvas = $("image");
-  canvas.width = canvas.height = Math.max(shown.size, 256);
-  const context = canvas.getContext("2d");
-  context.imageSmoothingQuality = "high";
-  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  bitmap.close();
-
-  const mask = $("mask");
-  mask.width = mask.height = shown.size;
-  const pixels = new ImageData(shown.size, shown.size);
-  const colors = about.regions.map((r) => r.color);
-  shown.mask.forEach((k, i) => {
-    pixels.data.set(colors[k], i * 4);
-    pixels.data[i * 4 + 3] = 255;
-  });
-  mask.getContext("2d").putImageData(pixels, 0, 0);
-  outline(region);
+  await drawView(shown, about.regions);
+  drawOutline(shown, indexOf(region));
+  $("loading").hidden = true;
 }
 
-// The edge of a region over the image.
-function outline(name) {
-  const canvas = $("outline");
-  const size = view ? view.size : 0;
-  const scale = Math.max(Math.floor(512 / Math.max(size, 1)), 1);
-  canvas.width = canvas.height = size * scale;
-  if (!size || name === null) return;
-  const k = about.regions.findIndex((r) => r.name === name);
-  const context = canvas.getContext("2d");
-  const inside = (x, y) => x >= 0 && y >= 0 && x < size && y < size && view.mask[y * size + x] === k;
-  for (const [color, width] of [["#000", 3], ["#fff", 1.2]]) {
-    context.strokeStyle = color;
-    context.lineWidth = width;
-    context.beginPath();
-    for (let y = 0; y < size; y++) {
-      for (let x = 0; x < size; x++) {
-        if (!inside(x, y)) continue;
-        const [a, b, c, d] = [x * scale, y * scale, (x + 1) * scale, (y + 1) * scale];
-        if (!inside(x, y - 1)) { context.moveTo(a, b); context.lineTo(c, b); }
-        if (!inside(x, y + 1)) { context.moveTo(a, d); context.lineTo(c, d); }
-        if (!inside(x - 1, y)) { context.moveTo(a, b); context.lineTo(a, d); }
-        if (!inside(x + 1, y)) { context.moveTo(c, b); context.lineTo(c, d); }
-      }
-    }
-    context.stroke();
-  }
-}
+const indexOf = (name) => about.regions.findIndex((r) => r.name === name);
 
-function regionAt(event) {
-  const box = $("image").getBoundingClientRect();
-  const x = Math.floor(((event.clientX - box.left) / box.width) * view.size);
-  const y = Math.floor(((event.clientY - box.top) / box.height) * view.size);
-  if (x < 0 || y < 0 || x >= view.size || y >= view.size) return null;
-  return about.regions[view.mask[y * view.size + x]].name;
+function regionAt(event, canvas = $("image")) {
+  const k = indexAt(event, canvas, view);
+  return k < 0 ? null : about.regions[k].name;
 }
 
 // ------------------------------------------------------------------ asking for pictures
@@ -133,6 +90,7 @@ function request(wish) {
 
 async function run(job) {
   busy = job;
+  const slow = setTimeout(() => $("frame").classList.add("busy"), 300);
   try {
     turn += 1;
     job.resolve(await asView(await post("/api/view", { ...job.wish, turn })));
@@ -140,6 +98,8 @@ async function run(job) {
     job.reject(error);
   } finally {
     busy = null;
+    clearTimeout(slow);
+    $("frame").classList.remove("busy");
     const next = wanted;
     wanted = null;
     if (next) run(next);
@@ -194,9 +154,18 @@ const goTo = guarded(async (index) => {
 let blendTimer = null;
 function blendSoon() {
   const photo = scene.latents !== null;
-  $("blend-figure").hidden = $("save-photo").hidden = $("save-base").hidden = !photo;
+  if (photo === $("views").hidden) showBlend(photo);
+  $("views").hidden = $("save-photo").hidden = $("save-base").hidden = !photo;
+  $("mask-caption").hidden = photo;
   clearTimeout(blendTimer);
   if (photo) blendTimer = setTimeout(guarded(blendNow), 250);
+}
+
+// Shows the photo with the edit in the place of the mask, or the mask.
+function showBlend(on) {
+  $("blend-figure").hidden = !on;
+  $("show-blend").setAttribute("aria-pressed", String(on));
+  $("show-mask").setAttribute("aria-pressed", String(!on));
 }
 
 async function blendNow() {
@@ -253,51 +222,60 @@ function slider(id, text, range, onInput, onChange) {
   row.append(label, input, output);
   input.addEventListener("input", () => onInput(Number(input.value)));
   input.addEventListener("change", () => onChange(Number(input.value)));
+  input.addEventListener("dblclick", () => onChange(range.neutral));
   return row;
 }
 
 function buildRegions() {
-  const head = ["Region", "Lock", "Draw"].map((text) => {
-    const span = document.createElement("span");
-    span.className = "head";
-    span.textContent = text;
-    return span;
-  });
-  const rows = about.regions.flatMap((r) => {
+  $("regions").replaceChildren(...about.regions.map((r) => {
     const label = document.createElement("label");
     label.className = "region";
+    label.id = `region-${r.index}`;
     const radio = document.createElement("input");
     Object.assign(radio, { type: "radio", name: "region", value: r.name });
     radio.addEventListener("change", () => select(r.name));
-    const chip = document.createElement("canvas"); // a canvas takes its colour without inline style
+    const chip = document.createElement("canvas");
     chip.className = "chip";
     chip.width = chip.height = 1;
-    const context = chip.getContext("2d");
-    context.fillStyle = `rgb(${r.color.join(",")})`;
-    context.fillRect(0, 0, 1, 1);
+    fill(chip, r.color);
     chip.setAttribute("aria-hidden", "true");
-    label.append(radio, chip, document.createTextNode(r.name));
-    const boxes = [
-      ["lock", `Lock ${r.name}`, (on) => { if (on) locked.add(r.name); else locked.delete(r.name); }],
-      ["draw", `Draw ${r.name}`, (on) => commit(scenes.drop(scene, r.name, !on), `${on ? "Draw" : "Leave out"} ${r.name}`)],
-    ].map(([kind, text, action]) => {
-      const box = document.createElement("input");
-      Object.assign(box, { type: "checkbox", id: `${kind}-${r.index}` });
-      box.setAttribute("aria-label", text);
-      box.addEventListener("change", () => action(box.checked));
-      return box;
-    });
-    return [label, ...boxes];
-  });
-  $("regions").replaceChildren(...head, ...rows);
+    const text = document.createElement("span");
+    text.textContent = label.title = r.name;
+    const mark = document.createElement("span");
+    mark.className = "mark";
+    label.append(radio, chip, text, mark);
+    return label;
+  }));
 }
+
+// Marks of locked and left out regions. Screen readers hear them with the name of the region.
+function refreshRegions() {
+  for (const r of about.regions) {
+    const label = $(`region-${r.index}`);
+    const [lockedNow, gone] = [locked.has(r.name), scenes.isDropped(scene, r.name)];
+    label.classList.toggle("gone", gone);
+    label.querySelector(".mark").hidden = !lockedNow;
+    label.querySelector("input").setAttribute("aria-label", r.name + (lockedNow ? ", locked" : "") + (gone ? ", left out" : ""));
+  }
+  $("draw").checked = !scenes.isDropped(scene, region);
+  $("lock").checked = locked.has(region);
+}
+
+function setLock(on) {
+  if (on) locked.add(region);
+  else locked.delete(region);
+  refreshRegions();
+  say(on ? `A new face keeps ${region}.` : `A new face changes ${region}.`);
+}
+
+const setDraw = (on) => commit(scenes.drop(scene, region, !on), `${on ? "Show" : "Leave out"} ${region}`);
 
 function buildSliders() {
   const rows = Object.entries(scenes.MOVES).map(([name, range]) =>
     slider(`move-${name}`, range.label, range,
       (value) => preview(scenes.move(scene, region, { [name]: value })),
       (value) => commit(scenes.move(scene, region, { [name]: value }), `Move ${region}`)));
-  const psi = slider("region-psi", "Truncation", { min: 0, max: 1.5, step: 0.05 },
+  const psi = slider("region-psi", "Truncation", { min: 0, max: 1.5, step: 0.05, neutral: 1 },
     (value) => preview(scenes.truncate(scene, region, value)),
     (value) => commit(scenes.truncate(scene, region, value), `Truncation of ${region}`));
   $("sliders").replaceChildren(psi, ...rows);
@@ -307,25 +285,25 @@ function buildDirections() {
   const names = directions[region] || [];
   $("directions").replaceChildren(
     ...names.map((name, i) => {
-      const text = name.includes("/") ? name.slice(name.indexOf("/") + 1) : name;
-      return slider(`direction-${i}`, text, { min: -3, max: 3, step: 0.1 },
+      const text = name.slice(name.indexOf("/") + 1).replaceAll("-", " ");
+      return slider(`direction-${i}`, text[0].toUpperCase() + text.slice(1), { min: -3, max: 3, step: 0.1, neutral: 0 },
         (value) => preview(scenes.along(scene, region, name, value)),
         (value) => commit(scenes.along(scene, region, name, value), `${text} of ${region}`));
     }),
   );
-  $("find").hidden = names.length > 0;
+  $("find").hidden = searched.has(region);
+  $("find").textContent = names.length ? "Find more directions" : "Find directions";
   $("save-directions").hidden = Object.values(directions).every((found) => found.length === 0);
 }
 
 function refreshControls() {
   if (!scene) return;
   $("seed").value = scene.seed ?? "";
+  $("seed").placeholder = scene.latents ? "of a photo" : "";
   setSlider($("psi"), scene.psi, 2);
   $("psi").disabled = scene.latents !== null;
-  about.regions.forEach((r) => {
-    $(`draw-${r.index}`).checked = !scenes.isDropped(scene, r.name);
-    $(`lock-${r.index}`).checked = locked.has(r.name);
-  });
+  $("class").value = scene.label;
+  refreshRegions();
   setSlider($("region-psi"), scenes.truncationOf(scene, region), 2);
   for (const [name, value] of Object.entries(scenes.moveOf(scene, region))) {
     setSlider($(`move-${name}`), value, name === "rotate" ? 0 : 2);
@@ -339,17 +317,18 @@ function refreshControls() {
 function select(name) {
   region = name;
   $("region-name").textContent = name;
+  fill($("region-chip"), about.regions[indexOf(name)].color);
   document.querySelectorAll("#regions input[type=radio]").forEach((radio) => { radio.checked = radio.value === name; });
   buildDirections();
   refreshControls();
-  if (view) outline(name);
+  if (view) drawOutline(view, indexOf(name));
 }
 
 const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] % 1000000;
 
 const refreshDonors = guarded(async () => {
   donorSeeds = Array.from({ length: DONORS }, randomSeed);
-  const found = await post("/api/faces", { seeds: donorSeeds, psi: scene.psi });
+  const found = await post("/api/faces", { seeds: donorSeeds, psi: scene.psi, label: scene.label });
   $("donors").replaceChildren(
     ...found.images.map((image, i) => {
       const button = document.createElement("button");
@@ -389,7 +368,9 @@ const findDirections = guarded(async () => {
   try {
     await stream("/api/directions", JSON.stringify({ region: wantedRegion }), "application/json", (line) => {
       if (line.share !== undefined) $("find-bar").value = line.share;
-      if (line.names) directions[wantedRegion] = line.names;
+      if (!line.names) return;
+      directions[wantedRegion] = line.names;
+      searched.add(wantedRegion);
     });
     buildDirections();
     refreshControls();
@@ -409,17 +390,23 @@ const openPhoto = guarded(async (file) => {
   photoJob?.abort();
   photoJob = new AbortController();
   $("photo-progress").hidden = false;
+  $("photo-live").hidden = true;
+  $("photo-bar").value = 0;
+  $("photo-stage").textContent = `Sending ${file.name}`;
   $("open-photo").disabled = true;
   try {
     let done = null;
     await stream("/api/photo", file, "application/octet-stream", (line) => {
       if (line.stage) $("photo-stage").textContent = line.stage;
       if (line.share !== undefined) $("photo-bar").value = line.share;
-      if (line.image) $("photo-live").src = `data:image/png;base64,${line.image}`;
+      if (line.image) {
+        $("photo-live").src = `data:image/png;base64,${line.image}`;
+        $("photo-live").hidden = false;
+      }
       if (line.latents) done = line;
     }, photoJob.signal);
     if (!done) throw new ServerError("The server did not finish the photo.", 500);
-    const changed = { seed: null, latents: done.latents, psi: scene.psi, edits: [] };
+    const changed = { ...scene, seed: null, latents: done.latents, edits: [] };
     steps = [];
     at = -1;
     start = changed;
@@ -466,6 +453,7 @@ const openSession = guarded(async (file) => {
   const renamed = (s) => ({ ...s, latents: s.latents === null ? null : restored.latents[s.latents] ?? s.latents,
     edits: s.edits.map((e) => (e.latents ? { ...e, latents: restored.latents[e.latents] ?? e.latents } : e)) });
   directions = restored.directions;
+  searched = new Set(restored.searched);
   locked = new Set((data.locked || []).filter((name) => about.regions.some((r) => r.name === name)));
   const found = [];
   for (const step of data.steps) {
@@ -488,6 +476,10 @@ async function begin(network) {
   about = await post("/api/session", { network });
   useSession(about.session);
   directions = about.directions;
+  searched = new Set(about.searched);
+  if (about.notice) alertOf(about.notice);
+  $("class-field").hidden = about.classes === 0;
+  $("class").max = about.classes - 1;
   $("network").replaceChildren(
     ...about.networks.map((name) => {
       const option = document.createElement("option");
@@ -502,14 +494,25 @@ async function begin(network) {
   steps = [];
   at = -1;
   const usual = about.regions.find((r) => r.name === "hair") || about.regions[1];
-  scene = scenes.newScene(about.seed, about.psi);
+  scene = about.latents ? { ...scenes.newScene(null, about.psi), latents: about.latents } : scenes.newScene(about.seed, about.psi);
   start = scene;
   select(usual.name);
 }
 
+async function chooseNetwork() {
+  $("loading").textContent = "Opening the network";
+  $("frame").classList.add("busy");
+  try {
+    await fresh($("network").value);
+  } finally {
+    $("frame").classList.remove("busy");
+    $("network").value = about.network; // the old network, where the new one did not open
+  }
+}
+
 async function fresh(network) {
   await begin(network);
-  await commit(scene, `Face of seed ${scene.seed}`);
+  await commit(scene, scene.latents ? "Photo" : `Face of seed ${scene.seed}`);
   await refreshDonors();
 }
 
@@ -520,6 +523,7 @@ function compare(on) {
   comparing = on;
   $("compare").setAttribute("aria-pressed", String(on));
   const first = steps.find((step) => scenes.same(step.scene, start)) || steps[0];
+  $("pointed").textContent = on ? "the start" : "";
   guarded(draw)(on ? first.view : view);
 }
 
@@ -588,6 +592,30 @@ function dragRegion() {
   });
 }
 
+// Files may be dropped anywhere on the page: photos, and sessions.
+function dropFiles() {
+  const carries = (event) => event.dataTransfer.types.includes("Files");
+  let inside = 0; // elements that the pointer has entered and not left
+  const leave = () => {
+    inside = 0;
+    document.body.classList.remove("dropping");
+  };
+  document.addEventListener("dragenter", (event) => {
+    if (!carries(event)) return;
+    inside += 1;
+    document.body.classList.add("dropping");
+  });
+  document.addEventListener("dragleave", (event) => { if (carries(event) && --inside <= 0) leave(); });
+  document.addEventListener("dragover", (event) => { if (carries(event)) event.preventDefault(); });
+  document.addEventListener("drop", (event) => {
+    if (!carries(event)) return;
+    event.preventDefault();
+    leave();
+    const file = event.dataTransfer.files[0];
+    if (file) (file.name.endsWith(".json") ? openSession : openPhoto)(file);
+  });
+}
+
 function listen() {
   $("undo").addEventListener("click", () => goTo(at - 1));
   $("redo").addEventListener("click", () => goTo(at + 1));
@@ -602,11 +630,23 @@ function listen() {
     newFace(seed);
   });
   $("reroll").addEventListener("click", () => newFace(randomSeed()));
+  $("class").addEventListener("change", () => {
+    const label = Math.min(Math.max(Math.floor(Number($("class").value)) || 0, 0), about.classes - 1);
+    commit({ ...scene, label }, `Class ${label}`).then(refreshDonors);
+  });
   $("psi").addEventListener("input", () => preview({ ...scene, psi: Number($("psi").value) }));
   $("psi").addEventListener("change", () => {
     commit({ ...scene, psi: Number($("psi").value) }, `Truncation ${$("psi").value}`).then(refreshDonors);
   });
-  $("network").addEventListener("change", guarded(() => fresh($("network").value)));
+  $("psi").addEventListener("dblclick", () => commit({ ...scene, psi: about.psi }, `Truncation ${about.psi}`));
+  $("network").addEventListener("change", guarded(chooseNetwork));
+  $("lock").addEventListener("change", () => setLock($("lock").checked));
+  $("draw").addEventListener("change", () => setDraw($("draw").checked));
+  $("show-blend").addEventListener("click", () => showBlend(true));
+  $("show-mask").addEventListener("click", () => showBlend(false));
+  $("mask").addEventListener("click", (event) => { if (view) select(regionAt(event, $("mask"))); });
+  $("mask").addEventListener("pointermove", (event) => { if (view) $("pointed").textContent = regionAt(event, $("mask")); });
+  $("mask").addEventListener("pointerleave", () => { $("pointed").textContent = ""; });
 
   $("new-shape").addEventListener("click", () => newPart("shape", "shape"));
   $("new-texture").addEventListener("click", () => newPart("texture", "texture"));
@@ -640,16 +680,7 @@ function listen() {
     $("photo-file").value = "";
   });
   $("photo-stop").addEventListener("click", () => photoJob?.abort());
-  $("drop").addEventListener("dragover", (event) => {
-    event.preventDefault();
-    $("drop").classList.add("over");
-  });
-  $("drop").addEventListener("dragleave", () => $("drop").classList.remove("over"));
-  $("drop").addEventListener("drop", (event) => {
-    event.preventDefault();
-    $("drop").classList.remove("over");
-    if (event.dataTransfer.files[0]) openPhoto(event.dataTransfer.files[0]);
-  });
+  dropFiles();
 
   $("alert-close").addEventListener("click", () => { $("alert").hidden = true; });
   $("help-open").addEventListener("click", () => $("help").showModal());
@@ -663,7 +694,8 @@ function listen() {
     }
     if (event.ctrlKey || event.metaKey || event.altKey || typing(event) || !scene) return;
     const keys = { c: () => compare(true), n: () => $("reroll").click(), s: () => $("new-shape").click(),
-      t: () => $("new-texture").click(), b: () => $("new-both").click() };
+      t: () => $("new-texture").click(), b: () => $("new-both").click(), l: () => setLock(!locked.has(region)),
+      x: () => setDraw(scenes.isDropped(scene, region)) };
     const action = event.repeat ? null : keys[event.key.toLowerCase()];
     if (action) {
       event.preventDefault();

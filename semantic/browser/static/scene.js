@@ -8,7 +8,7 @@ export const MOVES = {
 };
 
 export function newScene(seed, psi) {
-  return { seed, latents: null, psi, edits: [] };
+  return { seed, latents: null, psi, label: 0, edits: [] };
 }
 
 export function same(a, b) {
@@ -76,5 +76,5 @@ export function reroll(scene, seed, locked) {
   const from = [...locked]
     .filter((region) => !kept.some((e) => e.op === "swap" && e.region === region && ["both", "whole"].includes(e.part)))
     .map((region) => ({ op: "swap", region, part: "both", ...(scene.latents ? { latents: scene.latents } : { seed: scene.seed }) }));
-  return { ...newScene(seed, scene.psi), edits: [...from, ...kept] };
+  return { ...newScene(seed, scene.psi), label: scene.label, edits: [...from, ...kept] };
 }

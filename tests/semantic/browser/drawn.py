@@ -1,6 +1,8 @@
-"""A picture that stands for a photo."""
+"""Files that stand for photos."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import PIL.Image
@@ -18,3 +20,11 @@ def drawn_photo(desk, side=200):
     buffer = io.BytesIO()
     photo.save(buffer, "PNG")
     return buffer.getvalue(), np.asarray(photo)
+
+
+def huge_png():
+    """A short file that says that it is a PNG of 30,000 x 30,000 pixels."""
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    body = struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return b"\x89PNG\r\n\x1a\n" + body + b"\0\0\0\0IDAT\x35\xaf\x06\x1e"

@@ -1,11 +1,7 @@
 """The page in headless Chromium: what people do with it."""
 
-import base64
 import json
 import shlex
-import shutil
-import threading
-import time
 
 import numpy as np
 import PIL.Image
@@ -13,139 +9,21 @@ import pytest
 from click.testing import CliRunner
 
 import edit
-
-uvicorn = pytest.importorskip("uvicorn", reason="the extra web is not installed")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from semantic.browser import photos  # noqa: E402
-from semantic.browser.server import create_app  # noqa: E402
-from tests.semantic.browser.drawn import drawn_photo  # noqa: E402
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-if CHROMIUM is None:
-    pytest.skip("no Chromium on this machine", allow_module_level=True)
-QUIET = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def address(desk):
-    config = uvicorn.Config(create_app(desk, ("127.0.0.1",)), port=0, log_level="warning", server_header=False)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-
-
-@pytest.fixture
-def page(browser, address):
-    with open_page(browser, address) as page:
-        yield page
-
-
-class open_page:
-    """A page of its own context, drawn; nothing may go wrong in its scripts."""
-
-    def __init__(self, browser, address, **options):
-        self.context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
-        self.address, self.errors = address, []
-
-    def __enter__(self):
-        self.context.add_init_script("let n = 100; crypto.getRandomValues = (a) => { a[0] = n++; return a; };")
-        page = self.context.new_page()
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda said: self.errors.append(said.text) if "Content Security" in said.text else None)
-        page.goto(self.address)
-        wait_shown(page, 0)
-        return page
-
-    def __exit__(self, *problem):
-        self.context.close()
-        assert self.errors == []
-
-
-def shown_steps(page):
-    return int(page.evaluate("document.body.dataset.shown || 0"))
-
-
-def until(page, condition):
-    """Wait for a condition on the page; Playwright's own waiting needs `eval`, which the page's policy forbids."""
-    end = time.monotonic() + 120
-    while not page.evaluate(condition):
-        assert time.monotonic() < end, condition
-        page.wait_for_timeout(20)
-
-
-def wait_shown(page, before):
-    until(page, f"Number(document.body.dataset.shown || 0) > {before}")
-
-
-def do(page, action):
-    """Do something and wait for the picture that follows."""
-    before = shown_steps(page)
-    action()
-    wait_shown(page, before)
-
-
-def canvas(page, name):
-    """Pixels of a canvas, int [side, side, 3]."""
-    data = page.evaluate(
-        """(name) => {
-            const canvas = document.getElementById(name);
-            const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
-            let text = '';
-            for (let i = 0; i < data.length; i += 8192) text += String.fromCharCode(...data.subarray(i, i + 8192));
-            return btoa(text);
-        }""",
-        name,
-    )
-    pixels = np.frombuffer(base64.b64decode(data), np.uint8)
-    side = int(np.sqrt(len(pixels) // 4))
-    return pixels.reshape(side, side, 4)[..., :3].astype(int)
-
-
-def image(page):
-    return canvas(page, "image")
-
-
-def region_mask(page, desk, name):
-    regions = desk.shelf.get("faces").G.regions
-    return (canvas(page, "mask") == np.array(regions.colors[regions.index(name)])).all(axis=2)
-
-
-def click_region(page, desk, name):
-    """Click the middle of the widest run of a region's pixels."""
-    found = region_mask(page, desk, name)
-    y = int(found.sum(axis=1).argmax())
-    x = int(np.flatnonzero(found[y])[found[y].sum() // 2])
-    box = page.locator("#image").bounding_box()
-    side = len(found)
-    page.mouse.click(box["x"] + (x + 0.5) * box["width"] / side, box["y"] + (y + 0.5) * box["height"] / side)
-
-
-def download(page, tmp_path, selector):
-    with page.expect_download() as info:
-        page.click(selector)
-    path = tmp_path / info.value.suggested_filename
-    info.value.save_as(path)
-    return path
-
-
-def saved_image(page, tmp_path):
-    return np.asarray(PIL.Image.open(download(page, tmp_path, "#save-image"))).astype(int)
+import legacy
+from semantic.browser.desk import Desk
+from semantic.browser.networks import NetworkShelf
+from tests.semantic.browser.pages import (
+    click_region,
+    do,
+    download,
+    image,
+    open_page,
+    refusal,
+    region_mask,
+    saved_image,
+    until,
+)
+from tests.semantic.browser.small import generator, plain_generator, save
 
 
 def test_clicking_hair_and_changing_its_texture_changes_hair_and_undo_brings_it_back(page, desk, tmp_path):
@@ -192,12 +70,12 @@ def center(found):
 
 
 def test_locked_regions_stay_when_the_rest_is_drawn_anew(page, desk):
-    page.check("#lock-7")
+    page.check("#lock")
     do(page, lambda: page.click("#reroll"))
     command = page.input_value("#command")
     assert "--swap=hair:2:both" in command
     assert "--seeds=2" not in command
-    page.uncheck("#draw-7")
+    page.uncheck("#draw")
     until(page, "document.getElementById('command').value.includes('--drop=hair')")
     assert not region_mask(page, desk, "hair").any()
 
@@ -264,26 +142,98 @@ def test_nothing_serious_stands_in_the_way_of_anyone(browser, address, size, dar
         assert width <= size[0]
 
 
-def test_a_photo_is_opened_edited_and_shown_with_the_edit_in_it(page, desk, monkeypatch, tmp_path):
-    monkeypatch.setattr(photos, "STEPS", 6)
-    data, pixels = drawn_photo(desk)
-    photo = {"name": "me.png", "mimeType": "image/png", "buffer": data}
-    do(page, lambda: page.set_input_files("#photo-file", photo))
-    assert page.locator("#history button").count() == 1
-    do(page, lambda: page.click("#new-texture"))
-    until(page, "document.getElementById('blend').naturalWidth > 0")
-    found = np.asarray(PIL.Image.open(download(page, tmp_path, "#save-photo")))
-    assert found.shape == pixels.shape
-    assert 0.3 < (found == pixels).all(axis=2).mean() < 0.999
-    base = download(page, tmp_path, "#save-base")
-    assert f"--latents={base.name}" in page.input_value("#command")
+def test_a_region_is_taken_from_another_face_by_dragging_it_and_by_the_keyboard(page, desk):
+    until(page, "document.querySelectorAll('#donors img').length === 6")
+    donors = page.locator("#donors button")
+    before, seed = image(page), donors.nth(0).get_attribute("data-seed")
+    do(page, lambda: donors.nth(0).drag_to(page.locator("#image")))
+    assert f"--swap=hair:{seed}:both" in page.input_value("#command")
+    dragged = image(page)
+    assert (dragged != before).any()
+    do(page, lambda: page.keyboard.press("Control+z"))
+    assert (image(page) == before).all()
+    donors.nth(0).focus()
+    do(page, lambda: page.keyboard.press("Enter"))
+    assert (image(page) == dragged).all()
+    page.select_option("#donor-part", "texture")
+    do(page, lambda: donors.nth(1).click())
+    assert f"--swap=hair:{donors.nth(1).get_attribute('data-seed')}:texture" in page.input_value("#command")
 
 
-@pytest.mark.parametrize(("data", "reason"), [(b"just text", "not a PNG"), (bytes(21 << 20), "Photos may have 20 MB")])
-def test_what_is_no_photo_is_refused_on_the_page(page, tmp_path, data, reason):
-    (tmp_path / "x.png").write_bytes(data)
-    page.set_input_files("#photo-file", tmp_path / "x.png")
-    page.wait_for_selector("#alert:not([hidden])")
-    assert reason in page.inner_text("#alert-text")
-    page.click("#alert-close")
+def test_keys_do_what_buttons_do(page, desk):
+    before = image(page)
+    page.focus("input[name=region][value=hair]")
+    page.keyboard.press("ArrowDown")
+    assert page.inner_text("#region-name") == "neck"
+    page.keyboard.press("ArrowUp")
+    for key, word in (("t", ":texture"), ("s", ":shape"), ("x", "--drop=hair")):
+        do(page, lambda key=key: page.keyboard.press(key))
+        assert word in page.input_value("#command")
+    page.keyboard.press("l")
+    assert page.is_checked("#lock")
+    assert page.get_attribute("input[value=hair]", "aria-label") == "hair, locked, left out"
+    page.keyboard.down("c")
+    until(page, "document.getElementById('compare').getAttribute('aria-pressed') === 'true'")
+    page.wait_for_timeout(100)
+    assert (image(page) == before).all()
+    page.keyboard.up("c")
+    do(page, lambda: page.keyboard.press("n"))
+    assert "--swap=hair:2:both" in page.input_value("#command")
+
+
+def test_directions_beside_the_network_are_there_at_once_and_a_search_adds_more(page):
+    page.locator("input[value=cloth]").check(force=True)  # the label is what people click
+    assert page.locator("#directions input").count() == 1
+    do(page, lambda: page.locator("#direction-0").fill("2"))
+    command = page.input_value("#command")
+    assert "--apply=cloth/brightness:2" in command
+    assert "--directions" not in command  # edit.py finds the file itself
+    page.click("#find")
+    until(page, "document.getElementById('find').hidden")
+    assert page.locator("#directions input").count() > 4
+    do(page, lambda: page.locator("#direction-1").fill("1"))
+    assert "--directions=directions.npz" in page.input_value("#command")
+
+
+def test_edits_move_nothing_else_on_the_page(page):
+    watched = ["undo", "history", "regions", "donors", "save-image", "command"]
+    places = f"{watched}.map((id) => document.getElementById(id).getBoundingClientRect()).map((box) => [box.x, box.y])"
+    until(page, "document.querySelectorAll('#donors img').length === 6")
+    before = page.evaluate(places)
     do(page, lambda: page.click("#new-texture"))
+    do(page, lambda: page.uncheck("#draw"))
+    do(page, lambda: page.click("#undo"))
+    do(page, lambda: page.locator("#move-dx").fill("0.2"))
+    assert page.evaluate(places) == before
+
+
+def test_networks_are_chosen_from_the_list_and_what_does_not_open_leaves_the_page_as_it_was(browser, serve, tmp_path):
+    for name, G in (
+        ("two", generator(("sky", "bird"))),
+        ("pets", generator(c_dim=3)),
+        ("plain", plain_generator()),
+    ):
+        save(G, tmp_path / "nets" / f"{name}.pkl")
+    save(generator(), tmp_path / "nets" / "00000-run" / "network-snapshot-000010.pkl")
+    (tmp_path / "secret.pkl").write_bytes(b"")
+    desk = Desk(
+        NetworkShelf(legacy.load_network, {"two": str(tmp_path / "nets" / "two.pkl")}, tmp_path / "nets"), "two"
+    )
+    with open_page(browser, serve(desk)) as page:
+        assert page.locator("#network option").all_inner_texts() == ["two", "00000-run", "pets", "plain"]
+        assert page.locator("input[name=region]").count() == 2
+        assert not page.is_visible("#class")
+        do(page, lambda: page.select_option("#network", "pets"))
+        assert page.is_visible("#class")
+        do(page, lambda: (page.fill("#class", "2"), page.press("#class", "Enter")))
+        assert "--class=2" in page.input_value("#command")
+        page.select_option("#network", "plain")
+        assert "plain has no regions" in refusal(page)
+        assert page.input_value("#network") == "pets"
+        do(page, lambda: page.click("#new-texture"))
+        do(page, lambda: page.select_option("#network", "00000-run"))
+        assert "network-snapshot-000010.pkl" in page.input_value("#command")
+        asked = """(name) => fetch('/api/session', { method: 'POST', headers: { 'Content-Type': 'application/json' },
+            body: JSON.stringify({ network: name }) }).then((answer) => answer.json())"""
+        for name in (str(tmp_path / "secret.pkl"), "../secret", "secret"):
+            assert "no network" in page.evaluate(asked, name)["error"]

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from semantic.browser import partial as module
 from semantic.browser.partial import PartialSynthesis
 from semantic.generator import Generator
 from tests.helpers import assert_close
@@ -52,7 +53,8 @@ def test_edits_give_what_the_whole_network_gives_and_run_the_changed_regions_alo
     assert list(partial.recomputed) == [1, 2, 3]
 
 
-def test_a_preview_stops_at_an_intermediate_resolution(G):
+def test_a_preview_stops_at_an_intermediate_resolution(G, monkeypatch):
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda: False)
     ws = G.mapping(torch.randn(1, 16), None)
     preview = PartialSynthesis(G.synthesis)(ws, size=32)
     assert preview.image.shape == (1, 3, 32, 32)
@@ -63,3 +65,20 @@ def test_a_preview_stops_at_an_intermediate_resolution(G):
     hook.remove()
     coarse = upfirdn2d.upsample2d(preview.image, upfirdn2d.setup_filter([1, 3, 3, 1]))
     assert_close(coarse + details[0], whole, 1e-5)
+
+
+def test_a_preview_in_bfloat16_looks_like_the_picture(G, monkeypatch):
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda: True)
+    ws = G.mapping(torch.randn(1, 16), None)
+    synthesis = PartialSynthesis(G.synthesis)
+    assert synthesis.renders.preview.dtype == torch.bfloat16
+    quick, exact = synthesis(ws, size=64), synthesis(ws)
+    assert_close(quick.image, exact.image, 0.03 * float(exact.image.std()))
+    assert (quick.mask.argmax(1) == exact.mask.argmax(1)).float().mean() > 0.98
+    assert_same(exact, G.synthesis(ws, noise_mode="const", return_mask=True))
+
+
+def test_an_editor_keeps_no_second_copy_of_the_weights(G):
+    renders = PartialSynthesis(G.synthesis).renders
+    kept = sum(tensor.numel() for tensor in renders.whole.parameters())
+    assert kept < 0.1 * sum(tensor.numel() for tensor in G.synthesis.render.parameters())

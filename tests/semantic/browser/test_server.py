@@ -2,7 +2,6 @@ import asyncio
 import base64
 import io
 import json
-import struct
 import zlib
 from typing import ClassVar
 
@@ -16,7 +15,7 @@ from fastapi.testclient import TestClient
 
 from semantic.browser import photos, server
 from semantic.browser.server import create_app
-from tests.semantic.browser.drawn import drawn_photo
+from tests.semantic.browser.drawn import drawn_photo, huge_png
 
 SCENE = {"seed": 3, "latents": None, "psi": 0.7, "edits": []}
 
@@ -190,13 +189,13 @@ def test_directions_are_found_once_and_serve_all_sessions(client, opened, desk):
     names = lines[-1]["names"]
     assert len(names) >= 4
     assert all(name.startswith("hair/") for name in names)
-    edit = {"op": "apply", "region": "hair", "name": names[0], "strength": 2}
+    edit = {"op": "apply", "region": "hair", "name": names[-1], "strength": 2}
     changed = view(client, {**SCENE, "edits": [edit]}, 2).json()
     assert changed["image"] != view(client, SCENE, 3).json()["image"]
-    assert f"--directions=directions.npz --apply={names[0]}:2" in changed["command"]
+    assert f"--directions=directions.npz --apply={names[-1]}:2" in changed["command"]
     assert client.post("/api/session", json={"network": None}).json()["directions"]["hair"] == names
     stored = np.load(io.BytesIO(client.post("/api/directions/file", json={}).content))
-    assert stored["names"].tolist() == names
+    assert set(names) <= set(stored["names"].tolist())
 
 
 def test_files_hold_what_the_page_shows(client, opened):
@@ -238,13 +237,6 @@ def test_a_photo_is_found_edited_and_blended_and_stays_its_own_elsewhere(client,
     assert 0.3 < same.mean() < 0.999
     untouched = client.post("/api/blend", json={"scene": scene})
     assert (np.asarray(PIL.Image.open(io.BytesIO(untouched.content))) == pixels_of_photo).all()
-
-
-def huge_png():
-    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + header
-    body = struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    return b"\x89PNG\r\n\x1a\n" + body + b"\0\0\0\0IDAT\x35\xaf\x06\x1e"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def clock():
 
 
 def photo(size):
-    return Photo(bytes(size), None, torch.zeros(2, 2))
+    return Photo(bytes(size), None)
 
 
 def test_keys_cannot_be_guessed_and_end_after_their_life(clock):

@@ -1,0 +1,41 @@
+"""Photos and other files on the page, in headless Chromium."""
+
+import numpy as np
+import PIL.Image
+
+from semantic.browser import photos
+from tests.semantic.browser.drawn import drawn_photo, huge_png
+from tests.semantic.browser.pages import do, download, drop_file, refusal, until
+
+
+def test_a_photo_is_dropped_edited_and_shown_with_the_edit_in_it(page, desk, monkeypatch, tmp_path):
+    monkeypatch.setattr(photos, "STEPS", 6)
+    data, pixels = drawn_photo(desk)
+    do(page, lambda: drop_file(page, "me.png", data))
+    assert page.locator("#history button").count() == 1
+    do(page, lambda: page.click("#new-texture"))
+    until(page, "document.getElementById('blend').naturalWidth > 0")
+    found = np.asarray(PIL.Image.open(download(page, tmp_path, "#save-photo")))
+    assert found.shape == pixels.shape
+    assert 0.3 < (found == pixels).all(axis=2).mean() < 0.999
+    base = download(page, tmp_path, "#save-base")
+    assert f"--latents={base.name}" in page.input_value("#command")
+    assert not page.is_visible("#mask-caption")
+    page.click("#show-mask")
+    assert not page.is_visible("#blend")
+
+
+def test_files_that_are_no_photo_are_refused_on_the_page(page, tmp_path):
+    (tmp_path / "large.png").write_bytes(bytes(50 << 20))
+    page.set_input_files("#photo-file", tmp_path / "large.png")
+    assert "large.png has 50 MB. Photos may have 20 MB" in refusal(page)
+    for name, data, reason in (
+        ("notes.png", b"just text", "not a PNG"),
+        ("huge.png", huge_png(), "more than"),
+        ("x.json", b"{}", "not a session file"),
+    ):
+        page.click("#alert-close")
+        drop_file(page, name, data)
+        assert reason in refusal(page)
+    page.click("#alert-close")
+    do(page, lambda: page.click("#new-texture"))
