@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from metrics.laplacian import laplacian_pyramid, pyramid_levels
-from metrics.sliced_wasserstein import PATCH, draw_patches, normalize_channels, sliced_wasserstein
+from metrics.sliced_wasserstein import PATCH, draw_patches, sliced_wasserstein
 from metrics.structural_similarity import ms_ssim
 from semantic.masks import is_present
 from torch_utils.images import to_bytes
@@ -17,6 +17,8 @@ SAMPLES = 96
 """Smallest number of images for the judgement of a snapshot."""
 PATCHES = 64
 """Number of patches from each generated image."""
+LEAST_STD = 1e-3
+"""Deviation of pixels in [-1, 1] that counts at least, so that a flat colour makes no infinite distance."""
 THUMBNAIL = 32
 """Side at which images are compared pixel by pixel."""
 BATCH = 8
@@ -25,8 +27,10 @@ BATCH = 8
 def patch_distance(images: torch.Tensor, others: torch.Tensor) -> float:
     """Returns 1,000 times the sliced Wasserstein distance of two sets of images (Karras et al. 2018).
 
-    It is the mean over the levels of a pyramid. Images of the smaller set give more patches, so that both sets give
-    equally many.
+    It is the mean over levels. Colours of both sets are normalized by the first set. The paper normalizes each set by
+    itself; then the distance does not tell wrong colours and contrasts, which are much of a style.
+
+    Of the smaller set more patches are drawn from each image, so that both have equally many.
 
     Args:
         images, others: uint8 [N, 3, R, R] and [M, 3, R, R]; M is a multiple of N.
@@ -37,9 +41,11 @@ def patch_distance(images: torch.Tensor, others: torch.Tensor) -> float:
     found = []
     for number, pair in enumerate(zip(*pyramids, strict=True)):
         rows = [
-            normalize_channels(draw_patches(level, 2 * number + side, count).reshape(-1, level.shape[1] * PATCH**2))
+            draw_patches(level, 2 * number + side, count).reshape(-1, level.shape[1], PATCH**2)
             for side, (level, count) in enumerate(zip(pair, counts, strict=True))
         ]
+        std, mean = torch.std_mean(rows[0], dim=(0, 2), keepdim=True)
+        rows = [((row - mean) / std.clamp(min=LEAST_STD)).flatten(1) for row in rows]
         found.append(1e3 * sliced_wasserstein(*rows))
     return float(np.mean(found))
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 import legacy
 from dnnlib import EasyDict, UserError, construct_class_by_name, write_json
 from metrics.options import MetricOptions
-from semantic.adaptation.measures import images_of, nearest_distance, patch_distance, similarity_of_pairs
+from semantic.adaptation.measures import images_of, nearest_distance, patch_distance, sample_count, similarity_of_pairs
 from semantic.adaptation.stopping import BEST, ROWS, Bounds, best_row, mean_drift, reason_to_end
 from semantic.metrics.mask_fit import compute_mask_fit
 from tests.benchmarks.adaptation_run import unseen_images
@@ -140,7 +140,8 @@ def figures(run: Run, options: EasyDict) -> dict[str, Any]:
     data = json.loads((run_dir / "training_options.json").read_text())["training_set_kwargs"]
     trained, test = images_of(construct_class_by_name(**data)), unseen_images(data)
     found = {"kimg": kimg, "similarity": similarity_of_pairs(trained[:96]), "nearest": nearest_distance(test, trained)}
-    found["swd"] = patch_distance(test, trained[: len(trained) // len(test) * len(test)]) if len(trained) > 90 else None
+    count = sample_count(len(test))  # as many as generated images
+    found["swd"] = patch_distance(test, trained[:count]) if len(trained) >= count else None
     if judged:
         found |= fit(run_dir / BEST, archive(run.domain, options.work, options.resolution, masks=True), options)
     write_json(path, found)

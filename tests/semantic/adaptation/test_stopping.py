@@ -64,6 +64,15 @@ def test_few_images_compare_with_many():
     assert near < far / 3
 
 
+def test_wrong_colours_and_contrasts_are_a_distance():
+    images = noise(8, 0)
+    paler, redder = images // 2 + 64, images.clone()
+    redder[:, 0] = redder[:, 0] // 4 + 190
+    same = patch_distance(images, noise(8, 1))
+    assert patch_distance(images, paler) > 3 * same
+    assert patch_distance(images, redder) > 3 * same
+
+
 def test_copies_are_nearest_and_alike():
     images = noise(6, 0)
     assert nearest_distance(images[:3], images) < 1e-3 < nearest_distance(noise(3, 9), images)
