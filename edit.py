@@ -199,8 +199,8 @@ def find_boundaries(studio: Studio, opts: EasyDict, region: int) -> list[directi
     scores = [find_score(name.strip()) for name in opts.score.split(",")]
     count, name = opts.count or 2000, studio.G.regions.names[region]
     found = []
-    for part in dict.fromkeys(opts.part or score.part for score in scores):
-        chosen_scores = [score for score in scores if (opts.part or score.part) == part]
+    for part, psi in dict.fromkeys((opts.part or score.part, score.psi) for score in scores):
+        chosen_scores = [score for score in scores if (opts.part or score.part, score.psi) == (part, psi)]
         with progress(f"{name}: {', '.join(score.name for score in chosen_scores)}", count) as bar:
             found += finding.boundaries(studio.G, region, part, chosen_scores, count, opts.batch, progress=bar.update)
     return found

@@ -16,8 +16,6 @@ RIDGE = 0.02
 """Share of the mean variance that is added to every variance before a covariance is inverted."""
 VARIANTS = 4
 """Codes of a region that each image is rendered with."""
-WITHIN = (1 - 1 / VARIANTS) ** 0.5
-"""Standard deviation of codes less their image's mean, when that of the codes is 1."""
 FEWEST = 50
 """Samples in which a score must be measurable."""
 Progress = Callable[[int], object]
@@ -100,17 +98,13 @@ def boundaries(
     batch: int = 8,
     progress: Progress | None = None,
 ) -> list[Direction]:
-    """Returns directions in a region's codes along which scores rise (after Shen et al. 2020).
-
-    The areas of other regions stay the same.
-
-    2020), other regions' areas held.
+    """Returns directions in a region's codes along which scores rise and areas stay (after Shen et al. 2020).
 
     Each image is rendered with `VARIANTS` different codes for this part of the region. Scores are compared within an
     image, so the rest of the image has no influence. See `score_direction` for the direction.
 
     Args:
-        scores: the scores. Each gets one direction, from the same samples.
+        scores: the scores. Each gets one direction, from the same samples. The least `Score.psi` truncates the samples.
         count: samples to render.
         batch: samples at a time.
         progress: called with the number of samples done.
@@ -118,12 +112,13 @@ def boundaries(
     Raises:
         UserError: a score cannot be measured, or does not vary.
     """
-    roles = roles_of(part)
+    roles, psi = roles_of(part), min(score.psi for score in scores)
     images = -(-count // VARIANTS)
     count = images * VARIANTS
-    rest = sample_codes(G, images, seed=2)[0].repeat_interleave(VARIANTS, dim=0)
-    own = sample_codes(G, count, seed=3, sets=len(roles))
-    measured, areas = [[] for _ in scores], []
+    average = G.mapping.w_avg
+    rest = average.lerp(sample_codes(G, images, seed=2)[0], psi).repeat_interleave(VARIANTS, dim=0)
+    own = average.lerp(sample_codes(G, count, seed=3, sets=len(roles)), psi)
+    measured, areas, shares = [[] for _ in scores], [], []
     for start in range(0, count, batch):
         rows = slice(start, start + batch)
         ws = rest[rows, None].expand(-1, G.num_ws, -1)
@@ -135,14 +130,18 @@ def boundaries(
         for score, found in zip(scores, measured, strict=True):
             found.append(_checked(score(out.image, out.mask, region), score, len(ws)).double().cpu())
         areas.append(mask_areas(out.mask).double().cpu())
+        shares.append(out.mask[:, region].double().mean(dim=(1, 2)).cpu())
         if progress is not None:
             progress(len(ws))
     codes = torch.cat([drawn.cpu().double() for drawn in own], dim=1)
     others = [k for k in range(len(G.regions)) if k not in (0, region)]
-    return [
-        _boundary(G, region, part, score, torch.cat(found), codes, torch.cat(areas)[:, others])
-        for score, found in zip(scores, measured, strict=True)
-    ]
+    other_areas, own_share = torch.cat(areas)[:, others], torch.cat(shares)[:, None]
+    found = []
+    for score, values in zip(scores, measured, strict=True):
+        held = ([own_share] if score.keeps else []) + ([other_areas] if score.holds else [])
+        held = torch.cat(held, dim=1) if held else other_areas[:, :0]
+        found.append(_boundary(G, region, part, score, torch.cat(values), codes, held, psi))
+    return found
 
 
 def _boundary(
@@ -153,10 +152,12 @@ def _boundary(
     values: torch.Tensor,
     codes: torch.Tensor,
     held: torch.Tensor,
+    psi: float,
 ) -> Direction:
     """Returns the direction of one score.
 
-    Its inputs are the values [N], the codes [N, roles · D] and the areas of other regions [N, K - 2].
+    Its inputs are the values [N], the codes [N, roles · D], the areas that shall stay [N, M], and the truncation of the
+    codes.
     """
     name, total = G.regions.names[region], len(values)
     there = values.isfinite()
@@ -166,27 +167,34 @@ def _boundary(
         )
     if score.circular:
         values = _unwrapped(values)
-    image = (torch.arange(total) // VARIANTS)[there]
-    values, codes, held = (_within(table[there], image) for table in (values[:, None], codes, held))
-    if values.std() < 1e-9:
+    roles, image = roles_of(part), torch.arange(total) // VARIANTS
+    if _centred(values, image)[2] < 1e-9:
         raise UserError(f"{score.name} of {name} is the same in all {total} samples. Choose another score.")
-    step, slope = score_direction(codes, values[:, 0], held if score.holds else held[:, :0])
-    step, slope = step / WITHIN, slope / WITHIN
-    moves = dict(zip(roles_of(part), step.split(G.w_dim), strict=True))
+    step, slope = score_direction(codes, values, held, image, len(roles))
+    step, slope = step / psi, slope / psi
+    moves = dict(zip(roles, step.split(G.w_dim), strict=True))
     zero = torch.zeros(G.w_dim, dtype=torch.float64)
     stacked = torch.stack([moves.get(role, zero) for role in ROLES]).float()
-    told = f"{score.name} {slope:+.3g} {score.unit}".strip() + f" a step, {len(values)} samples"
+    told = f"{score.name} {slope:+.3g} {score.unit}".strip() + f" a step, {int(there.sum())} samples"
     return Direction(_name(name, part, score.name, score.part), "boundary", name, part, told, stacked)
 
 
-def _within(table: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """Returns rows [N, M], less the mean of all rows of the same image [N]."""
+def within_images(table: torch.Tensor, image: torch.Tensor | None = None) -> torch.Tensor:
+    """Returns rows [N, M], less the mean of all rows of the same image [N]. All are of one image by default."""
+    if image is None:
+        return table - table.mean(dim=0)
     groups = int(image.max()) + 1
     sums = table.new_zeros(groups, table.shape[1]).index_add(0, image, table)
     return table - (sums / torch.bincount(image, minlength=groups).clamp(min=1)[:, None])[image]
 
 
-def score_direction(codes: torch.Tensor, values: torch.Tensor, held: torch.Tensor) -> tuple[torch.Tensor, float]:
+def score_direction(
+    codes: torch.Tensor,
+    values: torch.Tensor,
+    held: torch.Tensor,
+    image: torch.Tensor | None = None,
+    roles: int = 1,
+) -> tuple[torch.Tensor, float]:
     """Returns the likeliest step of codes that raises a linear score and keeps other scores.
 
     Linear scores have the normals B = Σ⁻¹C, where C holds the covariances of codes and scores. A step d must raise the
@@ -194,29 +202,68 @@ def score_direction(codes: torch.Tensor, values: torch.Tensor, held: torch.Tenso
     other scores it is the covariance itself, the mean code of samples with a high score. The normal of a boundary would
     mostly move along directions in which codes hardly vary.
 
+    Codes of different roles are independent. A role on which a score does not depend has covariances by chance alone.
+    They are shrunk after James and Stein (1961): to nothing where they are not larger than by chance.
+
     Args:
-        codes: float64 [N, D].
-        values: the score, [N].
+        codes: float64 [N, roles · D].
+        values: the score, [N]. NaN where it cannot be measured.
         held: the other scores, [N, M]. Constant scores are left out.
+        image: of each sample, [N]. Codes and scores are compared with other samples of the image.
+        roles: number of codes.
 
     Returns:
-        The step [D], one standard deviation of the codes along it, and what it adds to the score.
+        The step [roles · D], one standard deviation of the codes along it, and what it adds to the score.
     """
-    held = held[:, held.std(dim=0) > 1e-9] if held.shape[1] else held
-    scores = torch.cat([values[:, None], held], dim=1)
-    scores = (scores - scores.mean(dim=0)) / scores.std(dim=0)
-    centred = codes - codes.mean(dim=0)
-    spread, shared = _covariance(codes), centred.mT @ scores / len(codes)
-    ridge = RIDGE * spread.diagonal().mean() * torch.eye(len(spread)).to(spread)
-    normals = torch.linalg.solve(spread + ridge, shared)
+    columns = [values, *(column for column in held.unbind(dim=1) if _centred(column, image)[2] > 1e-9)]
+    width = codes.shape[1] // roles
+    parts = [_role_covariances(role_codes, columns, image) for role_codes in codes.split(width, dim=1)]
+    shared, normals, spreads = (list(side) for side in zip(*parts, strict=True))
+    shared, normals = torch.cat(shared), torch.cat(normals)
     overlap = shared.mT @ normals
     first = torch.zeros(len(overlap)).to(overlap)
     first[0] = 1
     shrink = RIDGE * overlap.diagonal().mean() * torch.eye(len(overlap)).to(overlap)
     step = shared @ torch.linalg.solve(overlap + shrink, first)
     step = step / step.norm()
-    step = step * (centred @ step).std()
-    return step, float(step @ normals[:, 0] * values.std())
+    step = step * (step @ torch.block_diag(*spreads) @ step).sqrt()
+    return step, float(step @ normals[:, 0]) * _centred(values, image)[2]
+
+
+def _role_covariances(
+    codes: torch.Tensor, columns: Sequence[torch.Tensor], image: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns the shrunk covariances C of codes [N, D] with scores of deviation 1, Σ⁻¹C, and the covariance of codes.
+
+    Shapes are [D, M], [D, M] and [D, D].
+    """
+    inside = within_images(codes, image)
+    spread = inside.mT @ inside / _freedom(len(codes), image)
+    ridge = spread + RIDGE * spread.diagonal().mean() * torch.eye(len(spread)).to(spread)
+    dimensions = float(torch.linalg.solve(ridge, spread).diagonal().sum())
+    shared = []
+    for column in columns:
+        score, rows, deviation = _centred(column, image)
+        of_rows = None if image is None else image[rows]
+        free = _freedom(len(score), of_rows)
+        covariance = within_images(codes[rows], of_rows).mT @ score / (deviation * free)
+        chance = dimensions / (free * float(covariance @ torch.linalg.solve(ridge, covariance)) + 1e-9)
+        shared.append(covariance * max(1 - chance, 0.0))
+    shared = torch.stack(shared, dim=1)
+    return shared, torch.linalg.solve(ridge, shared), spread
+
+
+def _centred(column: torch.Tensor, image: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Returns the finite numbers of a score less their image's mean, their rows, and their deviation."""
+    rows = column.isfinite()
+    of_rows = None if image is None else image[rows]
+    score = within_images(column[rows, None], of_rows)[:, 0]
+    return score, rows, float((score.square().sum() / _freedom(len(score), of_rows)).sqrt())
+
+
+def _freedom(count: int, image: torch.Tensor | None) -> int:
+    """Returns the degrees of freedom of rows less their image's mean."""
+    return max(count - (1 if image is None else len(image.unique())), 1)
 
 
 def _covariance(codes: torch.Tensor) -> torch.Tensor:

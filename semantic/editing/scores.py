@@ -27,6 +27,10 @@ class Score:
     """Whether it is an angle in degrees."""
     holds: bool = True
     """Whether the areas of other regions shall stay; a region that comes must cover others."""
+    keeps: bool = False
+    """Whether the region's own area shall stay. Else a region may go where it cannot be measured."""
+    psi: float = 1.0
+    """Truncation of the samples. Regions near the average are seen, and measured, more often."""
 
     def __call__(self, image: torch.Tensor, mask: torch.Tensor, region: int) -> torch.Tensor:
         """Returns the scores [N] of a region in images and masks. See `Measure`."""
@@ -116,7 +120,7 @@ SCORES = {
         Score("area", area, "shape", "of the picture"),
         Score("height", height, "shape", "of the picture"),
         Score("width", width, "shape", "of the picture"),
-        Score("level", level, "shape", "of the picture"),
+        Score("level", level, "whole", "of the picture", keeps=True, psi=0.7),
         Score("presence", presence, "whole", holds=False),
         Score("brightness", brightness, "texture"),
         Score("saturation", saturation, "texture"),

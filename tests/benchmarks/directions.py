@@ -1,12 +1,14 @@
 """`python -m tests.benchmarks.directions`: whether boundaries raise their scores and leave other regions alone.
 
-Each direction is applied at seven strengths, -3 to 3 deviations, to images of seeds. Counted are images in which the
-score can be measured at all strengths. The table tells:
+Each direction is applied at seven strengths, -REACH to REACH deviations, to images of seeds. Counted are images in
+which the score can be measured at all strengths. Images that show the region, but not at all strengths, are `hidden`.
+The table tells:
 - in how many the score rises at every step (for presence the area, which may stay the same where it is zero),
-- the mean score at three strengths,
-- by how much the region's own area changes from the weakest to the strongest,
-- the change of the background's area, and the largest change of another region's, in proportion to that,
-- how many pixels change hands between two other regions, in proportion to that,
+- the mean score at the weakest strength, unedited, and at the strongest,
+- the edited pixels: of the region in one of both pictures alone, from the weakest to the strongest; for colours, all of
+  the region,
+- the change of the background's area, and the largest change of another region's, in proportion to the edited pixels,
+- how many pixels change hands between two other regions, in proportion to the edited pixels,
 - the leak: the share of the change of the image outside the region, over both ends, in pixels and at a distance (see
   `semantic.metrics.region_leak.outside_share`).
 """
@@ -24,19 +26,21 @@ from semantic.editing.edits import Apply
 from semantic.editing.latents import seed_latents
 from semantic.editing.scores import SCORES
 from semantic.editing.state import EditState
-from semantic.masks import mask_areas
+from semantic.masks import MIN_AREA, mask_areas
 from semantic.metrics.region_leak import outside_share
 
-STRENGTHS = (-3, -2, -1, 0, 1, 2, 3)
+STEPS = (-1, -2 / 3, -1 / 3, 0, 1 / 3, 2 / 3, 1)
 BATCH = 10
+COLORS = ("brightness", "saturation", "hue")
 HEAD = (
-    "| direction | images | rises | score at -3, 0, 3 | own area | background | largest other | elsewhere | leak "
-    "| at a distance |"
+    "| direction | images | rises | scores | edited | background | largest other | elsewhere | leak | at a distance |"
 )
 
 
 @torch.no_grad()
-def measure(G: torch.nn.Module, direction: Direction, count: int, psi: float) -> dict[str, np.ndarray]:
+def measure(
+    G: torch.nn.Module, direction: Direction, count: int, psi: float, reach: float = 3.0
+) -> dict[str, np.ndarray]:
     """Scores [N, 7], areas [N, 7, K] and largest planes of the masks [N, 7, R, R] of seeds 0 to N - 1.
 
     `leak` [N, 4] is the change from the weakest to the strongest, see `outside_share`.
@@ -47,8 +51,8 @@ def measure(G: torch.nn.Module, direction: Direction, count: int, psi: float) ->
     for start in tqdm(range(0, count, BATCH), desc=direction.name, leave=False):
         ws = G.mapping(seed_latents(range(start, min(start + BATCH, count)), G.z_dim), None, truncation_psi=psi)
         state, rows, images = EditState.of(ws, G.regions), {key: [] for key in ("score", "area", "mask")}, []
-        for strength in STRENGTHS:
-            edited = Apply(region, direction, strength).apply(G, state)
+        for step in STEPS:
+            edited = Apply(region, direction, step * reach).apply(G, state)
             out = G.synthesis(**edited.inputs(G.synthesis.grid), noise_mode="const", return_mask=True)
             rows["score"].append(score(out.image, out.mask, region))
             rows["area"].append(mask_areas(out.mask))
@@ -64,19 +68,23 @@ def measure(G: torch.nn.Module, direction: Direction, count: int, psi: float) ->
 def row(G: torch.nn.Module, direction: Direction, found: dict[str, np.ndarray]) -> str:
     """One line of the table."""
     region = G.regions.index(direction.region)
+    shown = found["area"][:, len(STEPS) // 2, region] >= MIN_AREA if "presence" not in direction.name else True
     there = np.isfinite(found["score"]).all(axis=1)
+    hidden = (shown & ~there).sum()
     scores, areas, masks, leak = (found[key][there] for key in ("score", "area", "mask", "leak"))
     rises = ((np.diff(scores, axis=1) >= 0).all(axis=1) & (scores[:, -1] > scores[:, 0])).mean()
     change = np.abs(areas[:, -1] - areas[:, 0]).mean(axis=0)
-    own = max(change[region], 1e-9)
+    inside = masks == region
+    colored = direction.measured.split()[0] in COLORS
+    own = max((inside[:, 3] if colored else inside[:, 0] != inside[:, -1]).mean(), 1e-9)
     others = {name: change[k] / own for k, name in enumerate(G.regions.names) if k not in (0, region)}
     most = max(others, key=others.get)
-    elsewhere = (masks[:, 0] != masks[:, -1]) & ~(masks == region).any(axis=1)
+    elsewhere = (masks[:, 0] != masks[:, -1]) & ~inside.any(axis=1)
     outside, total, far, pyramid = leak.sum(axis=0)
     means = ", ".join(f"{value:.3f}" for value in scores.mean(axis=0)[[0, 3, 6]])
     return (
-        f"| {direction.name} | {there.sum()} | {rises:.0%} | {means} | {change[region]:.4f} | {change[0] / own:.2f} | "
-        f"{most} {others[most]:.2f} | {elsewhere.mean() / own:.3f} | "
+        f"| {direction.name} | {there.sum()}, {hidden} hidden | {rises:.0%} | {means} | {own:.4f} | "
+        f"{change[0] / own:.2f} | {most} {others[most]:.2f} | {elsewhere.mean() / own:.3f} | "
         f"{outside / max(total, 1e-9):.3f} | {far / max(pyramid, 1e-9):.3f} |"
     )
 
@@ -87,7 +95,8 @@ def row(G: torch.nn.Module, direction: Direction, found: dict[str, np.ndarray]) 
 @click.option("--names", help="Some of them, comma-separated")
 @click.option("--count", default=100, help="Images")
 @click.option("--psi", default=0.7, help="Truncation of the images")
-def main(network: str | None, path: Path | None, names: str | None, count: int, psi: float) -> None:
+@click.option("--reach", default=3.0, help="Largest strength, in deviations")
+def main(network: str | None, path: Path | None, names: str | None, count: int, psi: float, reach: float) -> None:
     """Measure directions that edit.py --find=boundary found."""
     file = Path(legacy.choose_network(network))
     G = legacy.load_network(file)["G_ema"].eval()
@@ -96,7 +105,7 @@ def main(network: str | None, path: Path | None, names: str | None, count: int, 
     print(HEAD)
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name in chosen:
-        print(row(G, known[name], measure(G, known[name], count, psi)), flush=True)
+        print(row(G, known[name], measure(G, known[name], count, psi, reach)), flush=True)
 
 
 if __name__ == "__main__":

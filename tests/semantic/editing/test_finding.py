@@ -88,6 +88,27 @@ def test_a_step_raises_its_score_and_holds_the_others():
     assert parallel(alone, np.cov(codes.T) @ wanted.numpy()) > 0.999  # the mean of codes that score high
 
 
+def test_a_code_without_influence_does_not_move():
+    random = torch.Generator().manual_seed(1)
+    codes = torch.randn(1200, 40, generator=random, dtype=torch.float64)
+    wanted = torch.randn(20, generator=random, dtype=torch.float64)
+    values = codes[:, :20] @ wanted + torch.randn(1200, generator=random, dtype=torch.float64)
+    step, _ = finding.score_direction(codes, values, codes[:, :0], roles=2)
+    assert parallel(step[:20], wanted) > 0.97
+    assert step[20:].norm() < 0.06 * step.norm()  # by chance it is 0.13
+
+
+def test_samples_are_compared_within_their_image_and_left_out_where_nothing_is_measured():
+    random = torch.Generator().manual_seed(2)
+    image = torch.arange(400).repeat_interleave(4)
+    codes = torch.randn(1600, 5, generator=random, dtype=torch.float64)
+    values = codes[:, 1] + 100 * torch.randn(400, generator=random, dtype=torch.float64)[image]
+    values[::3] = torch.nan
+    step, slope = finding.score_direction(codes, values, codes[:, 2:3], image)
+    assert parallel(step, torch.eye(5)[1]) > 0.98
+    assert slope == pytest.approx(1, abs=0.05)
+
+
 def test_a_boundary_finds_what_a_score_depends_on(monkeypatch):
     """Brightness of the whole picture is one number of the hair's texture code here."""
     G = tiny_generator()
