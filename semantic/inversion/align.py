@@ -6,7 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from dnnlib import UserError
-from semantic.inversion.layout import Layout, axis_angles, long_axes, moments, one_hot_planes, overlaps
+from semantic.inversion.framing import RANGES
+from semantic.inversion.layout import Layout, one_hot_planes, overlaps
+from semantic.inversion.optimize import rough
 from semantic.inversion.parse import Parser
 from semantic.placement import Placement
 
@@ -18,17 +20,15 @@ LARGEST = 1.8
 TURNS = (0.0, 30.0, -30.0)
 QUARTERS = (90.0, -90.0, 180.0)
 """Turns in degrees. The search tries them if no upright window fits."""
-ROUNDS = ((8, 1), (6, 2), (2, 2))
-"""Number of windows that stay, and number of corrections of each window."""
-LAST, AVERAGED = 6, 4
-"""Number of corrections of the best window. The result is the mean of the last ones."""
+ROUNDS = ((10, (0,)), (6, (1, 2)), (2, (2,)))
+"""How many windows stay, and the stages of the framing that correct each of them."""
+LAST, AVERAGED = 5, 4
+"""Corrections of the best window, and how many of the last make the result."""
 SETTLED = 0.9
-"""The last corrections may lower the fit to this share, since centres are more exact than overlaps."""
-LEAST_SPREAD = 0.15
-"""Smallest spread of the size of a region, as a share. Parsers are not more exact."""
-LEAST_FIT = 0.7
-"""Smallest fit of a photo, as a share of the fit of the network's own samples."""
-GOOD_FIT = 0.8
+"""Corrections may lower the fit down to this share: they tell more exactly than overlaps."""
+LEAST_FIT = 0.58
+"""Below this share of the fit of the network's own samples, the photo shows nothing of their kind."""
+GOOD_FIT = 0.75
 """Fit, as a share, that ends the search over quarter turns."""
 CHECKED = 4
 """Number of windows that `_Search.constancy` compares for each window that stays."""
@@ -42,8 +42,8 @@ BATCH = 32
 def align(photo: torch.Tensor, name: str, parser: Parser, layout: Layout) -> Placement:
     """Returns the similarity transform of the crop that fits the layout of a network's samples best.
 
-    Windows of several sizes, places and turns are labelled. The best windows are corrected: the centres and areas of
-    their regions are matched with samples. Steady regions weigh more. The corrected crop is labelled again.
+    Windows of several sizes, places and turns are labelled. The best windows are corrected by the layout's framing, and
+    labelled again.
 
     Args:
         photo: [3, H, W] in [-1, 1].
@@ -102,57 +102,6 @@ def turned(squares: torch.Tensor, degrees: float) -> torch.Tensor:
     return torch.stack([a, b, x - (a - b) / 2, y - (a + b) / 2], dim=1)
 
 
-def correction(
-    centers: torch.Tensor, areas: torch.Tensor, axes: torch.Tensor, layout: Layout, least_area: float
-) -> torch.Tensor:
-    """Returns the similarity transform (a, b, tx, ty) of unit squares that moves regions to the layout, [N, 4].
-
-    Weighted least squares of the centres (Umeyama 1991). The weight of a region is the inverse of its variance among
-    samples. A distant region counts less. The long axes of regions also tell the angle: eyes, brows and mouth lie
-    across the face. If fewer than two regions are left, areas alone give the scale.
-
-    Args:
-        centers, areas, axes: of the regions in the windows, [N, K, 2], [N, K] and [N, K, 2].
-        layout: see `Layout`.
-        least_area: share of the picture from which on a region counts.
-    """
-    there = (areas >= least_area) & (layout.presence > 0.3)
-    there[:, 0] = False  # the background's centre says nothing
-    weights = there * (layout.presence / layout.center_deviations**2)
-    off = (centers - layout.centers).norm(dim=-1)
-    weights = weights / (1 + (off / 0.25) ** 2)
-    total = weights.sum(dim=1, keepdim=True)
-    weights = weights / total.clamp(min=1e-9)
-    goal, found = (torch.einsum("nk,nkc->nc", weights, x.expand_as(centers)) for x in (layout.centers, centers))
-    p, q = layout.centers - goal.unsqueeze(1), centers - found.unsqueeze(1)
-    spread = (weights * p.square().sum(dim=-1)).sum(dim=1)
-    dot = (weights * (p * q).sum(dim=-1)).sum(dim=1)
-    cross = (weights * (p[..., 0] * q[..., 1] - p[..., 1] * q[..., 0])).sum(dim=1)
-    known = (weights > 1e-4).sum(dim=1) >= 2
-    precision = total.squeeze(1) * spread  # inverse of the variance of the angle, and of the scale's logarithm
-    by_axes = axis_angles(axes, layout.axes)
-    axis_weights = there * layout.presence / layout.axis_deviations**2 / (1 + (by_axes / 0.3) ** 2)
-    length = torch.where(known, precision, 0) / torch.hypot(cross, dot).clamp(min=1e-9)
-    sine = length * cross + (axis_weights * by_axes.sin()).sum(dim=1)
-    cosine = length * dot + (axis_weights * by_axes.cos()).sum(dim=1)
-    angle = torch.atan2(sine, cosine).clamp(-0.6, 0.6)
-    by_centers = torch.hypot(cross, dot) / spread.clamp(min=1e-9)
-    relative = layout.size_deviations / layout.sizes.clamp(min=1e-3)
-    size_weights = there * layout.presence / (relative**2 + LEAST_SPREAD**2)
-    ratio = (areas.sqrt() / layout.sizes.clamp(min=1e-3)).clamp(0.2, 5).log()
-    by_areas = ((size_weights * ratio).sum(dim=1) / size_weights.sum(dim=1).clamp(min=1e-9)).exp()
-    # Both estimates of the logarithm of the scale count by the inverse of their variances.
-    trust = torch.where(known, precision / (precision + size_weights.sum(dim=1)).clamp(min=1e-9), 0)
-    scale = (by_centers.clamp(0.3, 3).log() * trust + by_areas.log() * (1 - trust)).exp().clamp(0.5, 2)
-    scale = torch.where(there.any(dim=1), scale, 1)
-    a, b = scale * angle.cos(), scale * angle.sin()
-    shift = torch.stack(
-        [found[:, 0] - a * goal[:, 0] + b * goal[:, 1], found[:, 1] - b * goal[:, 0] - a * goal[:, 1]], dim=1
-    )
-    result = torch.cat([torch.stack([a, b], dim=1), shift], dim=1)
-    return torch.where(there.any(dim=1, keepdim=True), result, result.new_tensor([1.0, 0.0, 0.0, 0.0]))
-
-
 def combined(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
     """Returns the transforms that apply `inner` first and then `outer`, all [N, 4]."""
     a, b, tx, ty = outer.unbind(dim=1)
@@ -179,7 +128,7 @@ class _Search:
     def best(self, squares: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Returns the best window after all rounds, [4], and its fit."""
         fits, labels = self.look(squares)
-        for number, (count, times) in enumerate(ROUNDS):
+        for number, (count, stages) in enumerate(ROUNDS):
             # Parsers see the usual layout where there is nothing to see: labels must stay with the photo.
             chosen = fits.topk(min(CHECKED * count, len(fits))).indices
             squares, fits, labels = squares[chosen], fits[chosen], labels[chosen]
@@ -188,8 +137,8 @@ class _Search:
             if number == 0:
                 squares = torch.cat([turned(squares, angle) for angle in TURNS])
                 fits, labels = self.look(squares)
-            for _ in range(times):
-                squares, fits, labels = self.correct(squares, fits, labels)
+            for stage in stages:
+                squares, fits, labels = self.correct(squares, fits, labels, stage)
         last = int((fits * self.constancy(squares, labels)).argmax())
         return self.settle(squares[last : last + 1], fits[last : last + 1], labels[last : last + 1])
 
@@ -221,7 +170,7 @@ class _Search:
         """Returns the window after repeated corrections of a window [1, 4], as [4], and its fit."""
         way, first = [square], fit
         for _ in range(LAST):
-            square = self.corrected(square, labels)
+            square = self.corrected(square, labels, len(RANGES) - 1)
             fit, labels = self.look(square)
             if float(fit) < SETTLED * float(first):
                 break
@@ -230,15 +179,15 @@ class _Search:
         return rest, float(self.look(rest[None])[0])
 
     def correct(
-        self, squares: torch.Tensor, fits: torch.Tensor, labels: torch.Tensor
+        self, squares: torch.Tensor, fits: torch.Tensor, labels: torch.Tensor, stage: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Returns corrected windows, their fits and their labels. A window stays if its correction fits worse."""
-        moved = self.corrected(squares, labels)
+        moved = self.corrected(squares, labels, stage)
         sides = torch.hypot(moved[:, 0], moved[:, 1])
         allowed = (sides > 0.1 * min(self.size)) & (sides < 3 * max(self.size))
         moved = torch.where(allowed[:, None], moved, squares)
         new_fits, new_labels = self.look(moved)
-        better = new_fits > fits
+        better = new_fits > SETTLED * fits
         pick = better.view(-1, 1, 1, 1)
         return (
             torch.where(better[:, None], moved, squares),
@@ -246,10 +195,9 @@ class _Search:
             torch.where(pick, new_labels, labels),
         )
 
-    def corrected(self, squares: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def corrected(self, squares: torch.Tensor, labels: torch.Tensor, stage: int) -> torch.Tensor:
         """Returns windows [M, 4] after the correction for their labels."""
-        found = correction(*moments(labels), long_axes(labels), self.layout, 1.5 / labels.shape[-1] ** 2)
-        return combined(squares, found)
+        return combined(squares, self.layout.framing(labels, stage))
 
     def look(self, squares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the fits [M] of windows, and their labels: planes [M, K, S, S]."""
@@ -264,8 +212,9 @@ class _Search:
             F.grid_sample(self._level(square, side), part[None], padding_mode="reflection", align_corners=False)
             for square, part in zip(squares, grid.float(), strict=True)
         ]
-        indices = self.parser.masks(torch.cat(crops))
-        planes = one_hot_planes(indices, len(self.parser.regions), self.layout.template.shape[-1])
+        with rough(self.levels[0].device, True):
+            indices = self.parser.masks(torch.cat(crops))
+        planes = one_hot_planes(indices, len(self.parser.regions), self.layout.side)
         inside = (grid.abs() <= 1).all(dim=-1).float()
         inside = F.adaptive_avg_pool2d(inside, planes.shape[-1])
         cover = inside.mean(dim=(1, 2))

@@ -1,4 +1,4 @@
-"""The layout of regions in a network's own samples, and the fit of other masks."""
+"""The layout of regions in a network's own samples: the fit of other masks, and where the frame of a window lies."""
 
 from dataclasses import dataclass
 
@@ -7,95 +7,81 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from semantic.inversion.framing import Framing, fit_framing
 from semantic.inversion.kept import kept_arrays
 from semantic.inversion.parse import random_codes
 from semantic.masks import is_present
 
-SAMPLES, BATCH, PSI, SEED = 96, 8, 0.8, 1
-SIDE = 64
-"""Largest side of the templates in pixels."""
-LEAST_DEVIATION = 0.015
-"""Smallest deviation of centres and of roots of areas, as a share of the picture's side."""
-LEAST_TURN = 0.03
-"""Smallest deviation of axes, in radians. It is larger for regions that are hardly longer than wide."""
+SAMPLES, BATCH, PSI, SEED = 128, 8, 0.8, 1
+SIDE = 32
+"""Most pixels of a side of the labels."""
+NEAREST = 3
+"""Samples that a mask is like. Regions such as hats make layouts of several kinds, so a mean of all fits none."""
+EMPTY = 0.5
+"""Pixels from which on a region counts in one of two masks."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The layout of regions in samples. Positions are shares of the picture's side, x first.
+    """The layout of regions in samples.
 
     Attributes:
-        template: [K, S, S], share of the samples that show a region at a place.
-        steadiness: [K], mean overlap of a sample's region with the template.
+        samples: [M, K, S, S], shares of the regions in the labels of samples.
+        steadiness: [K], mean overlap of a region in two samples.
         presence: [K], share of the samples that show a region at all.
-        centers, sizes: [K, 2] and [K], mean centres and roots of areas, where a region is there.
-        axes: [K, 2], mean directions of the longer axes, see `long_axes`.
-        center_deviations, size_deviations, axis_deviations: [K], deviations of samples. Axes in radians.
-        usual: fit of the median sample, see `fit`.
+        usual: fit of the median sample to the others, see `fit`.
+        framing: tells from labels where the frame of the samples lies.
     """
 
-    template: torch.Tensor
+    samples: torch.Tensor
     steadiness: torch.Tensor
     presence: torch.Tensor
-    centers: torch.Tensor
-    sizes: torch.Tensor
-    axes: torch.Tensor
-    center_deviations: torch.Tensor
-    size_deviations: torch.Tensor
-    axis_deviations: torch.Tensor
     usual: float
+    framing: Framing
+
+    @property
+    def side(self) -> int:
+        """Side of the labels in pixels."""
+        return self.samples.shape[-1]
 
     def fit(self, planes: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-        """Returns the fit of masks, [N] in [0, 1]: their overlap with the template. Steady regions weigh more.
+        """Returns the fit of masks, [N] in [0, 1]: their overlap with the nearest samples. Steady regions weigh more.
 
         Args:
-            planes: [N, K, S, S], one-hot.
+            planes: shares of the regions, [N, K, S, S].
             inside: [N, S, S], 0 at unknown places. They do not count.
         """
-        known = inside.unsqueeze(1)
-        return overlaps(planes * known, self.template * known) @ (self.steadiness / self.steadiness.sum())
+        found, there = pair_overlaps(planes * inside.unsqueeze(1), self.samples, inside)
+        return likeness(found, there, self.steadiness).topk(min(NEAREST, len(self.samples)), dim=1).values.mean(dim=1)
 
 
-def overlaps(planes: torch.Tensor, template: torch.Tensor) -> torch.Tensor:
+def pair_overlaps(
+    planes: torch.Tensor, samples: torch.Tensor, inside: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the intersection over union of each mask with each sample, [N, M, K], and where one shows the region.
+
+    Args:
+        planes: [N, K, S, S], 0 at unknown places.
+        samples: [M, K, S, S].
+        inside: [N, S, S], 0 at unknown places.
+    """
+    ours, theirs = planes.flatten(2).transpose(0, 1), samples.flatten(2).transpose(0, 1)
+    both = (ours @ theirs.mT).permute(1, 2, 0)
+    theirs = (inside.flatten(1) @ theirs.mT).permute(1, 2, 0)
+    either = planes.sum(dim=(2, 3)).unsqueeze(1) + theirs - both
+    return both / either.clamp(min=EMPTY), either > EMPTY
+
+
+def likeness(found: torch.Tensor, there: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Returns the weighted mean overlap of pairs of masks, [N, M], of `pair_overlaps`."""
+    there = there.to(weights)
+    return (found * there) @ weights / (there @ weights).clamp(min=1e-6)
+
+
+def overlaps(planes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """Returns the intersection over union of planes and shares, [N, K]."""
-    both = torch.minimum(planes, template).sum(dim=(2, 3))
-    return both / torch.maximum(planes, template).sum(dim=(2, 3)).clamp(min=1)
-
-
-def moments(planes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns centres [N, K, 2] and areas [N, K] of planes [N, K, S, S] of 0 and 1.
-
-    Centres are shares of the side. Areas are shares of the picture.
-    """
-    side = planes.shape[-1]
-    areas = planes.mean(dim=(2, 3))
-    places = (torch.arange(side, device=planes.device, dtype=planes.dtype) + 0.5) / side
-    x, y = planes.mean(dim=2) @ places / side, planes.mean(dim=3) @ places / side
-    return torch.stack([x, y], dim=-1) / areas.clamp(min=1e-9).unsqueeze(-1), areas
-
-
-def long_axes(planes: torch.Tensor) -> torch.Tensor:
-    """Returns directions of the longer axes of planes [N, K, S, S], as vectors [N, K, 2].
-
-    A vector has twice the angle of the axis, measured from x to y.
-
-    The length of a vector is the difference of the variances along both axes, divided by their sum. It is 0 for a disc
-    and 1 for a line.
-    """
-    side = planes.shape[-1]
-    places = (torch.arange(side, device=planes.device, dtype=planes.dtype) + 0.5) / side
-    total = planes.sum(dim=(2, 3)).clamp(min=1e-9)
-    columns, rows = planes.sum(dim=2), planes.sum(dim=3)
-    x, y = columns @ places / total, rows @ places / total
-    xx, yy = columns @ places**2 / total - x**2, rows @ places**2 / total - y**2
-    xy = (planes @ places) @ places / total - x * y
-    return torch.stack([xx - yy, 2 * xy], dim=-1) / (xx + yy).clamp(min=1e-9).unsqueeze(-1)
-
-
-def axis_angles(axes: torch.Tensor, usual: torch.Tensor) -> torch.Tensor:
-    """Returns the angles, [N, K] in radians, from `usual` axes [K, 2] to axes [N, K, 2]: at most a quarter turn."""
-    cross = usual[..., 0] * axes[..., 1] - usual[..., 1] * axes[..., 0]
-    return torch.atan2(cross, (usual * axes).sum(dim=-1)) / 2
+    both = torch.minimum(planes, others).sum(dim=(2, 3))
+    return both / torch.maximum(planes, others).sum(dim=(2, 3)).clamp(min=1)
 
 
 @torch.no_grad()
@@ -117,12 +103,13 @@ def network_layout(
         for _ in tqdm(range(SAMPLES // BATCH), desc="Layout of samples", leave=False, disable=hide_progress):
             ws = random_codes(G, BATCH, generator, device, torch.full([BATCH, 1, 1], PSI, device=device))
             mask = G.synthesis(ws, noise_mode="const", return_mask=True).mask
-            found.append(one_hot_planes(mask.argmax(dim=1), len(G.regions), min(SIDE, mask.shape[-1])).cpu())
+            found.append(one_hot_planes(mask.argmax(dim=1), len(G.regions), SIDE).cpu())
         return _measure(torch.cat(found))
 
-    arrays = kept_arrays(G, f"layout3-{SAMPLES}", build, cache)
+    arrays = kept_arrays(G, f"layout4-{SAMPLES}", build, cache)
     tensors = {name: torch.from_numpy(array).float().to(device) for name, array in arrays.items()}
-    return Layout(**tensors | {"usual": float(arrays["usual"])})
+    framing = Framing(*(tensors.pop(name) for name in ("means", "weights", "biases")))
+    return Layout(**tensors | {"usual": float(arrays["usual"]), "framing": framing})
 
 
 def one_hot_planes(indices: torch.Tensor, num_regions: int, side: int) -> torch.Tensor:
@@ -132,33 +119,17 @@ def one_hot_planes(indices: torch.Tensor, num_regions: int, side: int) -> torch.
 
 
 def _measure(planes: torch.Tensor) -> dict[str, np.ndarray]:
-    """Returns the numbers of a layout of planes [N, K, S, S] of samples."""
-    centers, areas = moments(planes)
-    there = is_present(areas).float()
-    count = there.sum(dim=0).clamp(min=1)
-    mean = (centers * there.unsqueeze(-1)).sum(dim=0) / count.unsqueeze(-1)
-    sizes = areas.sqrt()
-    size = (sizes * there).sum(dim=0) / count
-    away = (centers - mean).square().sum(dim=-1) / 2
-    found = long_axes(planes)
-    axes = (found * there.unsqueeze(-1)).sum(dim=0) / count.unsqueeze(-1)
-    turns = axis_angles(found, axes).square()
-    least_turns = LEAST_TURN / axes.norm(dim=-1).clamp(min=1e-3)
-    template = planes.mean(dim=0)
-    found = overlaps(planes, template)
-    steadiness = (found * there).sum(dim=0) / count * there.mean(dim=0)
+    """Returns the arrays of a layout of planes [M, K, S, S] of samples."""
+    present = is_present(planes.mean(dim=(2, 3))).float()
+    found, there = pair_overlaps(planes, planes, torch.ones_like(planes[:, 0]))
+    others = 1 - torch.eye(len(planes)).unsqueeze(-1)
+    pairs = present.unsqueeze(0) * present.unsqueeze(1) * others
+    steadiness = (found * pairs).sum(dim=(0, 1)) / pairs.sum(dim=(0, 1)).clamp(min=1) * present.mean(dim=0)
+    like = likeness(found, there, steadiness) * others[..., 0]
     return {
-        "template": template.numpy(),
+        "samples": planes.half().numpy(),
         "steadiness": steadiness.numpy(),
-        "presence": there.mean(dim=0).numpy(),
-        "centers": mean.numpy(),
-        "sizes": size.numpy(),
-        "axes": axes.numpy(),
-        "axis_deviations": ((turns * there).sum(dim=0) / count).sqrt().maximum(least_turns).numpy(),
-        "center_deviations": ((away * there).sum(dim=0) / count).sqrt().clamp(min=LEAST_DEVIATION).numpy(),
-        "size_deviations": (((sizes - size).square() * there).sum(dim=0) / count)
-        .sqrt()
-        .clamp(min=LEAST_DEVIATION)
-        .numpy(),
-        "usual": (found @ (steadiness / steadiness.sum())).median().numpy(),
+        "presence": present.mean(dim=0).numpy(),
+        "usual": like.topk(min(NEAREST, len(planes) - 1), dim=1).values.mean(dim=1).median().numpy(),
+        **fit_framing(planes),
     }

@@ -1,14 +1,12 @@
 """The crop is found wherever the network's kind of picture lies."""
 
-import math
-
 import pytest
 import torch
 from torch.nn import functional as F
 
 from dnnlib import UserError
-from semantic.inversion.align import _Search, align, combined, correction, turned, windows
-from semantic.inversion.layout import axis_angles, long_axes, moments, network_layout
+from semantic.inversion.align import _Search, align, combined, turned, windows
+from semantic.inversion.layout import network_layout
 from semantic.placement import Placement
 from tests.semantic.inversion.doll import COLORS, Doll, parser, shares
 
@@ -69,35 +67,6 @@ def test_a_photo_of_something_else_is_refused_in_one_line(layout, kind):
     picture = torch.zeros(3, 90, 120) if kind == "plain" else torch.randn(3, 90, 120).clamp(-1, 1)
     with pytest.raises(UserError, match=r"flower: No part of this photo looks like .*head.*--align=none"):
         align(picture, "flower", parser(), layout)
-
-
-def test_one_correction_moves_a_window_to_where_its_regions_are(layout):
-    true = torch.tensor([[0.9, 0.1, 0.04, -0.03]], dtype=torch.float64)
-    a, b, x, y = true[0].tolist()
-    angle = math.atan2(b, a)
-    planes = (layout.template > 0.5).float()[None]
-    centers, areas = moments(planes)
-    there = layout.centers.double()
-    moved = torch.stack([a * there[:, 0] - b * there[:, 1] + x, b * there[:, 0] + a * there[:, 1] + y], dim=-1)[None]
-    areas = (layout.sizes * (a * a + b * b) ** 0.5)[None] ** 2
-    turn = math.cos(2 * angle), math.sin(2 * angle)
-    axes = layout.axes @ torch.tensor([[turn[0], turn[1]], [-turn[1], turn[0]]])
-    found = correction(moved.float(), areas, axes[None], layout, 1e-4)
-    assert torch.allclose(found.double(), true, atol=2e-3)
-    assert centers.shape == (1, 4, 2)
-
-
-def test_long_axes_tell_the_angle_of_a_pair_of_eyes():
-    angle = math.radians(20)
-    planes = torch.zeros(1, 1, 64, 64)
-    for side in (-1, 1):
-        x, y = 30 + side * 15 * math.cos(angle), 34 + side * 15 * math.sin(angle)
-        planes[0, 0, round(y) - 2 : round(y) + 2, round(x) - 2 : round(x) + 2] = 1
-    axes = long_axes(planes)
-    assert math.degrees(math.atan2(axes[0, 0, 1], axes[0, 0, 0]) / 2) == pytest.approx(20, abs=1.5)
-    level = torch.tensor([[1.0, 0.0]])
-    assert math.degrees(axis_angles(axes, level)) == pytest.approx(20, abs=1.5)
-    assert axis_angles(long_axes(planes.flip(2)), level) == pytest.approx(-axis_angles(axes, level).item(), abs=0.02)
 
 
 def test_turned_windows_keep_their_centres_and_sides():
