@@ -4,8 +4,11 @@ python -m tests.benchmarks.inversion --samples=32
 python -m tests.benchmarks.inversion --samples=32 --init=encoder --steps=20
 python -m tests.benchmarks.inversion --network=snapshot.pkl --photos=celeba64-test.zip --init=encoder --steps=30 \
     --pti-steps=60 --pti-count=16 --directions=semantic/bundled/faces64-directions.npz --rows=rows.jsonl
+python -m tests.benchmarks.inversion --speed=1,8
+python -m tests.benchmarks.inversion --random=512 --speed=1
 """
 
+import resource
 import time
 from pathlib import Path
 
@@ -20,10 +23,12 @@ from semantic.inversion.distance import Distance, Targets, psnr
 from semantic.inversion.optimize import Schedule, invert
 from semantic.inversion.project import render
 from semantic.inversion.space import code_space
+from tests.benchmarks.editor import random_network
 from tests.benchmarks.photographs import kept_photos
 
 CPU = torch.device("cpu")
 FIRST_SEED, PSI = 1000, 0.7
+TIMED_STEPS = 3
 
 
 def known_samples(networks: dict, count: int, steps: int, batch: int, encode: Start | None) -> None:
@@ -57,11 +62,35 @@ def known_samples(networks: dict, count: int, steps: int, batch: int, encode: St
           f"masks agree on {agree:.1%} of pixels; {seconds / count:.1f} s each")  # fmt: skip
 
 
+def speed(networks: dict, sizes: list[int]) -> None:
+    """CPU seconds of a step with several photos, in bfloat16 on CPUs with AMX and in float32, and peak memory."""
+    G = networks["G_ema"].eval().requires_grad_(False)
+    space = code_space(G, CPU, samples=1000)
+    for rough in (1.0, 0.0):
+        for size in sizes:
+            with torch.no_grad():
+                ws = G.mapping(seed_latents(range(size), G.z_dim), None, truncation_psi=PSI)
+                image, mask = render(G, ws)
+            targets, seconds = Targets(image.clamp(-1, 1), mask.argmax(dim=1)), []
+            start = space.mean.expand_as(ws).clone()
+            distance = Distance(networks["D"])
+            for steps in (1, 1 + TIMED_STEPS):
+                since = time.process_time()
+                invert(G, space, distance, targets, start, Schedule(num_steps=steps, together=0, rough=rough))
+                seconds.append(time.process_time() - since)
+            step = (seconds[1] - seconds[0]) / TIMED_STEPS
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            kind = "bfloat16 where that is fast" if rough else "float32"
+            print(f"{size} photos, {kind}: {step:.2f} s a step, {peak:.1f} GiB at most so far", flush=True)
+
+
 @click.command()
 @click.option("--network", default="faces64")
 @click.option("--init", type=click.Choice(["encoder", "mean"]), default="mean", help="Start of the searches")
 @click.option("--encoder", help="Encoder  [default: the one beside the network]")
 @click.option("--samples", type=int, default=0)
+@click.option("--speed", "sizes", metavar="LIST", help="Time a step with so many photos, such as 1,8")
+@click.option("--random", type=int, help="Network of the published format with random weights and this resolution")
 @click.option("--photos")
 @click.option("--first", type=int, default=0, help="Photograph to begin with")
 @click.option("--count", type=int, default=100)
@@ -71,9 +100,14 @@ def known_samples(networks: dict, count: int, steps: int, batch: int, encode: St
 @click.option("--directions", type=click.Path(path_type=Path), help="Directions to apply to photographs")
 @click.option("--rows", type=click.Path(path_type=Path), help="File of rows, to go on from")
 @click.option("--batch", type=int, default=8)
-def main(network, init, encoder, samples, photos, first, count, steps, pti_steps, pti_count, directions, rows, batch):
+def main(
+    network, init, encoder, samples, sizes, random, photos, first, count, steps, pti_steps, pti_count, directions, rows,
+    batch
+):  # fmt: skip
     """Print rows of figures."""
-    networks = legacy.load_network(network)
+    networks = random_network(random) if random else legacy.load_network(network)
+    if sizes:
+        speed(networks, [int(size) for size in sizes.split(",")])
     encode = start_of(networks, legacy.resolve(network), encoder) if init == "encoder" else None
     if encode is None and init == "encoder":
         raise UserError(f"There is no encoder beside {network}: train one with train_encoder.py.")
