@@ -16,6 +16,10 @@ from torch_utils.devices import multiplies_bfloat16
 SQUARES_DECAY, EPSILON = 0.99, 1e-8
 NEAR_STEPS = 60
 """Usual number of steps from codes of an encoder. Fewer steps are smaller, by the root of their share of these."""
+NEAR_DISTANCE = 0.35
+"""Usual distance of codes of an encoder from a generated image. Photos further away move by larger steps, by the root
+of their distance over this one."""
+MOST_HASTE = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +58,8 @@ class Schedule:
     Attributes:
         num_steps: largest number of steps for a photo.
         far_rate: largest step of the first stage, in standard deviations of a code.
-        near_rate: largest step of the second stage. Fewer than 60 steps of this stage take smaller steps.
+        near_rate: largest step of the second stage, of a photo whose codes are near. A photo that is further away takes
+            larger steps. Fewer than 60 steps are smaller.
         together: share of the steps that belong to the first stage.
         rough: share of the first steps that use bfloat16, on CPUs with fast bfloat16.
         prior: weight of the mean square of whitened codes (Mahalanobis distance to the mapping's distribution).
@@ -147,6 +152,7 @@ def invert(
         active = torch.arange(len(start), device=start.device)
         state = _Adam(torch.zeros_like(base[:, :1] if stage.together else base), stage.momentum)
         mark, since = found.distance.clone(), torch.zeros_like(active)
+        haste = torch.ones_like(found.distance)
         for step in range(stage.num_steps):
             moved = state.value.requires_grad_(True)
             codes = base[active] + moved * free[active]
@@ -161,7 +167,9 @@ def invert(
                 found.steps[active.cpu()] = number + 1
                 if record_every and number % record_every == 0:
                     found.way.append(found.ws.clone() if len(active) < len(start) else ws.detach().clone())
-                state.step(gradient, stage.rate(step))
+                if step == 0 and not stage.together:
+                    haste = (apart.detach() / NEAR_DISTANCE).sqrt().clamp(1, MOST_HASTE)
+                state.step(gradient, stage.rate(step) * haste[active][:, None, None])
                 better = found.distance[active] < mark[active] * (1 - schedule.progress)
                 mark[active] = torch.where(better, found.distance[active], mark[active])
                 since[active] = torch.where(better, 0, since[active] + 1)
@@ -251,7 +259,7 @@ class _Adam:
         self._first, self._second = torch.zeros_like(value), torch.zeros_like(value)
         self._count = 0
 
-    def step(self, gradient: torch.Tensor, rate: float) -> None:
+    def step(self, gradient: torch.Tensor, rate: torch.Tensor) -> None:
         self._count += 1
         self._first = torch.lerp(gradient, self._first, self.momentum)
         self._second = torch.lerp(gradient.square(), self._second, SQUARES_DECAY)

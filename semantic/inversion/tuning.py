@@ -36,7 +36,7 @@ class TuningSchedule:
     """
 
     num_steps: int = 100
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-3
     locality: float = 0.3
     masks: float = 0.1
     samples: int = 8

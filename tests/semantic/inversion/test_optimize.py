@@ -119,6 +119,18 @@ def test_codes_of_an_encoder_move_by_small_steps_at_once():
     assert Schedule(num_steps=5).stages(one_code=False)[0].learning_rate < stage.learning_rate
 
 
+def test_photos_further_away_take_larger_steps(doll, space):
+    wanted = targets(doll, 2)
+    near, far = codes(2)[:1] + 0.01, -3 * codes(2)[1:]
+    schedule = Schedule(num_steps=2, rough=0)
+    found = invert(
+        doll, space, Distance(), wanted, torch.cat([near, far]), schedule, record_every=1, hide_progress=True
+    )
+    first, second = (space.whiten(ws) for ws in found.way)
+    steps = (second - first).abs().amax(dim=(1, 2))
+    assert steps[1] > 1.3 * steps[0] > 0
+
+
 def test_a_photo_without_progress_in_the_first_stage_goes_on_in_the_second(doll, space):
     wanted = targets(doll, 2)
     options = {"num_steps": 16, "together": 0.5, "rough": 0}
