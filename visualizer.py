@@ -1,8 +1,12 @@
 """The editor in the browser."""
 
+import os
 import threading
 import webbrowser
 from pathlib import Path
+
+if __name__ == "__main__":  # before PyTorch is imported: its threads shall sleep while they wait, as other programs run
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import click
 

@@ -30,11 +30,13 @@ from semantic.browser.server import create_app
 from tests.semantic.browser.drawn import drawn_photo
 
 WIDE, NARROW = {"width": 1360, "height": 960}, {"width": 360, "height": 780}
+SEED = 20
+"""First of the seeds that the page takes for random ones."""
 SHOWN = {
     "edited": ("editor-wide", WIDE, "light"),
     "start": ("editor-narrow", NARROW, "light"),
     "photo": ("editor-photo", WIDE, "light"),
-    "moved": ("editor-dark", WIDE, "dark"),
+    "found": ("editor-dark", WIDE, "dark"),
 }
 """Pictures of docs/editor.md by state: name, size, colours."""
 
@@ -111,7 +113,8 @@ def main() -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport=WIDE)
+        page = browser.new_page(viewport=WIDE, reduced_motion="reduce")
+        page.add_init_script(f"let n = {SEED}; crypto.getRandomValues = (a) => {{ a[0] = n++; return a; }};")
         page.on("pageerror", lambda error: print(f"Error on the page: {error}"))
         for state in states(page, address, desk):
             if everywhere is not None:
@@ -123,6 +126,7 @@ def main() -> None:
             else:
                 found = [SHOWN[state]] if state in SHOWN else []
                 shots = [(Path(__file__).with_name(f"{name}.png"), size, scheme) for name, size, scheme in found]
+                page.wait_for_timeout(4500 if shots else 0)  # until the status line is gone
             for path, size, scheme in shots:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 page.set_viewport_size(size)

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -55,8 +56,12 @@ class Placement:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the placement as JSON, completely or not at all."""
+        write_json(path, self.as_json())
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the placement as numbers, lists and texts."""
         size, matrix = list(self.photo_size), [list(row) for row in self.matrix]
-        write_json(path, {"photo": self.photo, "photo_size": size, "resolution": self.resolution, "matrix": matrix})
+        return {"photo": self.photo, "photo_size": size, "resolution": self.resolution, "matrix": matrix}
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Placement":
@@ -68,12 +73,24 @@ class Placement:
         with open_url(path) as file:
             data = file.read(MAX_JSON_BYTES + 1)
         try:
-            return cls._parse(json.loads(data))
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            return cls.from_json(json.loads(data))
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"Cannot read the placement of a crop from {path}. Expected the placement.json of projector.py. "
                 "Run projector.py again."
             ) from error
+
+    @classmethod
+    def from_json(cls, data: Any) -> "Placement":
+        """Returns the placement that `as_json` gave.
+
+        Raises:
+            ValueError: the data hold none.
+        """
+        try:
+            return cls._parse(data)
+        except (KeyError, TypeError, OverflowError) as error:
+            raise ValueError("no placement") from error
 
     @classmethod
     def _parse(cls, data: dict) -> "Placement":

@@ -80,7 +80,8 @@ class Desk:
         size = network.G.img_resolution // 4 if small else None
         out = self._partial(session, network)(**after.inputs(network.G.synthesis.grid), size=size)
         photo = session.photos.get(parsed.latents or "")
-        return answers.picture(out, command_of(parsed, network, edits, photo.folder if photo else None))
+        command = command_of(parsed, network, edits, photo.folder if photo else None)
+        return {**answers.picture(out, command), "photo": photo is not None}
 
     def faces(self, session: Session, seeds: Any, psi: Any, label: Any = 0) -> dict[str, Any]:
         """Returns small pictures of seeds."""
@@ -162,7 +163,7 @@ class Desk:
         yield {"share": 1.0, "latents": session.keep(codes, photo)}
 
     def save_session(self, session: Session, scenes: Any) -> dict[str, Any]:
-        """Returns the data of a session that the page lacks: latents that scenes name, and directions."""
+        """Returns the data of a session that the page lacks: latents that scenes name, their photos, and directions."""
         if not isinstance(scenes, list) or len(scenes) > MAX_EDITS:
             raise UserError("The page sent no scenes to save.")
         used = {scene.latents for scene in map(parse_scene, scenes)} - {None}
@@ -170,10 +171,15 @@ class Desk:
             used |= {edit["latents"] for edit in scene["edits"] if isinstance(edit.get("latents"), str)}
         network = self.shelf.get(session.network)
         codes = {name: _packed(latents_of(name, session.latents)) for name in used}
-        return {"latents": codes, "directions": self._directions(network)["directions"]}
+        found = {name: session.photos[name] for name in used if name in session.photos}
+        kept = {
+            name: {"data": answers.text(photo.data), "placement": photo.placement.as_json()}
+            for name, photo in found.items()
+        }
+        return {"latents": codes, "photos": kept, "directions": self._directions(network)["directions"]}
 
     def open_session(self, session: Session, kept: Any) -> dict[str, Any]:
-        """Read latents and directions from a session file.
+        """Read latents, photos and directions from a session file.
 
         Returns the new names of the latents, and the names of all directions.
         """
@@ -183,6 +189,8 @@ class Desk:
             raise UserError(f"The session file has more than {MAX_LATENTS} photos.")
         network = self.shelf.get(session.network)
         codes = {str(name): _unpacked(data, network) for name, data in kept["latents"].items()}
+        known = kept.get("photos") if isinstance(kept.get("photos"), dict) else {}
+        opened = {name: photos.kept_photo(known[name], network) for name in codes if name in known}
         asked = kept.get("directions")
         for region in asked if isinstance(asked, dict) else ():
             if region not in network.G.regions.names or not isinstance(asked[region], list):
@@ -192,7 +200,8 @@ class Desk:
                 for method, part in SEARCHES:
                     self._take(network, method(network.G, k, part, DIRECTIONS))
                 self._searched(network).add(region)
-        return {"latents": {name: session.keep(ws) for name, ws in codes.items()}, **self._directions(network)}
+        names = {name: session.keep(ws, opened.get(name)) for name, ws in codes.items()}
+        return {"latents": names, **self._directions(network)}
 
     def _directions(self, network: LoadedNetwork) -> dict[str, Any]:
         """Returns names of directions by region, and the regions that were searched."""

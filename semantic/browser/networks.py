@@ -152,7 +152,8 @@ class NetworkShelf:
 
     def _options(self, name: str, source: Source) -> tuple[str, ...]:
         """Returns the options of edit.py for a network. A short name stands for its path if that is enough."""
-        words = [f"--network={name if name in self._short else shown_path(source.path)}"]
+        same = (short for short in self._short if short in self._named and self._named[short].path == source.path)
+        words = [f"--network={next(same, shown_path(source.path))}"]
         if source.tuned is not None:
             words.append(f"--tuned={shown_path(source.tuned)}")
         return (*words, *(f"--blend={part}" for part in source.blend))

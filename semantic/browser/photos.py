@@ -1,5 +1,6 @@
 """Photos that users open: reads photos within limits, inverts photos, and draws photos with edits."""
 
+import base64
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from semantic.inversion.optimize import Schedule, invert
 from semantic.inversion.photos import PhotoFile
 from semantic.inversion.project import Plan, Projector, render
 from semantic.pictures.edited import CODES, read_photo
+from semantic.placement import Placement
 from semantic.sources.images import read_image
 
 STEPS = 100
@@ -110,6 +112,22 @@ def projected_photo(network: LoadedNetwork, folder: Path) -> tuple[torch.Tensor,
     pixels, placement = read_photo(folder)
     codes = load_state(folder / CODES, network.G).ws[:1].float()
     return codes.to(next(network.G.parameters()).device), Photo(answers.png(pixels), placement, shown_path(str(folder)))
+
+
+def kept_photo(kept: Any, network: LoadedNetwork) -> Photo:
+    """Returns the photo in a session file.
+
+    Raises:
+        UserError: the file is damaged, or the photo is no image, too large, or for a network of another resolution.
+    """
+    try:
+        data, placement = base64.b64decode(kept["data"], validate=True), Placement.from_json(kept["placement"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError("The session file is damaged: its photo cannot be read. Choose another file.") from error
+    height, width = UploadedPhoto(NAME, "The photo", data=data).pixels().shape[:2]
+    if placement.photo_size != (width, height) or placement.resolution != network.G.img_resolution:
+        raise UserError("The photo in the session file does not fit its place or the network. Choose another file.")
+    return Photo(data, placement)
 
 
 def projector_of(network: LoadedNetwork) -> Projector:

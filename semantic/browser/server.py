@@ -21,8 +21,9 @@ except ModuleNotFoundError as error:
 STATIC = Path(__file__).parent / "static"
 FILES = ("app.js", "api.js", "scene.js", "stage.js", "style.css", "icon.svg", "lock.svg")
 MAX_JSON = 1 << 20
-MAX_SESSION_FILE = 8 << 20
 MAX_UPLOAD = 20 << 20
+MAX_SESSION_FILE = 2 * MAX_UPLOAD
+"""A photo in it takes a third more bytes than the photo."""
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "

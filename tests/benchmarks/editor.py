@@ -15,6 +15,9 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
+if __name__ == "__main__":  # as in visualizer.py
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import numpy as np
 import psutil
 import torch

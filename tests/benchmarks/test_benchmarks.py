@@ -9,9 +9,12 @@ import torch
 from click.testing import CliRunner
 
 import dataset_tool
+from dnnlib import EasyDict
+from semantic.browser.desk import Desk
+from semantic.browser.networks import NetworkShelf
 from semantic.dataset import MaskedImageDataset
 from semantic.regions import Regions
-from tests.benchmarks import drawn_leak
+from tests.benchmarks import drawn_leak, editor
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.ablations import mean_and_spread, regions_in_masks
 from tests.benchmarks.measure import Clock, Row, markdown
@@ -20,6 +23,7 @@ from tests.benchmarks.rows import Setting
 from tests.benchmarks.strays import beside_head, drawn_strays, strays
 from tests.benchmarks.strays import main as measure_strays
 from tests.helpers import assert_close
+from tests.semantic.browser.small import generator
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +156,13 @@ def test_ablations_count_regions_and_give_a_spread_where_there_is_one():
     assert regions_in_masks({"swd2k_mean": 1, **{f"mask_fit500_{name}": 0.5 for name in names}}) == 2
     assert mean_and_spread([1.5]) == "1.5"
     assert mean_and_spread([1, 2, 3]) == "2 ± 1"
+
+
+def test_requests_of_the_editor_are_timed_by_kind():
+    desk = Desk(NetworkShelf(lambda path: EasyDict(G_ema=generator(), D=None), {"small": "small.pkl"}), "small")
+    rows = list(editor.measure(desk, 2, "cpu"))
+    desk.close()
+    assert [name for name, _, _ in rows] == ["seed", "texture", "shape", "move", "on and off", "truncation"]
+    assert all(0 < median <= percentile for _, _, (median, percentile, _) in rows)
+    steps = [editor.scenes(step) for step in range(3)]
+    assert all(steps[0][name] != steps[1][name] != steps[2][name] for name in steps[0])  # none is drawn already

@@ -60,7 +60,8 @@ function guarded(action) {
 
 async function asView(answer) {
   const image = new Blob([bytes(answer.image)], { type: "image/png" });
-  return { image, url: URL.createObjectURL(image), mask: await inflate(bytes(answer.mask)), size: answer.size, command: answer.command };
+  return { image, url: URL.createObjectURL(image), mask: await inflate(bytes(answer.mask)), size: answer.size,
+    command: answer.command, photo: answer.photo };
 }
 
 async function draw(shown) {
@@ -153,9 +154,11 @@ const goTo = guarded(async (index) => {
 
 let blendTimer = null;
 function blendSoon() {
-  const photo = scene.latents !== null;
+  const photo = view.photo;
   if (photo === $("views").hidden) showBlend(photo);
-  $("views").hidden = $("save-photo").hidden = $("save-base").hidden = !photo;
+  $("views").hidden = $("save-photo").hidden = !photo;
+  $("save-base").hidden = scene.latents === null;
+  $("blend").classList.toggle("stale", photo);
   $("mask-caption").hidden = photo;
   clearTimeout(blendTimer);
   if (photo) blendTimer = setTimeout(guarded(blendNow), 250);
@@ -174,6 +177,7 @@ async function blendNow() {
   if (!scenes.same(scene, shown)) return;
   const old = $("blend").src;
   $("blend").src = URL.createObjectURL(picture);
+  $("blend").classList.remove("stale");
   if (old.startsWith("blob:")) URL.revokeObjectURL(old);
 }
 

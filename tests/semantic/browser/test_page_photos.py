@@ -5,10 +5,12 @@ import PIL.Image
 
 from semantic.browser import photos
 from tests.semantic.browser.drawn import drawn_photo, huge_png
-from tests.semantic.browser.pages import do, download, drop_file, refusal, until
+from tests.semantic.browser.pages import do, download, drop_file, open_page, refusal, until
 
 
-def test_a_photo_is_dropped_edited_and_shown_with_the_edit_in_it(page, desk, monkeypatch, tmp_path):
+def test_a_photo_is_dropped_edited_shown_with_the_edit_in_it_and_kept_in_a_session_file(
+    page, browser, address, desk, monkeypatch, tmp_path
+):
     monkeypatch.setattr(photos, "STEPS", 6)
     data, pixels = drawn_photo(desk)
     do(page, lambda: drop_file(page, "me.png", data))
@@ -21,6 +23,13 @@ def test_a_photo_is_dropped_edited_and_shown_with_the_edit_in_it(page, desk, mon
     base = download(page, tmp_path, "#save-base")
     assert f"--latents={base.name}" in page.input_value("#command")
     assert not page.is_visible("#mask-caption")
+    saved = download(page, tmp_path, "#save-session")
+    with open_page(browser, address) as other:
+        other.set_input_files("#session-file", saved)
+        until(other, "document.querySelectorAll('#history button').length === 2")
+        until(other, "document.getElementById('blend').naturalWidth > 0")
+        restored = np.asarray(PIL.Image.open(download(other, tmp_path, "#save-photo")))
+        assert (restored == found).all()
     page.click("#show-mask")
     assert not page.is_visible("#blend")
 
