@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
     raise UserError(f"To use the editor, install {error.name}: pip install 'semantic-stylegan[web]'") from error
 
 STATIC = Path(__file__).parent / "static"
-FILES = ("app.js", "api.js", "scene.js", "stage.js", "style.css", "icon.svg", "lock.svg")
+FILES = ("app.js", "api.js", "messages.js", "scene.js", "stage.js", "widgets.js", "style.css", "icon.svg", "lock.svg")
 MAX_JSON = 1 << 20
 MAX_UPLOAD = 20 << 20
 MAX_SESSION_FILE = 2 * MAX_UPLOAD

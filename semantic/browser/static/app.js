@@ -1,8 +1,10 @@
 // The editor: draws what the server computes, and turns what people do into scenes.
 
 import { ServerError, bytes, post, postForFile, stream, useSession } from "/static/api.js";
+import { alertOf, guarded, say } from "/static/messages.js";
 import * as scenes from "/static/scene.js";
 import { drawOutline, drawView, fill, indexAt, inflate } from "/static/stage.js";
+import { dropFiles, save, setSlider, slider } from "/static/widgets.js";
 
 const $ = (id) => document.getElementById(id);
 const MAX_HISTORY = 100;
@@ -11,57 +13,34 @@ const DONORS = 6;
 let about = null; // what the server says of the network
 let scene = null;
 let start = null; // the scene that comparing shows
-let view = null; // the last picture: { image: Blob, url, mask: Uint8Array, size }
-let steps = []; // { scene, view, label }
+let view = null; // the last picture: { image: Blob, mask: Uint8Array, size, command, photo }
+let steps = []; // see `stepOf`
 let at = -1;
 let region = null; // name of the selected region
 let locked = new Set();
 let directions = {}; // by region: names
 let searched = new Set(); // regions whose directions were searched
 let donorSeeds = [];
-let busy = null; // { controller }
-let wanted = null; // the request that waits for the one that is under way
+let busy = null; // the request that is under way
+let wanted = null; // the request that waits for it
 let turn = 0;
 let photoJob = null;
 let comparing = false;
-
-// ------------------------------------------------------------------ messages
-
-let statusTimer = null;
-function say(text) {
-  $("status").textContent = text;
-  clearTimeout(statusTimer);
-  statusTimer = setTimeout(() => { $("status").textContent = ""; }, 4000);
-}
-
-function complain(error) {
-  if (error.name === "AbortError") return;
-  if (error instanceof ServerError && error.status === 409) return; // overtaken
-  const text = error instanceof ServerError ? error.message : `The editor lost its server: ${error.message}.`;
-  alertOf(text);
-}
-
-function alertOf(text) {
-  $("alert-text").textContent = text;
-  $("alert").hidden = false;
-}
-
-function guarded(action) {
-  return async (...args) => {
-    try {
-      await action(...args);
-    } catch (error) {
-      complain(error);
-    }
-  };
-}
 
 // ------------------------------------------------------------------ drawing
 
 async function asView(answer) {
   const image = new Blob([bytes(answer.image)], { type: "image/png" });
-  return { image, url: URL.createObjectURL(image), mask: await inflate(bytes(answer.mask)), size: answer.size,
-    command: answer.command, photo: answer.photo };
+  return { image, mask: await inflate(bytes(answer.mask)), size: answer.size, command: answer.command, photo: answer.photo };
+}
+
+// A step of the history. Its small picture has an address until the step is forgotten.
+const stepOf = (scene, view, label) => ({ scene, view, label, url: URL.createObjectURL(view.image) });
+
+function setSteps(found) {
+  const kept = new Set(found);
+  steps.filter((step) => !kept.has(step)).forEach((step) => URL.revokeObjectURL(step.url));
+  steps = found;
 }
 
 async function draw(shown) {
@@ -127,7 +106,7 @@ const commit = guarded(async (changed, label) => {
     await show();
     return;
   }
-  steps = [...steps.slice(0, at + 1), { scene: changed, view: found, label }].slice(-MAX_HISTORY);
+  setSteps([...steps.slice(0, at + 1), stepOf(changed, found, label)].slice(-MAX_HISTORY));
   at = steps.length - 1;
   await show();
   say(label);
@@ -194,7 +173,7 @@ function refreshHistory() {
       button.setAttribute("aria-current", String(i === at));
       button.title = step.label;
       const image = new Image();
-      image.src = step.view.url;
+      image.src = step.url;
       image.alt = "";
       button.append(image);
       button.addEventListener("click", () => goTo(i));
@@ -205,29 +184,6 @@ function refreshHistory() {
   );
   const current = $("history").children[at];
   if (current) $("history").scrollLeft = current.offsetLeft - $("history").clientWidth / 2;
-}
-
-function setSlider(input, value, digits) {
-  input.value = value;
-  $(`${input.id}-value`).textContent = Number(value).toFixed(digits);
-}
-
-function slider(id, text, range, onInput, onChange) {
-  const row = document.createElement("div");
-  row.className = "field slider";
-  const label = document.createElement("label");
-  label.htmlFor = id;
-  label.textContent = label.title = text;
-  const input = document.createElement("input");
-  Object.assign(input, { id, type: "range", min: range.min, max: range.max, step: range.step });
-  const output = document.createElement("output");
-  output.id = `${id}-value`;
-  output.htmlFor = id;
-  row.append(label, input, output);
-  input.addEventListener("input", () => onInput(Number(input.value)));
-  input.addEventListener("change", () => onChange(Number(input.value)));
-  input.addEventListener("dblclick", () => onChange(range.neutral));
-  return row;
 }
 
 function buildRegions() {
@@ -411,7 +367,7 @@ const openPhoto = guarded(async (file) => {
     }, photoJob.signal);
     if (!done) throw new ServerError("The server did not finish the photo.", 500);
     const changed = { ...scene, seed: null, latents: done.latents, edits: [] };
-    steps = [];
+    setSteps([]);
     at = -1;
     start = changed;
     await commit(changed, `Photo ${file.name}`);
@@ -423,14 +379,6 @@ const openPhoto = guarded(async (file) => {
 });
 
 // ------------------------------------------------------------------ saving
-
-function save(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-}
 
 const saveFile = (path, name, data = () => ({ scene })) =>
   guarded(async () => save(await postForFile(path, data()), name));
@@ -464,9 +412,9 @@ const openSession = guarded(async (file) => {
     const changed = renamed(step.scene);
     const drawn = await request({ scene: changed, preview: false });
     if (!drawn) return;
-    found.push({ scene: changed, view: drawn, label: String(step.label) });
+    found.push(stepOf(changed, drawn, String(step.label)));
   }
-  steps = found;
+  setSteps(found);
   at = Math.min(Math.max(Number(data.at) || 0, 0), steps.length - 1);
   start = steps[0].scene;
   select(about.regions.some((r) => r.name === data.region) ? data.region : about.regions[1].name);
@@ -495,7 +443,7 @@ async function begin(network) {
   buildRegions();
   buildSliders();
   locked = new Set();
-  steps = [];
+  setSteps([]);
   at = -1;
   const usual = about.regions.find((r) => r.name === "hair") || about.regions[1];
   scene = about.latents ? { ...scenes.newScene(null, about.psi), latents: about.latents } : scenes.newScene(about.seed, about.psi);
@@ -596,30 +544,6 @@ function dragRegion() {
   });
 }
 
-// Files may be dropped anywhere on the page: photos, and sessions.
-function dropFiles() {
-  const carries = (event) => event.dataTransfer.types.includes("Files");
-  let inside = 0; // elements that the pointer has entered and not left
-  const leave = () => {
-    inside = 0;
-    document.body.classList.remove("dropping");
-  };
-  document.addEventListener("dragenter", (event) => {
-    if (!carries(event)) return;
-    inside += 1;
-    document.body.classList.add("dropping");
-  });
-  document.addEventListener("dragleave", (event) => { if (carries(event) && --inside <= 0) leave(); });
-  document.addEventListener("dragover", (event) => { if (carries(event)) event.preventDefault(); });
-  document.addEventListener("drop", (event) => {
-    if (!carries(event)) return;
-    event.preventDefault();
-    leave();
-    const file = event.dataTransfer.files[0];
-    if (file) (file.name.endsWith(".json") ? openSession : openPhoto)(file);
-  });
-}
-
 function listen() {
   $("undo").addEventListener("click", () => goTo(at - 1));
   $("redo").addEventListener("click", () => goTo(at + 1));
@@ -684,7 +608,7 @@ function listen() {
     $("photo-file").value = "";
   });
   $("photo-stop").addEventListener("click", () => photoJob?.abort());
-  dropFiles();
+  dropFiles(openPhoto, openSession);
 
   $("alert-close").addEventListener("click", () => { $("alert").hidden = true; });
   $("help-open").addEventListener("click", () => $("help").showModal());

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 import edit
 import legacy
+from semantic.browser import desk as desk_module
 from semantic.browser.desk import Desk
 from semantic.browser.networks import NetworkShelf
 from tests.semantic.browser.pages import (
@@ -249,3 +250,15 @@ def test_networks_are_chosen_from_the_list_and_what_does_not_open_leaves_the_pag
             body: JSON.stringify({ network: name }) }).then((answer) => answer.json())"""
         for name in (str(tmp_path / "secret.pkl"), "../secret", "secret"):
             assert "no network" in page.evaluate(asked, name)["error"]
+
+
+def test_a_slider_shows_previews_while_it_moves_and_the_whole_picture_when_it_stays(page, monkeypatch):
+    monkeypatch.setattr(desk_module, "PREVIEW_FROM", 64)
+    tell = "(kind) => document.getElementById('move-dx').dispatchEvent(new Event(kind, { bubbles: true }))"
+    page.evaluate("document.getElementById('move-dx').value = 0.3")
+    page.evaluate(tell, "input")
+    until(page, "document.getElementById('mask').width === 16")
+    assert page.locator("#history button").count() == 1
+    do(page, lambda: page.evaluate(tell, "change"))
+    assert page.evaluate("document.getElementById('mask').width") == 64
+    assert page.locator("#history button").count() == 2
