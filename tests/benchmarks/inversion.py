@@ -19,11 +19,12 @@ import legacy
 from dnnlib import UserError
 from semantic.editing.latents import seed_latents
 from semantic.encoder import Start, start_of
+from semantic.generator import Generator
 from semantic.inversion.distance import Distance, Targets, psnr
 from semantic.inversion.optimize import Schedule, invert
 from semantic.inversion.project import render
 from semantic.inversion.space import code_space
-from tests.benchmarks.editor import random_network
+from semantic.regions import CELEBAMASK
 from tests.benchmarks.photographs import kept_photos
 
 CPU = torch.device("cpu")
@@ -31,13 +32,13 @@ FIRST_SEED, PSI = 1000, 0.7
 TIMED_STEPS = 3
 
 
-def known_samples(networks: dict, count: int, steps: int, batch: int, encode: Start | None) -> None:
+def known_samples(networks: dict, first_seed: int, count: int, steps: int, batch: int, encode: Start | None) -> None:
     """Samples of psi 0.7, found from an encoder's codes, or from the mean."""
     G = networks["G_ema"].eval().requires_grad_(False)
     space = code_space(G, CPU)
     figures, agree, seconds, first_figures = [], [], 0.0, []
     for first in range(0, count, batch):
-        seeds = range(FIRST_SEED + first, FIRST_SEED + min(first + batch, count))
+        seeds = range(first_seed + first, first_seed + min(first + batch, count))
         with torch.no_grad():
             image, mask = render(G, G.mapping(seed_latents(seeds, G.z_dim), None, truncation_psi=PSI))
         targets = Targets(image.clamp(-1, 1), mask.argmax(dim=1))
@@ -60,6 +61,12 @@ def known_samples(networks: dict, count: int, steps: int, batch: int, encode: St
     print(f"start: {torch.cat(first_figures).quantile(0.5):.2f} dB (median)")
     print(f"{count} samples, {steps} steps: {figures.quantile(0.5):.2f} dB, {good:.0%} over 30 dB; "
           f"masks agree on {agree:.1%} of pixels; {seconds / count:.1f} s each")  # fmt: skip
+
+
+def random_network(resolution: int) -> dict:
+    """Networks of the paper's architecture with random weights."""
+    torch.manual_seed(0)
+    return {"G_ema": Generator(512, 0, 512, resolution, 3, CELEBAMASK.to_dict()), "D": None}
 
 
 def speed(networks: dict, sizes: list[int]) -> None:
@@ -92,7 +99,7 @@ def speed(networks: dict, sizes: list[int]) -> None:
 @click.option("--speed", "sizes", metavar="LIST", help="Time a step with so many photos, such as 1,8")
 @click.option("--random", type=int, help="Network of the published format with random weights and this resolution")
 @click.option("--photos")
-@click.option("--first", type=int, default=0, help="Photograph to begin with")
+@click.option("--first", type=int, default=0, help="Photograph or sample to begin with")
 @click.option("--count", type=int, default=100)
 @click.option("--steps", type=int, default=200)
 @click.option("--pti-steps", type=int, default=0)
@@ -112,7 +119,7 @@ def main(
     if encode is None and init == "encoder":
         raise UserError(f"There is no encoder beside {network}: train one with train_encoder.py.")
     if samples:
-        known_samples(networks, samples, steps, batch, encode)
+        known_samples(networks, FIRST_SEED + first, samples, steps, batch, encode)
     if photos:
         kept_photos(networks, encode, photos, first, count, steps, pti_steps, pti_count, batch, directions, rows)
 
