@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from dnnlib import UserError
-from semantic.inversion.framing import RANGES
+from semantic.inversion.framing import RANGES, transforms
 from semantic.inversion.layout import Layout, one_hot_planes, overlaps
 from semantic.inversion.optimize import rough
 from semantic.inversion.parse import Parser
@@ -22,8 +22,10 @@ QUARTERS = (90.0, -90.0, 180.0)
 """Turns in degrees. The search tries them if no upright window fits."""
 ROUNDS = ((10, (0,)), (6, (1, 2)), (2, (2,)))
 """How many windows stay, and the stages of the framing that correct each of them."""
-LAST, AVERAGED = 5, 4
+LAST, AVERAGED = 4, 2
 """Corrections of the best window, and how many of the last make the result."""
+AROUND, JITTER = 12, 0.04
+"""Windows around the best window that are corrected together, and how far they are moved, see `transforms`."""
 SETTLED = 0.9
 """Corrections may lower the fit down to this share: they tell more exactly than overlaps."""
 LEAST_FIT = 0.58
@@ -167,12 +169,18 @@ class _Search:
         return found
 
     def settle(self, square: torch.Tensor, fit: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """Returns the window after repeated corrections of a window [1, 4], as [4], and its fit."""
+        """Returns the window after corrections of windows around a window [1, 4], as [4], and its fit.
+
+        Labels change with the window. The median of the corrections of many windows depends on it less.
+        """
+        random = torch.Generator().manual_seed(0)
         way, first = [square], fit
         for _ in range(LAST):
-            square = self.corrected(square, labels, len(RANGES) - 1)
-            fit, labels = self.look(square)
-            if float(fit) < SETTLED * float(first):
+            moves = (2 * torch.rand(AROUND, 4, generator=random, dtype=torch.float64) - 1) * JITTER
+            around = combined(square.expand(AROUND, 4), transforms(moves.double()))
+            fits, labels = self.look(around)
+            square = self.corrected(around, labels, len(RANGES) - 1).median(dim=0, keepdim=True).values
+            if float(fits.median()) < SETTLED**2 * float(first):
                 break
             way.append(square)
         rest = torch.cat(way[-AVERAGED:]).mean(dim=0)

@@ -1,10 +1,12 @@
 """A network that draws dolls, with its parser: what alignment and inversion should find is known exactly."""
 
+import functools
 import math
 from types import SimpleNamespace
 
 import torch
 
+from semantic.inversion.layout import network_layout
 from semantic.inversion.parse import Parser
 from semantic.regions import Regions
 
@@ -76,6 +78,12 @@ class Doll(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.mapping, self.synthesis = Mapping(self.num_ws), Synthesis()
+
+
+@functools.cache
+def doll_layout():
+    """The layout of dolls."""
+    return network_layout(Doll(), torch.device("cpu"), cache=False, hide_progress=True)
 
 
 def parser():

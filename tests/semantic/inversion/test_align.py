@@ -6,16 +6,15 @@ from torch.nn import functional as F
 
 from dnnlib import UserError
 from semantic.inversion.align import _Search, align, combined, turned, windows
-from semantic.inversion.layout import network_layout
 from semantic.placement import Placement
-from tests.semantic.inversion.doll import COLORS, Doll, parser, shares
+from tests.semantic.inversion.doll import COLORS, doll_layout, parser, shares
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def layout():
-    return network_layout(Doll(), CPU, cache=False, hide_progress=True)
+    return doll_layout()
 
 
 def photo(side=160, busy=False, **moves):

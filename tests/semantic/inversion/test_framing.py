@@ -7,8 +7,8 @@ import torch
 
 from semantic.inversion.align import combined
 from semantic.inversion.framing import RANGES, Framing, fit_framing, moved_labels, transforms
-from semantic.inversion.layout import network_layout, one_hot_planes
-from tests.semantic.inversion.doll import Doll, shares
+from semantic.inversion.layout import one_hot_planes
+from tests.semantic.inversion.doll import doll_layout, shares
 
 CPU = torch.device("cpu")
 
@@ -79,7 +79,7 @@ def middle(transform):
 
 
 def test_samples_of_the_network_fit_better_than_moved_ones():
-    layout = network_layout(Doll(), CPU, cache=False, hide_progress=True)
+    layout = doll_layout()
     planes, whole = dolls(6, seed=3), torch.ones(6, layout.side, layout.side)
     away = moved_labels(planes, torch.tensor([[0.3, 0.2, 0.1, 0.1]]).expand(6, 4), "zeros")
     fits, other_fits = (

@@ -7,9 +7,8 @@ from click.testing import CliRunner
 import generate
 import legacy
 from semantic.inversion.label import find_crop, labelled
-from semantic.inversion.layout import network_layout
 from tests.semantic.helpers import COUNT, RESOLUTION, build_discriminator
-from tests.semantic.inversion.doll import COLORS, Doll, parser, shares
+from tests.semantic.inversion.doll import COLORS, doll_layout, parser, shares
 from training.images import image_grid, save_image
 
 
@@ -30,12 +29,11 @@ def test_masks_of_a_folder_are_written_in_the_photos_sizes(G, tmp_path):
 
 
 def test_a_wide_photo_is_not_squeezed():
-    layout = network_layout(Doll(), torch.device("cpu"), cache=False, hide_progress=True)
     planes = shares(1, side=100)[0]
     picture = torch.einsum("khw,kc->chw", planes, COLORS)
     wide = torch.cat([picture, COLORS[0].view(3, 1, 1).expand(3, 100, 120)], dim=2)
     said = []
-    placement = find_crop(parser(), lambda: layout, wide, "wide.png", said.append)
+    placement = find_crop(parser(), doll_layout, wide, "wide.png", said.append)
     found = labelled(parser(), wide, placement)
     assert found.shape == (100, 220)
     assert (found[:, :100] == planes.argmax(dim=0)).float().mean() > 0.95
@@ -44,8 +42,7 @@ def test_a_wide_photo_is_not_squeezed():
 
 
 def test_where_nothing_fits_the_middle_is_labelled():
-    layout = network_layout(Doll(), torch.device("cpu"), cache=False, hide_progress=True)
     said = []
-    placement = find_crop(parser(), lambda: layout, COLORS[0].view(3, 1, 1).expand(3, 40, 80), "x.png", said.append)
+    placement = find_crop(parser(), doll_layout, COLORS[0].view(3, 1, 1).expand(3, 40, 80), "x.png", said.append)
     assert placement.corners()[0].tolist() == [20, 0]
     assert "central square" in said[0]
