@@ -15,6 +15,7 @@ CLASSES_IN_FILES = "torch_utils.network_files.classes"  # its quoted names are d
 LOOP = "training.training_loop"
 LONGEST = 400
 DEEPEST = 4
+PAGE = ROOT / "semantic" / "browser" / "static"
 BLOCKS = (ast.For, ast.While, ast.If, ast.With, ast.Try)
 
 
@@ -143,6 +144,20 @@ def test_no_module_is_longer_than_a_few_screens(folder):
     lengths = {module: len(path.read_text(encoding="utf-8").splitlines()) for module, path in mine.items()}
     assert mine
     assert not {module: length for module, length in lengths.items() if length > LONGEST}
+
+
+def test_scripts_of_the_page_are_short_reach_each_other_and_form_no_circle():
+    texts = {path.name: path.read_text(encoding="utf-8") for path in PAGE.glob("*.js")}
+    assert not {name: n for name, text in texts.items() if (n := len(text.splitlines())) > LONGEST}
+    named = {name: re.findall(r"""(?:\bfrom|\bimport)\s*\(?\s*["'`]([^"'`]+)""", text) for name, text in texts.items()}
+    arrows = {name: {target.removeprefix("/static/") for target in targets} for name, targets in named.items()}
+    assert all(arrows[name] <= texts.keys() for name in arrows), "a script is imported that the page does not have"
+    assert not find_circle(arrows)
+    reached, ahead = set(), {"app.js"}
+    while ahead:
+        reached |= ahead
+        ahead = set().union(*(arrows[name] for name in ahead)) - reached
+    assert reached == texts.keys() - {"report.js"}  # the report of a run holds that script
 
 
 def test_every_script_is_installed_and_sorted_among_our_imports():

@@ -19,7 +19,13 @@ except ModuleNotFoundError as error:
     raise UserError(f"To use the editor, install {error.name}: pip install 'semantic-stylegan[web]'") from error
 
 STATIC = Path(__file__).parent / "static"
-FILES = ("app.js", "api.js", "messages.js", "scene.js", "stage.js", "widgets.js", "style.css", "icon.svg", "lock.svg")
+SCRIPTS = (
+    "api", "app", "blend", "controls", "dom", "donors", "face", "files", "history", "keys", "messages", "network",
+    "photo", "pictures", "pointer", "regions", "requests", "scene", "session", "stage", "state", "widgets",
+)  # fmt: skip
+FILES = (*(f"{name}.js" for name in SCRIPTS), "style.css", "icon.svg", "lock.svg")
+KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+"""Kinds of the files. They do not depend on the system's list, which names scripts differently from one to another."""
 MAX_JSON = 1 << 20
 MAX_UPLOAD = 20 << 20
 MAX_SESSION_FILE = 2 * MAX_UPLOAD
@@ -82,7 +88,7 @@ def create_app(desk: Desk, hosts: tuple[str, ...]) -> FastAPI:
     async def static(name: str) -> Response:
         if name not in FILES:
             return JSONResponse({"error": "There is no such file."}, 404)
-        return FileResponse(STATIC / name)
+        return FileResponse(STATIC / name, media_type=KINDS[Path(name).suffix])
 
     @app.post("/api/session")
     async def session(request: Request) -> dict[str, Any]:

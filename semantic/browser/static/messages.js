@@ -1,8 +1,7 @@
 // What the page says: a line that goes away, and errors that stay until they are closed.
 
 import { ServerError } from "/static/api.js";
-
-const $ = (id) => document.getElementById(id);
+import { $ } from "/static/dom.js";
 
 let statusTimer = null;
 export function say(text) {
@@ -11,7 +10,7 @@ export function say(text) {
   statusTimer = setTimeout(() => { $("status").textContent = ""; }, 4000);
 }
 
-export function complain(error) {
+function complain(error) {
   if (error.name === "AbortError") return;
   if (error instanceof ServerError && error.status === 409) return; // overtaken
   const text = error instanceof ServerError ? error.message : `The editor lost its server: ${error.message}.`;

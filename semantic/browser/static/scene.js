@@ -11,6 +11,8 @@ export function newScene(seed, psi) {
   return { seed, latents: null, psi, label: 0, edits: [] };
 }
 
+export const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] % 1000000;
+
 export function same(a, b) {
   return JSON.stringify(a) === JSON.stringify(b);
 }

@@ -1,6 +1,6 @@
 // Draws pictures and masks on the page's canvases.
 
-const $ = (id) => document.getElementById(id);
+import { $ } from "/static/dom.js";
 
 export async function inflate(data) {
   const unpacked = new Blob([data]).stream().pipeThrough(new DecompressionStream("deflate"));

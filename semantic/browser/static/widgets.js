@@ -1,6 +1,6 @@
 // Parts of the page that know nothing of pictures: sliders, files that are saved, files that are dropped.
 
-const $ = (id) => document.getElementById(id);
+import { $ } from "/static/dom.js";
 
 // Sets a slider, and the number beside it.
 export function setSlider(input, value, digits) {

@@ -56,6 +56,10 @@ def test_the_page_comes_with_strict_headers_and_needs_nothing_from_elsewhere(cli
         found = client.get(f"/static/{name}")
         assert found.status_code == 200
         assert found.headers["x-content-type-options"] == "nosniff"
+        assert found.headers["cache-control"] == "no-store"
+        kind = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}[name.rpartition(".")[2]]
+        assert found.headers["content-type"].partition(";")[0] == kind
+    assert {*server.FILES, "index.html", "report.css", "report.js"} == {path.name for path in server.STATIC.iterdir()}
     for name in ("index.html", "../server.py", "..%2fserver.py", "%2e%2e/%2e%2e/generator.py", "report.js"):
         assert client.get(f"/static/{name}").status_code == 404
 

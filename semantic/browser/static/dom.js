@@ -1,0 +1,3 @@
+// Elements of the page by their names.
+
+export const $ = (id) => document.getElementById(id);
