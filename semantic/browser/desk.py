@@ -152,6 +152,8 @@ class Desk:
         stop = threading.Event()
         news: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         work = asyncio.ensure_future(self.workshop.run_long(photos.invert_photo, network, data, news.put, stop))
+        # A stopped photo ends with an error that nobody awaits. Reading it here keeps it out of the terminal.
+        work.add_done_callback(lambda work: work.cancelled() or work.exception())
         try:
             while not work.done() or not news.empty():
                 while not news.empty():

@@ -14,25 +14,27 @@ export const openPhoto = guarded(async (file) => {
     throw new ServerError(`${file.name} has ${Math.ceil(file.size / 2 ** 20)} MB. Photos may have ${limit / 2 ** 20} MB.`, 413);
   }
   job?.abort();
-  job = new AbortController();
+  const mine = job = new AbortController();
   $("photo-progress").hidden = false;
   $("photo-live").hidden = true;
   $("photo-bar").value = 0;
   $("photo-stage").textContent = `Sending ${file.name}`;
   $("open-photo").disabled = true;
   try {
-    const latents = await latentsOf(file);
+    const latents = await latentsOf(file, mine.signal);
     setSteps([]);
     state.start = { ...state.scene, seed: null, latents, edits: [] };
     await commit(state.start, `Photo ${file.name}`);
   } finally {
-    $("photo-progress").hidden = true;
-    $("open-photo").disabled = false;
-    job = null;
+    if (job === mine) { // else a newer photo is under way
+      $("photo-progress").hidden = true;
+      $("open-photo").disabled = false;
+      job = null;
+    }
   }
 });
 
-async function latentsOf(file) {
+async function latentsOf(file, signal) {
   let latents = null;
   await stream("/api/photo", file, "application/octet-stream", (line) => {
     if (line.stage) $("photo-stage").textContent = line.stage;
@@ -42,7 +44,7 @@ async function latentsOf(file) {
       $("photo-live").hidden = false;
     }
     if (line.latents) latents = line.latents;
-  }, job.signal);
+  }, signal);
   if (!latents) throw new ServerError("The server did not finish the photo.", 500);
   return latents;
 }

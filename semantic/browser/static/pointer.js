@@ -26,7 +26,7 @@ function drag() {
     };
   };
   frame.addEventListener("pointerdown", (event) => {
-    if (!state.view || event.button !== 0) return;
+    if (!state.view || event.button !== 0 || event.target !== canvas) return; // a captured pointer clicks no button
     const name = regionAt(event, canvas);
     if (!name) return;
     select(name);

@@ -5,7 +5,7 @@ import PIL.Image
 
 from semantic.browser import photos
 from tests.semantic.browser.drawn import drawn_photo, huge_png
-from tests.semantic.browser.pages import do, download, drop_file, open_page, refusal, until
+from tests.semantic.browser.pages import do, download, drop_file, open_page, refusal, shown_steps, until
 
 
 def test_a_photo_is_dropped_edited_shown_with_the_edit_in_it_and_kept_in_a_session_file(
@@ -32,6 +32,23 @@ def test_a_photo_is_dropped_edited_shown_with_the_edit_in_it_and_kept_in_a_sessi
         assert (restored == found).all()
     page.click("#show-mask")
     assert not page.is_visible("#blend")
+
+
+def test_a_second_photo_takes_the_place_of_the_one_under_way(page, desk, monkeypatch):
+    monkeypatch.setattr(photos, "STEPS", 2000)
+    data, _ = drawn_photo(desk)
+    drop_file(page, "first.png", data)
+    until(page, "document.getElementById('photo-stage').textContent !== ''")
+    drop_file(page, "second.png", data)
+    page.wait_for_timeout(100)
+    assert page.is_visible("#photo-progress")
+    before = shown_steps(page)
+    page.click("#photo-stop")
+    until(page, "document.getElementById('photo-progress').hidden")
+    page.wait_for_timeout(200)
+    assert not page.is_visible("#alert")
+    assert shown_steps(page) == before
+    assert page.is_enabled("#open-photo")
 
 
 def test_files_that_are_no_photo_are_refused_on_the_page(page, tmp_path):

@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import gc
 import io
 import json
 import zlib
@@ -185,6 +186,21 @@ def test_a_body_without_an_end_is_read_up_to_the_limit():
 def test_overtaken_requests_are_dropped(client, opened):
     assert view(client, turn=5).status_code == 200
     assert view(client, turn=4).status_code == 409
+
+
+def test_a_photo_that_nobody_waits_for_stops_without_a_word(desk, opened, caplog):
+    session = desk.sessions.get(opened["session"])
+
+    async def open_and_leave():
+        found = desk.open_photo(session, drawn_photo(desk)[0])
+        await anext(found)
+        await found.aclose()
+        await desk.workshop.run_long(lambda: None)  # begins when the photo has stopped
+        await asyncio.sleep(0.1)
+        gc.collect()
+
+    asyncio.run(open_and_leave())
+    assert [entry.getMessage() for entry in caplog.records if entry.name == "asyncio"] == []
 
 
 def test_directions_are_found_once_and_serve_all_sessions(client, opened, desk):
