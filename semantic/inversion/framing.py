@@ -17,7 +17,9 @@ RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3)
 """Shares of the mean variance of a feature, of which held-out samples choose one."""
 HELD_OUT = 0.2
 PADDINGS = ("border", "zeros", "reflection")
-"""How labels go on beyond the frame: nobody knows, so samples do it in several ways."""
+"""How labels go on beyond the frame: nobody knows, so samples do it in several ways, half of them by other labels."""
+SURROUNDING = (0.7, 3.0, 0.5, 0.5)
+"""How far labels around a frame are moved, see `transforms`."""
 EDGES, BLUR = 1.0, 5
 """Parsers draw edges elsewhere: deviation of the logarithm of a region's weight, and pixels in which it counts."""
 SEED = 5
@@ -78,6 +80,16 @@ def moved_labels(planes: torch.Tensor, moves: torch.Tensor, padding: str) -> tor
     return found
 
 
+def surrounded(moved: torch.Tensor, moves: torch.Tensor, others: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+    """Returns planes [N, K, S, S], moved by `moves` [N, 4], with labels of other samples around their frames.
+
+    Parsers label all kinds of things around a frame with regions. The other samples are turned and moved at random.
+    """
+    away = (2 * torch.rand(len(moved), 4, generator=random) - 1) * torch.tensor(SURROUNDING)
+    frame = moved_labels(torch.ones_like(moved), moves, "zeros")[:, 1:2]
+    return torch.lerp(moved_labels(others, away, "reflection"), moved, frame)
+
+
 def other_edges(planes: torch.Tensor, random: torch.Generator) -> torch.Tensor:
     """Returns planes [N, K, S, S] of 0 and 1 in which some regions reach further and others less far."""
     weights = (EDGES * torch.randn(*planes.shape[:2], 1, 1, generator=random)).exp()
@@ -97,6 +109,8 @@ def fit_framing(planes: torch.Tensor) -> dict[str, np.ndarray]:
         for number in range(MOVES):
             moves = (2 * torch.rand(len(planes), 4, generator=random) - 1) * limit
             moved = moved_labels(planes, moves, PADDINGS[number % len(PADDINGS)])
+            if number % 2:
+                moved = surrounded(moved, moves, planes.roll(1 + number, dims=0), random)
             inputs.append(features(other_edges(moved, random)))
             wanted.append(moves)
         stages.append(_ridge(torch.cat(inputs), torch.cat(wanted), aside))

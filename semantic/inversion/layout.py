@@ -106,7 +106,7 @@ def network_layout(
             found.append(one_hot_planes(mask.argmax(dim=1), len(G.regions), SIDE).cpu())
         return _measure(torch.cat(found))
 
-    arrays = kept_arrays(G, f"layout4-{SAMPLES}", build, cache)
+    arrays = kept_arrays(G, f"layout5-{SAMPLES}", build, cache)
     tensors = {name: torch.from_numpy(array).float().to(device) for name, array in arrays.items()}
     framing = Framing(*(tensors.pop(name) for name in ("means", "weights", "biases")))
     return Layout(**tensors | {"usual": float(arrays["usual"]), "framing": framing})

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from semantic.inversion.align import combined
-from semantic.inversion.framing import RANGES, Framing, fit_framing, moved_labels, transforms
+from semantic.inversion.framing import RANGES, Framing, fit_framing, moved_labels, surrounded, transforms
 from semantic.inversion.layout import one_hot_planes
 from tests.semantic.inversion.doll import doll_layout, shares
 
@@ -48,6 +48,17 @@ def test_moved_labels_lie_where_the_move_says():
     center = complex(float((weight.sum(dim=0) * places).sum()), float((weight.sum(dim=1) * places).sum()))
     a, b, x, y = transforms(moves.double())[0].tolist()
     assert abs(center - (complex(a, b) * complex(0.25, 0.25) + complex(x, y))) < 0.01
+
+
+def test_other_labels_lie_around_the_frame_alone():
+    planes = torch.zeros(2, 3, 32, 32)
+    planes[0, 1], planes[1, 2] = 1, 1
+    moves = torch.tensor([[math.log(0.5), 0.0, 0.0, 0.0]]).expand(2, 4)
+    moved = moved_labels(planes, moves, "border")
+    found = surrounded(moved, moves, planes.flip(0), torch.Generator().manual_seed(0))
+    assert torch.equal(found[:, :, 9:23, 9:23], moved[:, :, 9:23, 9:23])
+    outside = found[:, :, :7]
+    assert torch.allclose(outside, planes.flip(0)[:, :, :7], atol=1e-5)
 
 
 @pytest.mark.parametrize("padding", ["border", "zeros"])
