@@ -1,6 +1,7 @@
 """Reads photos and their masks one by one from a file, a folder or an archive."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,6 +142,7 @@ def find_photos(target: str, target_mask: str | None = None, limit: int | None =
         if target_mask is not None and (os.path.isdir(target_mask) or target_mask.lower().endswith(".zip")):
             masks = Archive(target_mask)
             mask = _by_stem(masks).get(_stem(name))
+            _check_any([mask], target_mask, target)
         return [PhotoFile(_stem(name), name, mask=mask, masks=masks)]
     archive = Archive(name)
     members = [member for member in archive.images() if not member.startswith(MASKS)]
@@ -163,7 +165,15 @@ def find_photos(target: str, target_mask: str | None = None, limit: int | None =
         unique = unique if unique not in taken else member.replace("/", "-")
         taken.add(unique)
         found.append(PhotoFile(unique, archive.where(member), archive, member, partners.get(_stem(member)), masks))
+    if target_mask is not None:
+        _check_any([file.mask for file in found], target_mask, target)
     return found
+
+
+def _check_any(found: Sequence[str | None], target_mask: str, target: str) -> None:
+    """Refuse masks none of which belongs to a photo."""
+    if not any(found):
+        raise UserError(f"No mask in {target_mask} has the base name of a photo of {target}. Check --target-mask.")
 
 
 def _bytes(archive: Archive | None, name: str) -> bytes:

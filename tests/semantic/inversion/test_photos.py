@@ -94,3 +94,11 @@ def test_the_crop_of_a_mask_takes_what_most_points_show():
     found = crop_mask(indices, Placement.centered("a", (64, 64), 16), 4)
     assert found[0].tolist()[:7] == [0] * 7
     assert found[0].tolist()[8:] == [3] * 8
+
+
+@pytest.mark.parametrize("target", ["photos", "photos/a.png"])
+def test_masks_of_other_photos_are_refused(tmp_path, target):
+    for folder, name in (("photos", "a.png"), ("masks", "b.png")):
+        picture(tmp_path / folder / name)
+    with pytest.raises(UserError, match=r"No mask in .*masks has the base name of a photo"):
+        find_photos(str(tmp_path / target), str(tmp_path / "masks"))
