@@ -18,6 +18,7 @@ from tests.benchmarks import drawn_leak, editor
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.ablations import mean_and_spread, regions_in_masks
 from tests.benchmarks.measure import Clock, Row, markdown
+from tests.benchmarks.photographs import leak_shares, report
 from tests.benchmarks.reference import PlainDiscriminator, PlainSynthesis
 from tests.benchmarks.rows import Setting
 from tests.benchmarks.strays import beside_head, drawn_strays, strays
@@ -166,3 +167,20 @@ def test_requests_of_the_editor_are_timed_by_kind():
     assert all(0 < median <= percentile for _, _, (median, percentile, _) in rows)
     steps = [editor.scenes(step) for step in range(3)]
     assert all(steps[0][name] != steps[1][name] != steps[2][name] for name in steps[0])  # none is drawn already
+
+
+def test_leaks_of_photographs_are_added_before_their_share_is_taken():
+    rows = [{"leak": {"hair": [1, 2, 0, 1]}}, {"leak": {"hair": [1, 8, 1, 1], "hat": [1, 1, 1, 1]}}]
+    assert leak_shares(rows, "leak", 0) == {"hair": 0.2, "hat": 1}
+    assert leak_shares(rows, "leak", 2) == {"hair": 0.5, "hat": 1}
+
+
+def test_photographs_are_reported_by_medians():
+    rows = [
+        {"name": str(i), "W+": [level, 0.5, 0.25], "leak": {"hair": [1, 2, 1, 2]}, "moves": {}}
+        for i, level in enumerate((20, 25, 90))
+    ]
+    rows[0]["moves"]["hair/area"], rows[1]["moves"]["hair/area"] = -0.1, 0.3
+    lines = list(report(rows))
+    assert lines[0] == "W+: 25.00 dB, MS-SSIM 0.500, mask IoU 0.250 (3 photographs)"
+    assert lines[-1] == "moves, hair/area: rises in 50% of 2, median +0.1000"
