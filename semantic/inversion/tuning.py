@@ -37,9 +37,9 @@ class TuningSchedule:
 
     num_steps: int = 100
     learning_rate: float = 5e-3
-    locality: float = 0.3
-    masks: float = 0.1
-    samples: int = 8
+    locality: float = 2.0
+    masks: float = 0.5
+    samples: int = 24
     reach: float = 0.6
     stop: float = 0.0
     rough: float = 0.9
