@@ -80,6 +80,12 @@ def similarity_of_pairs(images: torch.Tensor) -> float:
     return ms_ssim(images[0:pairs:2], images[1:pairs:2]).mean().item() if pairs else float("nan")
 
 
+def any_of(images: torch.Tensor, most: int = SAMPLES) -> torch.Tensor:
+    """Returns up to `most` images in a random order that is always the same: files in a row often show one person."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    return images[order[:most]]
+
+
 def thumbnails(images: torch.Tensor) -> torch.Tensor:
     """Returns small images float32 [N, 3 * 32 * 32] in 0..1 of images uint8 [N, 3, R, R]."""
     return (F.adaptive_avg_pool2d(images.float(), min(THUMBNAIL, images.shape[-1])) / 255).flatten(1)

@@ -28,6 +28,8 @@ MODES = {
 FROZEN_LAYERS = 4
 """Layers of D that keep what they know about full resolution (Mo et al. 2020, Freeze-D)."""
 
+AVERAGE = 0.3
+"""Half-life of the average as a share of the images seen. G swings in so short a run; a shorter average swings too."""
 KIMG = 16
 FEW = range(10, 101)
 """With so many images, samples keep their likeness to each other: with more there is no need, with fewer no measure."""
@@ -125,6 +127,7 @@ class SemanticAdaptation(Configuration):
 
     def adjust(self, options: EasyDict, training_set: Any, source: Mapping[str, Any] | None) -> None:
         super().adjust(options, training_set, source)
+        options.ema_rampup = AVERAGE
         masked, _ = masks_in(training_set)
         if masked:
             kwargs = options.training_set_kwargs

@@ -26,7 +26,14 @@ from tqdm import tqdm
 import legacy
 from dnnlib import EasyDict, UserError, construct_class_by_name, write_json
 from metrics.options import MetricOptions
-from semantic.adaptation.measures import images_of, nearest_distance, patch_distance, sample_count, similarity_of_pairs
+from semantic.adaptation.measures import (
+    any_of,
+    images_of,
+    nearest_distance,
+    patch_distance,
+    sample_count,
+    similarity_of_pairs,
+)
 from semantic.adaptation.stopping import BEST, ROWS, Bounds, best_row, mean_drift, reason_to_end
 from semantic.metrics.mask_fit import compute_mask_fit
 from tests.benchmarks.adaptation_run import unseen_images
@@ -139,9 +146,13 @@ def figures(run: Run, options: EasyDict) -> dict[str, Any]:
         return found
     data = json.loads((run_dir / "training_options.json").read_text())["training_set_kwargs"]
     trained, test = images_of(construct_class_by_name(**data)), unseen_images(data)
-    found = {"kimg": kimg, "similarity": similarity_of_pairs(trained[:96]), "nearest": nearest_distance(test, trained)}
+    found = {
+        "kimg": kimg,
+        "similarity": similarity_of_pairs(any_of(trained)),
+        "nearest": nearest_distance(test, trained),
+    }
     count = sample_count(len(test))  # as many as generated images
-    found["swd"] = patch_distance(test, trained[:count]) if len(trained) >= count else None
+    found["swd"] = patch_distance(test, any_of(trained, count)) if len(trained) >= count else None
     if judged:
         found |= fit(run_dir / BEST, archive(run.domain, options.work, options.resolution, masks=True), options)
     write_json(path, found)
@@ -206,11 +217,11 @@ def line(cells: list[object]) -> str:
 @click.option("--runs", default="*", metavar="LIST", help="Names or patterns of runs, comma-separated")
 @click.option("--network", default="faces64", help="Network to adapt")
 @click.option("--resolution", default=64, help="Its resolution")
-@click.option("--kimg", default=0.8, help="Length of a run; a longer one goes on with what is there")
-@click.option("--tick", default=0.1, help="Thousands of images between snapshots")
+@click.option("--kimg", default=0.5, help="Length of a run; a longer one goes on with what is there")
+@click.option("--tick", default=0.25, help="Thousands of images between snapshots")
 @click.option("--precision", default="bf16", help="Number format")
 @click.option("--mask-fit/--no-mask-fit", default=True, help="Judge masks by a segmenter that knows exact masks")
-@click.option("--judge-images", default=6400, help="Images that this segmenter is trained with")
+@click.option("--judge-images", default=3200, help="Images that this segmenter is trained with")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("out/adaptation"), help="Folder for everything")
 @click.option("--only-report", is_flag=True, help="Do not train, report the runs that are there")
 def main(**options: Any) -> None:

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from semantic.adaptation.measures import mask_drift, nearest_distance, patch_distance, sample_count, similarity_of_pairs
+from semantic.adaptation.measures import (
+    any_of,
+    mask_drift,
+    nearest_distance,
+    patch_distance,
+    sample_count,
+    similarity_of_pairs,
+)
 from semantic.adaptation.stopping import Bounds, best_row, reason_to_end
 
 BOUNDS = Bounds(patience=3, drift=0.5, diversity=0.5)
@@ -71,6 +78,14 @@ def test_wrong_colours_and_contrasts_are_a_distance():
     same = patch_distance(images, noise(8, 1))
     assert patch_distance(images, paler) > 3 * same
     assert patch_distance(images, redder) > 3 * same
+
+
+def test_images_are_drawn_from_the_whole_set_in_an_order_of_its_own():
+    images = torch.arange(50, dtype=torch.uint8).reshape(50, 1, 1, 1)
+    drawn = any_of(images, 20).flatten()
+    assert len(drawn.unique()) == 20
+    assert (drawn.int().diff() != 1).float().mean() > 0.8
+    assert torch.equal(drawn, any_of(images, 20).flatten())
 
 
 def test_copies_are_nearest_and_alike():
