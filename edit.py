@@ -182,27 +182,40 @@ def find(studio: Studio, opts: EasyDict) -> None:
         raise click.UsageError("--find=boundary needs --score, such as --score=area; other methods take none.")
     known = directions.load_directions(opts.dest, studio.G).values() if Path(opts.dest).exists() else []
     found: list[directions.Direction] = []
+    skipped: list[finding.NoDirection] = []
     for region in which:
         if opts.find == "boundary":
-            found += find_boundaries(studio, opts, region)
+            found += find_boundaries(studio, opts, region, skipped)
         else:
             method = finding.factorised if opts.find == "sefa" else finding.principal
             found += method(studio.G, region, opts.part or "both", opts.count or 5)
+    last = skipped.pop() if skipped and not found else None
+    for reason in skipped:
+        click.echo(f"Skipped: {reason}")
+    if last is not None:
+        raise last
     directions.save_directions(opts.dest, finding.merge(known, found), studio.G)
     for direction in found:
         click.echo(f"{direction.name}: {direction.measured}")
     click.echo(f"Wrote {opts.dest}")
 
 
-def find_boundaries(studio: Studio, opts: EasyDict, region: int) -> list[directions.Direction]:
-    """A direction of one region for each score of --score; scores of the same part share their samples."""
+def find_boundaries(
+    studio: Studio, opts: EasyDict, region: int, skipped: list[finding.NoDirection]
+) -> list[directions.Direction]:
+    """A direction of one region for each score of --score. Scores of the same part share their samples.
+
+    Adds the reasons for scores without a direction to `skipped`.
+    """
     scores = [find_score(name.strip()) for name in opts.score.split(",")]
     count, name = opts.count or 2000, studio.G.regions.names[region]
     found = []
     for part, psi in dict.fromkeys((opts.part or score.part, score.psi) for score in scores):
         chosen_scores = [score for score in scores if (opts.part or score.part, score.psi) == (part, psi)]
         with progress(f"{name}: {', '.join(score.name for score in chosen_scores)}", count) as bar:
-            found += finding.boundaries(studio.G, region, part, chosen_scores, count, opts.batch, progress=bar.update)
+            found += finding.boundaries(
+                studio.G, region, part, chosen_scores, count, opts.batch, progress=bar.update, skipped=skipped.append
+            )
     return found
 
 

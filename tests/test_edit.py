@@ -267,6 +267,26 @@ def test_directions_are_found_listed_and_added(run, tmp_path):
     assert run("--seeds=1", "--directions=d.npz", "--apply=skin/pc2:1.5").exit_code == 0
 
 
+def test_scores_that_do_not_depend_on_codes_are_skipped_and_leave_the_file(run, tmp_path, monkeypatch):
+    find = ["--find=boundary", "--regions=hair,skin", "--score=brightness", "--count=60", "--batch=20", "--dest=d.npz"]
+    usual, calls = edit.finding.score_direction, []
+
+    def no_step(codes, *args):
+        calls.append(0)
+        return (torch.zeros(codes.shape[1]), 0.0) if len(calls) != 2 else usual(codes, *args)
+
+    monkeypatch.setattr(edit.finding, "score_direction", no_step)
+    result = run(*find)
+    assert result.exit_code == 0, result.output
+    assert "Skipped: brightness of hair does not depend on its texture codes in 60 samples. Choose" in result.output
+    before = run("--list=d.npz").output
+    assert [line.split()[0] for line in before.splitlines()[1:]] == ["skin/brightness"]
+    result = run(*find)
+    assert result.exit_code == 1
+    assert "Error: brightness of skin does not depend" in result.output
+    assert run("--list=d.npz").output == before
+
+
 def test_directions_beside_the_network_need_no_option(tmp_path, monkeypatch, G, directions):
     monkeypatch.setattr(legacy, "load_network", lambda path: {"G_ema": G})
     (tmp_path / "d.npz").rename(tmp_path / "net-directions.npz")

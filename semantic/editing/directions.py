@@ -38,7 +38,15 @@ class Direction:
 
 
 def save_directions(path: str | os.PathLike, directions: Iterable[Direction], G: torch.nn.Module) -> None:
-    """Write directions as .npz, completely or not at all. The file also describes the networks that it fits."""
+    """Write directions as .npz, completely or not at all. The file also describes the networks that it fits.
+
+    Raises:
+        UserError: a direction has numbers that are not finite.
+    """
+    directions = list(directions)
+    wrong = next((d for d in directions if not bool(d.codes.isfinite().all())), None)
+    if wrong is not None:
+        raise UserError(f"Direction {wrong.name} has numbers that are not finite, so {path} stays as it is.")
     with atomic_open(path, "wb") as file:
         np.savez(file, **direction_arrays(directions, G))
 

@@ -21,6 +21,10 @@ FEWEST = 50
 Progress = Callable[[int], object]
 
 
+class NoDirection(UserError):
+    """A score has no direction in the codes of a region."""
+
+
 def roles_of(part: str) -> tuple[str, ...]:
     """Returns the codes of a part, see `check_parts`. The part 'whole' also has the region's own base codes."""
     return ROLES if part == "whole" else check_parts(part)
@@ -97,6 +101,7 @@ def boundaries(
     count: int,
     batch: int = 8,
     progress: Progress | None = None,
+    skipped: Callable[[NoDirection], object] | None = None,
 ) -> list[Direction]:
     """Returns directions in a region's codes along which scores rise and areas stay (after Shen et al. 2020).
 
@@ -108,9 +113,11 @@ def boundaries(
         count: samples to render.
         batch: samples at a time.
         progress: called with the number of samples done.
+        skipped: called with the reason for each score without a direction. By default the reason is raised.
 
     Raises:
-        UserError: a score cannot be measured, or does not vary.
+        UserError: a score returns no numbers.
+        NoDirection: a score cannot be measured, does not vary, or does not depend on the codes.
     """
     roles, psi = roles_of(part), min(score.psi for score in scores)
     images = -(-count // VARIANTS)
@@ -140,7 +147,12 @@ def boundaries(
     for score, values in zip(scores, measured, strict=True):
         held = ([own_share] if score.keeps else []) + ([other_areas] if score.holds else [])
         held = torch.cat(held, dim=1) if held else other_areas[:, :0]
-        found.append(_boundary(G, region, part, score, torch.cat(values), codes, held, psi))
+        try:
+            found.append(_boundary(G, region, part, score, torch.cat(values), codes, held, psi))
+        except NoDirection as reason:
+            if skipped is None:
+                raise
+            skipped(reason)
     return found
 
 
@@ -162,15 +174,21 @@ def _boundary(
     name, total = G.regions.names[region], len(values)
     there = values.isfinite()
     if there.sum() < FEWEST:
-        raise UserError(
+        raise NoDirection(
             f"{score.name} of {name} exists in only {int(there.sum())} of {total} samples. Choose another score."
         )
     if score.circular:
         values = _unwrapped(values)
     roles, image = roles_of(part), torch.arange(total) // VARIANTS
     if _centred(values, image)[2] < 1e-9:
-        raise UserError(f"{score.name} of {name} is the same in all {total} samples. Choose another score.")
+        raise NoDirection(f"{score.name} of {name} is the same in all {total} samples. Choose another score.")
     step, slope = score_direction(codes, values, held, image, len(roles))
+    if not step.any():
+        kind = "" if part == "both" else f"{part} "
+        raise NoDirection(
+            f"{score.name} of {name} does not depend on its {kind}codes in {total} samples. Choose another --part, "
+            "another --score, or a larger --count."
+        )
     step, slope = step / psi, slope / psi
     moves = dict(zip(roles, step.split(G.w_dim), strict=True))
     zero = torch.zeros(G.w_dim, dtype=torch.float64)
@@ -208,18 +226,23 @@ def score_direction(
     Args:
         codes: float64 [N, roles · D].
         values: the score, [N]. NaN where it cannot be measured.
-        held: the other scores, [N, M]. Constant scores are left out.
+        held: the other scores, [N, M]. Scores that are constant, or do not depend on the codes, are left out.
         image: of each sample, [N]. Codes and scores are compared with other samples of the image.
         roles: number of codes.
 
     Returns:
-        The step [roles · D], one standard deviation of the codes along it, and what it adds to the score.
+        The step [roles · D], one standard deviation of the codes along it, and what it adds to the score. Both are 0
+        if the score depends on the codes no more than by chance.
     """
     columns = [values, *(column for column in held.unbind(dim=1) if _centred(column, image)[2] > 1e-9)]
     width = codes.shape[1] // roles
     parts = [_role_covariances(role_codes, columns, image) for role_codes in codes.split(width, dim=1)]
     shared, normals, spreads = (list(side) for side in zip(*parts, strict=True))
     shared, normals = torch.cat(shared), torch.cat(normals)
+    if not shared[:, 0].any():
+        return shared[:, 0], 0.0
+    varying = shared.any(dim=0)
+    shared, normals = shared[:, varying], normals[:, varying]
     overlap = shared.mT @ normals
     first = torch.zeros(len(overlap)).to(overlap)
     first[0] = 1

@@ -98,6 +98,21 @@ def test_a_code_without_influence_does_not_move():
     assert step[20:].norm() < 0.06 * step.norm()  # by chance it is 0.13
 
 
+def test_scores_of_pure_noise_have_no_step_and_hold_nothing():
+    random = torch.Generator().manual_seed(0)
+    codes = torch.randn(240, 40, generator=random, dtype=torch.float64)
+    noise = torch.randn(240, 30, generator=random, dtype=torch.float64)
+    found = [finding.score_direction(codes, column, noise[:, :0]) for column in noise.unbind(dim=1)]
+    assert sum(slope == 0 and not step.any() for step, slope in found) > 5
+    assert all(bool(step.isfinite().all()) for step, _ in found)
+    step, slope = finding.score_direction(codes, codes[:, 0], noise)
+    assert slope > 0.5
+    assert step.argmax() == 0
+    unrelated = noise[:, [not slope for _, slope in found]]
+    alone, held = (finding.score_direction(codes, codes[:, 0], other)[0] for other in (noise[:, :0], unrelated))
+    assert torch.allclose(alone, held, atol=1e-9)
+
+
 def test_samples_are_compared_within_their_image_and_left_out_where_nothing_is_measured():
     random = torch.Generator().manual_seed(2)
     image = torch.arange(400).repeat_interleave(4)
@@ -137,6 +152,23 @@ def test_a_boundary_finds_what_a_score_depends_on(monkeypatch):
         finding.boundaries(G, 1, "shape", [Score("odd", lambda image, mask, region: 3, "shape")], 60)
 
 
+def test_a_score_that_does_not_depend_on_the_codes_is_named(monkeypatch):
+    G = tiny_generator()
+    mask = torch.zeros(50, 4, 32, 32)
+    mask[:, HAIR, :16] = 1
+    out = SimpleNamespace(image=torch.zeros(50, 3, 32, 32), mask=mask)
+    monkeypatch.setattr(G.synthesis, "forward", lambda ws, **options: out)
+    draws = iter(torch.randn(10, 8, 50, generator=torch.Generator().manual_seed(3)).flatten(0, 1))
+    scores = [Score(f"noise{i}", lambda image, mask, region: next(draws), "texture", holds=False) for i in range(8)]
+    reasons = []
+    found = finding.boundaries(G, HAIR, "texture", scores, 500, batch=50, skipped=reasons.append)
+    assert reasons
+    assert len(found) + len(reasons) == 8
+    name = str(reasons[0]).split()[0]
+    assert str(reasons[0]).startswith(f"{name} of hair does not depend on its texture codes in 500 samples.")
+    assert name not in [direction.name.split("/")[1] for direction in found]
+
+
 def test_angles_are_measured_around_their_mean():
     degrees = finding._unwrapped(torch.tensor([350.0, 10.0, 30.0, 330.0]))
     assert torch.allclose(degrees, torch.tensor([-10.0, 10.0, 30.0, -30.0]), atol=1e-3)
@@ -156,6 +188,16 @@ def test_a_file_gives_directions_back(G, tmp_path):
         assert {**vars(one), "codes": 0} == {**vars(other), "codes": 0}
         assert torch.equal(one.codes, other.codes)
     assert list_directions(path).splitlines()[1].split() == ["hair/a", "pca", "hair", "both", "of", "hair/a"]
+
+
+def test_directions_that_are_not_finite_leave_the_file_as_it_is(G, tmp_path):
+    path = tmp_path / "directions.npz"
+    good, broken = directions(G, "hair/a", "hair/b")
+    save_directions(path, [good], G)
+    broken.codes[1, 2] = torch.nan
+    with pytest.raises(UserError, match="hair/b has numbers that are not finite"):
+        save_directions(path, [good, broken], G)
+    assert list(load_directions(path, G)) == ["hair/a"]
 
 
 def test_a_new_direction_replaces_one_of_its_name(G):
