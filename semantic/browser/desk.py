@@ -16,10 +16,10 @@ from semantic.browser import answers, photos
 from semantic.browser.networks import LoadedNetwork, NetworkShelf
 from semantic.browser.partial import PartialSynthesis, Renders
 from semantic.browser.scene import MAX_EDITS, build_state, command_of, latents_of, number, parse_scene, whole
-from semantic.browser.session import MAX_LATENTS, Session, Sessions
+from semantic.browser.session import MAX_LATENTS, Photo, Session, Sessions
 from semantic.browser.work import Workshop
 from semantic.editing.codes import check_ws
-from semantic.editing.directions import Direction, direction_arrays
+from semantic.editing.directions import direction_arrays
 from semantic.editing.edits import options_of
 from semantic.editing.finding import factorised, principal
 from semantic.editing.state import EditState, state_arrays
@@ -50,6 +50,7 @@ class Desk:
         self.photo = photo
         self.sessions = Sessions()
         self.workshop = Workshop()
+        shelf.on_leave.append(self.sessions.forget_maps)
 
     def close(self) -> None:
         self.workshop.close()
@@ -134,21 +135,31 @@ class Desk:
 
     async def find_directions(self, session: Session, region: Any) -> AsyncIterator[dict[str, Any]]:
         """Yields progress of a search for directions of a region, then the names of all its directions."""
-        network = self.shelf.get(session.network)
-        k = network.G.regions.index(str(region))
-        name = network.G.regions.names[k]
-        if name not in self._searched(network):
-            for done, (method, part) in enumerate(SEARCHES):
-                yield {"share": done / len(SEARCHES)}
-                self._take(network, await self.workshop.run_long(method, network.G, k, part, DIRECTIONS))
-            self._searched(network).add(name)
+        network = await self.workshop.run(self.shelf.get, session.network)
+        name = network.G.regions.names[network.G.regions.index(str(region))]
+        async for share in self._search(network, name):
+            yield {"share": share}
         yield {"share": 1.0, "names": network.names_of(name)}
+
+    async def _search(self, network: LoadedNetwork, region: str) -> AsyncIterator[float]:
+        """Search the directions of a region, unless they were searched. Yields the share of the work that is done.
+
+        Directions of the file beside the network keep their names.
+        """
+        if region in network.known.searched:
+            return
+        k = network.G.regions.index(region)
+        for done, (method, part) in enumerate(SEARCHES):
+            yield done / len(SEARCHES)
+            found = await self.workshop.run_long(method, network.G, k, part, DIRECTIONS)
+            network.known.add({d.name: d for d in found if d.name not in network.beside})
+        network.known.add({}, [region])
 
     async def open_photo(self, session: Session, data: bytes) -> AsyncIterator[dict[str, Any]]:
         """Yields stages, progress and pictures while a photo is aligned, parsed and inverted, then the name of its
         codes.
         """
-        network = self.shelf.get(session.network)
+        network = await self.workshop.run(self.shelf.get, session.network)
         stop = threading.Event()
         news: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         work = asyncio.ensure_future(self.workshop.run_long(photos.invert_photo, network, data, news.put, stop))
@@ -173,35 +184,24 @@ class Desk:
             used |= {edit["latents"] for edit in scene["edits"] if isinstance(edit.get("latents"), str)}
         network = self.shelf.get(session.network)
         codes = {name: _packed(latents_of(name, session.latents)) for name in used}
-        found = {name: session.photos[name] for name in used if name in session.photos}
+        found = {name: photo for name in used if (photo := session.photos.get(name)) is not None}
         kept = {
             name: {"data": answers.text(photo.data), "placement": photo.placement.as_json()}
             for name, photo in found.items()
         }
         return {"latents": codes, "photos": kept, "directions": self._directions(network)["directions"]}
 
-    def open_session(self, session: Session, kept: Any) -> dict[str, Any]:
-        """Read latents, photos and directions from a session file.
+    async def open_session(self, session: Session, kept: Any) -> dict[str, Any]:
+        """Read latents, photos and directions from a session file. Missing directions are searched.
 
         Returns the new names of the latents, and the names of all directions.
         """
-        if not isinstance(kept, dict) or not isinstance(kept.get("latents"), dict):
-            raise UserError("The session file is damaged: it has no latents. Choose another file.")
-        if len(kept["latents"]) > MAX_LATENTS:
-            raise UserError(f"The session file has more than {MAX_LATENTS} photos.")
-        network = self.shelf.get(session.network)
-        codes = {str(name): _unpacked(data, network) for name, data in kept["latents"].items()}
-        known = kept.get("photos") if isinstance(kept.get("photos"), dict) else {}
-        opened = {name: photos.kept_photo(known[name], network) for name in codes if name in known}
-        asked = kept.get("directions")
-        for region in asked if isinstance(asked, dict) else ():
-            if region not in network.G.regions.names or not isinstance(asked[region], list):
-                continue
-            if any(name not in network.directions for name in asked[region]):
-                k = network.G.regions.index(region)
-                for method, part in SEARCHES:
-                    self._take(network, method(network.G, k, part, DIRECTIONS))
-                self._searched(network).add(region)
+        network = await self.workshop.run(self.shelf.get, session.network)
+        codes, opened, asked = await self.workshop.run(_read_kept, kept, network)
+        for region, names in asked.items():
+            if region in network.G.regions.names and not network.directions.keys() >= set(names):
+                async for _ in self._search(network, region):
+                    pass
         names = {name: session.keep(ws, opened.get(name)) for name, ws in codes.items()}
         return {"latents": names, **self._directions(network)}
 
@@ -209,27 +209,18 @@ class Desk:
         """Returns names of directions by region, and the regions that were searched."""
         return {
             "directions": {region: network.names_of(region) for region in network.G.regions.names},
-            "searched": sorted(self._searched(network)),
+            "searched": sorted(network.known.searched),
         }
-
-    @staticmethod
-    def _searched(network: LoadedNetwork) -> set[str]:
-        """Returns the names of the regions whose directions were searched."""
-        return network.extras.setdefault("searched", set())
-
-    @staticmethod
-    def _take(network: LoadedNetwork, found: list[Direction]) -> None:
-        """Add found directions. Directions of the file beside the network keep their names."""
-        network.directions.update({d.name: d for d in found if d.name not in network.beside})
 
     @staticmethod
     def _partial(session: Session, network: LoadedNetwork) -> PartialSynthesis:
         """Returns the synthesis of a session that keeps the maps of its last picture."""
-        if session.partial is None or session.partial.synthesis is not network.G.synthesis:
+        found = session.partial  # another thread may drop it meanwhile
+        if found is None or found.synthesis is not network.G.synthesis:
             if "renders" not in network.extras:
                 network.extras["renders"] = Renders.of(network.G.synthesis)
-            session.partial = PartialSynthesis(network.G.synthesis, network.extras["renders"])
-        return session.partial
+            found = session.partial = PartialSynthesis(network.G.synthesis, network.extras["renders"])
+        return found
 
     def _build(self, session: Session, scene: Any) -> tuple:
         parsed = parse_scene(scene)
@@ -250,11 +241,34 @@ def _packed(codes: torch.Tensor) -> dict[str, Any]:
     return {"shape": list(numbers.shape), "data": base64.b64encode(numbers.tobytes()).decode()}
 
 
+Kept = tuple[dict[str, torch.Tensor], dict[str, Photo], dict[str, list[str]]]
+
+
+def _read_kept(kept: Any, network: LoadedNetwork) -> Kept:
+    """Returns what a session file keeps: codes by name, photos by name, and names of directions by region.
+
+    Raises:
+        UserError: the file is damaged, or belongs to another network.
+    """
+    if not isinstance(kept, dict) or not isinstance(kept.get("latents"), dict):
+        raise UserError("The session file is damaged: it has no latents. Choose another file.")
+    if len(kept["latents"]) > MAX_LATENTS:
+        raise UserError(f"The session file has more than {MAX_LATENTS} photos.")
+    asked = kept.get("directions") or {}
+    lists = list(asked.values()) if isinstance(asked, dict) else [None]
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
+        raise UserError("The session file is damaged: its directions cannot be read. Choose another file.")
+    codes = {name: _unpacked(data, network) for name, data in kept["latents"].items()}
+    known = kept.get("photos") if isinstance(kept.get("photos"), dict) else {}
+    opened = {name: photos.kept_photo(known[name], network) for name in codes if name in known}
+    return codes, opened, asked
+
+
 def _unpacked(data: Any, network: LoadedNetwork) -> torch.Tensor:
     try:
         shape = tuple(int(n) for n in data["shape"])
         numbers = np.frombuffer(base64.b64decode(data["data"], validate=True), "<f4").reshape(shape)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError("The session file is damaged: its latents cannot be read. Choose another file.") from error
     codes = torch.from_numpy(numbers.astype(np.float32))
     if codes.ndim != 3 or len(codes) != 1 or codes.shape[2] != network.G.w_dim or not bool(codes.isfinite().all()):

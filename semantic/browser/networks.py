@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,28 @@ class Source:
     """Values of --blend."""
 
 
+class Known:
+    """Directions that are known for a network. They stay when the network leaves memory.
+
+    Other threads read while a search adds directions. So the attributes are replaced, and their values never change.
+
+    Attributes:
+        directions: directions by name.
+        searched: names of the regions whose directions were searched.
+    """
+
+    def __init__(self) -> None:
+        self.directions: Mapping[str, Direction] = {}
+        self.searched: frozenset[str] = frozenset()
+        self._lock = threading.Lock()
+
+    def add(self, found: Mapping[str, Direction], searched: Iterable[str] = ()) -> None:
+        """Add directions, and names of regions whose search has ended."""
+        with self._lock:
+            self.directions = {**self.directions, **found}
+            self.searched = self.searched.union(searched)
+
+
 @dataclass(eq=False)
 class LoadedNetwork:
     """A generator, and results for it that are kept during edits.
@@ -40,7 +62,7 @@ class LoadedNetwork:
         options: options of edit.py that open the network.
         networks: the result of `legacy.load_network`.
         source: path or address that it was read from.
-        directions: known directions by name. They depend on the network alone, so all sessions share them.
+        known: its known directions. They depend on the network alone, so all sessions share them.
         beside: names of the directions in the file beside the network, which edit.py finds itself.
         notice: one sentence about a problem that does not prevent editing, or "".
         extras: anything else that depends on the network alone, such as its parser.
@@ -50,7 +72,7 @@ class LoadedNetwork:
     options: tuple[str, ...]
     networks: EasyDict
     source: str
-    directions: dict[str, Direction] = field(default_factory=dict)
+    known: Known = field(default_factory=Known)
     beside: frozenset[str] = frozenset()
     notice: str = ""
     extras: dict[str, object] = field(default_factory=dict)
@@ -59,6 +81,11 @@ class LoadedNetwork:
     @property
     def G(self) -> torch.nn.Module:
         return self.networks["G_ema"]
+
+    @property
+    def directions(self) -> Mapping[str, Direction]:
+        """Known directions by name."""
+        return self.known.directions
 
     @torch.no_grad()
     def codes(self, seed: int, psi: float = 1.0, label: int = 0) -> torch.Tensor:
@@ -84,10 +111,12 @@ class LoadedNetwork:
     def read_beside(self) -> None:
         """Take the directions in the file beside the network. A file that does not fit leaves a notice."""
         try:
-            self.directions.update(directions_beside(self.source, self.G))
+            found = directions_beside(self.source, self.G)
         except UserError as error:
             self.notice = error.message
-        self.beside = frozenset(self.directions)
+            return
+        self.known.add(found)
+        self.beside = frozenset(found)
 
 
 class NetworkShelf:
@@ -99,6 +128,9 @@ class NetworkShelf:
         folder: a folder whose network files, and whose run folders' newest snapshots, may be named.
         device: device of the networks.
         short: names that the command line knows, too.
+
+    Attributes:
+        on_leave: functions that get the name of a network when it leaves memory.
     """
 
     def __init__(
@@ -114,7 +146,9 @@ class NetworkShelf:
         self._folder = folder
         self._device = torch.device(device)
         self._short = short
+        self.on_leave: list[Callable[[str], None]] = []
         self._loaded: OrderedDict[str, LoadedNetwork] = OrderedDict()
+        self._known: dict[tuple[str, Source], Known] = {}  # a newer snapshot of a run has directions of its own
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
@@ -143,11 +177,14 @@ class NetworkShelf:
             for key in ("G_ema", "D"):
                 if networks[key] is not None:
                     networks[key].eval().requires_grad_(False).to(self._device)
-            found = LoadedNetwork(name, self._options(name, source), networks, source.path)
+            known = self._known.setdefault((name, source), Known())
+            found = LoadedNetwork(name, self._options(name, source), networks, source.path, known)
             found.read_beside()
             self._loaded[name] = found
             while len(self._loaded) > IN_MEMORY:
-                self._loaded.popitem(last=False)
+                old, _ = self._loaded.popitem(last=False)
+                for leave in self.on_leave:
+                    leave(old)
             return found
 
     def _options(self, name: str, source: Source) -> tuple[str, ...]:

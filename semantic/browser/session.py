@@ -102,6 +102,13 @@ class Sessions:
             self._sessions.move_to_end(session.key)
             return session
 
+    def forget_maps(self, network: str) -> None:
+        """Drop the maps of a network's pictures. Maps keep their network in memory."""
+        with self._lock:
+            for session in self._sessions.values():
+                if session.network == network:
+                    session.partial = None
+
     def tidy(self) -> None:
         """End unused sessions. Drop data beyond the limits."""
         with self._lock:

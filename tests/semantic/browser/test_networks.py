@@ -2,8 +2,11 @@
 
 import asyncio
 import base64
+import gc
 import io
 import shlex
+import threading
+import weakref
 
 import numpy as np
 import PIL.Image
@@ -14,6 +17,7 @@ from click.testing import CliRunner
 import edit
 import legacy
 from dnnlib import UserError
+from semantic.browser import desk as module
 from semantic.browser import session as limits
 from semantic.browser.desk import Desk
 from semantic.browser.networks import NetworkShelf, Source
@@ -163,3 +167,46 @@ def test_twenty_sessions_keep_maps_of_a_few(open_desk, tmp_path):
     assert len({id(session.partial.renders) for session in drawn}) == 1
     first = pixels(desk.draw(opened[0], {**SCENE, "seed": 0}, False))
     assert (first == pixels(desk.draw(opened[-1], {**SCENE, "seed": 0}, False))).all()
+
+
+def find_directions(desk, session, region):
+    async def last_line():
+        return [line async for line in desk.find_directions(session, region)][-1]
+
+    return asyncio.run(last_line())
+
+
+def test_a_network_leaves_memory_and_comes_back_with_the_directions_found_in_it(open_desk, tmp_path):
+    names = ["a", "b", "c"]
+    desk = open_desk({name: save(generator(), tmp_path / f"{name}.pkl") for name in names})
+    _, session = begin(desk, "a")
+    found = find_directions(desk, session, "hair")["names"]
+    scene = {**SCENE, "edits": [{"op": "apply", "region": "hair", "name": found[-1], "strength": 2.0}]}
+    before = desk.draw(session, scene, False)
+    network = weakref.ref(desk.shelf.get("a").G)
+    begin(desk, "b")
+    begin(desk, "c")
+    gc.collect()
+    assert network() is None
+    assert session.partial is None
+    assert desk.draw(session, scene, False) == before
+    again, _ = begin(desk, "a")
+    assert again["searched"] == ["hair"]
+    assert again["directions"]["hair"] == found
+    assert begin(desk, "b")[0]["searched"] == []
+
+
+def test_networks_are_read_beside_the_server_and_searches_beside_the_pictures(open_desk, tmp_path, monkeypatch):
+    desk = open_desk({"net": save(generator(), tmp_path / "net.pkl")})
+    _, session = begin(desk)
+    threads = {"get": set(), "search": set()}
+
+    def watched(kind, work):
+        return lambda *inputs: threads[kind].add(threading.current_thread().name.partition("_")[0]) or work(*inputs)
+
+    monkeypatch.setattr(desk.shelf, "get", watched("get", desk.shelf.get))
+    monkeypatch.setattr(module, "SEARCHES", [(watched("search", work), part) for work, part in module.SEARCHES])
+    find_directions(desk, session, "face")
+    kept = {"latents": {}, "directions": {"hair": ["hair/x"]}}
+    assert asyncio.run(desk.open_session(session, kept))["searched"] == ["face", "hair"]
+    assert threads == {"get": {"pictures"}, "search": {"photos"}}
