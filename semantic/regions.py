@@ -120,7 +120,7 @@ class Regions:
         if isinstance(region, str):
             if region in self.names:
                 return self.names.index(region)
-            if not region.isdigit():
+            if not (region.isdecimal() and len(region) < 10):
                 raise UserError(f"Unknown region {region!r}. The regions are: {', '.join(self.names)}.")
         if not 0 <= int(region) < len(self.names):
             raise UserError(

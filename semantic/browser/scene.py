@@ -1,7 +1,6 @@
 """Checks the page's description of a picture: a seed or latents, a truncation, and edits in order."""
 
 import hashlib
-import math
 import shlex
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -18,6 +17,8 @@ from semantic.editing.state import EditState
 from semantic.editing.transforms import RegionTransform
 
 MAX_EDITS = 200
+LARGEST = 1e300
+"""Numbers beyond it are refused. JSON holds whole numbers of any length, and Python's float does not."""
 LIMITS = {"dx": (-4, 4), "dy": (-4, 4), "scale": (0.05, 20), "rotate": (-360, 360)}
 
 
@@ -64,7 +65,7 @@ def number(value: Any, what: str, least: float, most: float) -> float:
     Raises:
         UserError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < LARGEST:  # also refuses NaN
         raise UserError(f"The {what} must be a number.")
     if not least <= value <= most:
         raise UserError(f"The {what} must be from {least:g} to {most:g}, not {value:g}.")

@@ -74,7 +74,8 @@ def create_app(desk: Desk, hosts: tuple[str, ...]) -> FastAPI:
 
     @app.exception_handler(UserError)
     async def explain(request: Request, error: UserError) -> JSONResponse:
-        return JSONResponse({"error": error.message}, 413 if isinstance(error, TooLarge) else 400)
+        message = error.message.encode(errors="replace").decode()  # text from JSON may hold halves of characters
+        return JSONResponse({"error": message}, 413 if isinstance(error, TooLarge) else 400)
 
     @app.exception_handler(Overtaken)
     async def overtaken(request: Request, error: Overtaken) -> JSONResponse:
@@ -151,7 +152,7 @@ def create_app(desk: Desk, hosts: tuple[str, ...]) -> FastAPI:
     @app.post("/api/session/open")
     async def open_session(request: Request) -> dict[str, Any]:
         session, data = session_of(request), await read_json(request, MAX_SESSION_FILE)
-        return await desk.workshop.run(desk.open_session, session, data.get("kept"))
+        return await desk.open_session(session, data.get("kept"))
 
     def session_of(request: Request) -> Session:
         return desk.sessions.get(request.headers.get("x-session"))
@@ -164,12 +165,15 @@ def refused(request: Request, hosts: tuple[str, ...]) -> str | None:
 
     Returns None for an accepted request.
     """
-    host = request.headers.get("host", "")
-    name = urlsplit(f"//{host}").hostname or ""
+    host, origin = request.headers.get("host", ""), request.headers.get("origin")
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        place = host if origin is None else urlsplit(origin).netloc
+    except ValueError:
+        return "The browser sent an address that cannot be read."
     if hosts and name not in hosts:
         return "This server does not answer under that name."
-    origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != host:
+    if place != host:
         return "Requests from pages of other sites are refused."
     if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         return "Requests from pages of other sites are refused."

@@ -35,7 +35,8 @@ def opened(client):
 
 
 def view(client, scene=SCENE, turn=1, **more):
-    return client.post("/api/view", json={"scene": scene, "turn": turn, **more})
+    body = json.dumps({"scene": scene, "turn": turn, **more})
+    return client.post("/api/view", content=body, headers={"Content-Type": "application/json"})
 
 
 def pixels(text):
@@ -124,6 +125,9 @@ def test_latents_travel_through_a_session_file_without_a_changed_bit(client, ope
         {**SCENE, "seed": -1},
         {**SCENE, "seed": True},
         {**SCENE, "psi": float("1e9")},
+        {**SCENE, "psi": 10**400},
+        {**SCENE, "edits": [{"op": "swap", "region": "\ud800", "seed": 1, "part": "both"}]},
+        {**SCENE, "edits": [{"op": "swap", "region": "²", "seed": 1, "part": "both"}]},
         {**SCENE, "edits": [{"op": "swap", "region": "tail", "seed": 1, "part": "both"}]},
         {**SCENE, "edits": [{"op": "swap", "region": "hair", "seed": "/etc/passwd", "part": "both"}]},
         {**SCENE, "edits": [{"op": "swap", "region": "hair", "latents": "/etc/passwd", "part": "both"}]},
@@ -139,6 +143,31 @@ def test_wrong_scenes_are_refused_in_words(client, opened, scene):
     assert answer.status_code == 400
     assert answer.json()["error"].endswith(".")
     assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {},
+        {"latents": {"a": {"shape": [float("inf")], "data": ""}}},
+        {"latents": {"a": {"shape": [1, 28, 256], "data": "AAAA"}}},
+        {"latents": {}, "directions": {"hair": [[1]]}},
+        {"latents": {}, "directions": [1]},
+    ],
+)
+def test_damaged_session_files_are_refused_in_words(client, opened, kept):
+    headers = {"Content-Type": "application/json"}
+    answer = client.post("/api/session/open", content=json.dumps({"kept": kept}), headers=headers)
+    assert answer.status_code == 400
+    assert "session file is damaged" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("headers", [{"Host": "["}, {"Origin": "http://["}, {"Origin": "http://[x]:y"}])
+def test_headers_without_meaning_are_refused_in_words(client, headers):
+    answer = client.post("/api/session", json={"network": None}, headers=headers)
+    assert answer.status_code == 403
+    assert answer.json()["error"].endswith(".")
+    assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 def test_requests_of_other_sites_hosts_and_forms_are_refused(client, opened):
