@@ -17,6 +17,8 @@ WINDOWS = 0.22
 ZOOM, STRIDE = math.sqrt(2), 0.6
 """Ratio of the sides of neighbouring sizes of windows, and distance of neighbouring windows in sides."""
 LARGEST = 1.8
+LONGEST = 20
+"""Longest side of a photo that is searched, in shorter sides. The number of windows grows with it."""
 TURNS = (0.0, 30.0, -30.0)
 QUARTERS = (90.0, -90.0, 180.0)
 """Turns in degrees. The search tries them if no upright window fits."""
@@ -27,7 +29,7 @@ LAST, AVERAGED = 4, 2
 AROUND, JITTER = 12, 0.04
 """Windows around the best window that are corrected together, and how far they are moved, see `transforms`."""
 SETTLED = 0.9
-"""Corrections may lower the fit down to this share: they tell more exactly than overlaps."""
+"""Share of the fit that a corrected window must reach. The best crop need not have the largest overlap with samples."""
 LEAST_FIT = 0.58
 """Below this share of the fit of the network's own samples, the photo shows nothing of their kind."""
 GOOD_FIT = 0.75
@@ -48,18 +50,23 @@ def align(photo: torch.Tensor, name: str, parser: Parser, layout: Layout) -> Pla
     labelled again.
 
     Args:
-        photo: [3, H, W] in [-1, 1].
-        name: what messages and the placement call it.
+        photo: [3, H, W] in [-1, 1], on the parser's device.
+        name: name of the photo in messages and in the placement.
         parser: see `build_parser`.
         layout: see `network_layout`.
 
     Raises:
-        UserError: nothing in the photo looks like the network's samples.
+        UserError: nothing in the photo looks like the network's samples, or the photo is too long.
     """
     height, width = photo.shape[1:]
+    if max(width, height) > LONGEST * min(width, height):
+        raise UserError(
+            f"{name}: The photo has {width} x {height} pixels. Its longer side exceeds {LONGEST} shorter sides, so "
+            "nothing searches it for a crop. Crop the photo yourself."
+        )
     search = _Search(photo, parser, layout)
     candidates = windows(width, height)
-    best, fit = search.best(torch.cat([turned(candidates, angle) for angle in TURNS[:1]]))
+    best, fit = search.best(candidates)
     if fit < GOOD_FIT * layout.usual:
         more = torch.cat([turned(candidates, angle) for angle in QUARTERS])
         other, other_fit = search.best(more)
@@ -112,7 +119,11 @@ def combined(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
 
 
 class _Search:
-    """Windows of one photo: their labels, fits and corrections."""
+    """Windows of one photo: their labels, fits and corrections.
+
+    The photo and the parser may be on a GPU. Windows, fits and labels are on the CPU, as the layout is: windows need
+    float64, which Apple GPUs lack.
+    """
 
     def __init__(self, photo: torch.Tensor, parser: Parser, layout: Layout):
         self.parser, self.layout = parser, layout
@@ -129,7 +140,7 @@ class _Search:
 
     def best(self, squares: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Returns the best window after all rounds, [4], and its fit."""
-        fits, labels = self.look(squares)
+        squares, fits, labels = self.scan(squares, CHECKED * ROUNDS[0][0])
         for number, (count, stages) in enumerate(ROUNDS):
             # Parsers see the usual layout where there is nothing to see: labels must stay with the photo.
             chosen = fits.topk(min(CHECKED * count, len(fits))).indices
@@ -144,6 +155,23 @@ class _Search:
         last = int((fits * self.constancy(squares, labels)).argmax())
         return self.settle(squares[last : last + 1], fits[last : last + 1], labels[last : last + 1])
 
+    def scan(self, squares: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Returns the windows with the best fits, their fits and their labels, the best first.
+
+        Only labels of the best windows so far are kept, since a long photo has many windows.
+
+        Args:
+            squares: windows, [M, 4].
+            count: number of windows to return, if there are so many.
+        """
+        best = None
+        for part in squares.split(BATCH):
+            found = (part, *self._look(part))
+            joined = found if best is None else [torch.cat(pair) for pair in zip(best, found, strict=True)]
+            chosen = joined[1].topk(min(count, len(joined[1]))).indices
+            best = [values[chosen] for values in joined]
+        return tuple(best)
+
     def constancy(self, squares: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Returns how well labels stay with the photo when the window moves, [M] in [0, 1].
 
@@ -154,7 +182,7 @@ class _Search:
             squares: windows, [M, 4].
             labels: of these windows, [M, K, S, S].
         """
-        side, found = labels.shape[-1], torch.zeros(len(squares), device=labels.device)
+        side, found = labels.shape[-1], torch.zeros(len(squares))
         for change in MOVES:
             inner = squares.new_tensor([change]).expand(len(squares), 4)
             _, planes = self.look(combined(squares, inner))
@@ -177,7 +205,7 @@ class _Search:
         way, first = [square], fit
         for _ in range(LAST):
             moves = (2 * torch.rand(AROUND, 4, generator=random, dtype=torch.float64) - 1) * JITTER
-            around = combined(square.expand(AROUND, 4), transforms(moves.double()))
+            around = combined(square.expand(AROUND, 4), transforms(moves))
             fits, labels = self.look(around)
             square = self.corrected(around, labels, len(RANGES) - 1).median(dim=0, keepdim=True).values
             if float(fits.median()) < SETTLED**2 * float(first):
@@ -213,16 +241,16 @@ class _Search:
         return torch.cat([fit for fit, _ in results]), torch.cat([planes for _, planes in results])
 
     def _look(self, squares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        side = self.parser.side
-        points = _points(squares, side).to(self.levels[0].device)
+        side, device = self.parser.side, self.levels[0].device
+        points = _points(squares, side)
         grid = points / points.new_tensor(self.size) * 2 - 1
         crops = [
             F.grid_sample(self._level(square, side), part[None], padding_mode="reflection", align_corners=False)
-            for square, part in zip(squares, grid.float(), strict=True)
+            for square, part in zip(squares, grid.float().to(device), strict=True)
         ]
-        with rough(self.levels[0].device, True):
+        with rough(device, True):
             indices = self.parser.masks(torch.cat(crops))
-        planes = one_hot_planes(indices, len(self.parser.regions), self.layout.side)
+        planes = one_hot_planes(indices, len(self.parser.regions), self.layout.side).cpu()
         inside = (grid.abs() <= 1).all(dim=-1).float()
         inside = F.adaptive_avg_pool2d(inside, planes.shape[-1])
         cover = inside.mean(dim=(1, 2))
@@ -239,7 +267,7 @@ def _points(squares: torch.Tensor, side: int) -> torch.Tensor:
     """Returns the points of the photo under the pixels of windows, [M, side, side, 2]."""
     places = (torch.arange(side, dtype=torch.float64) + 0.5) / side
     v, u = torch.meshgrid(places, places, indexing="ij")
-    a, b, tx, ty = (x.view(-1, 1, 1) for x in squares.cpu().unbind(dim=1))
+    a, b, tx, ty = (x.view(-1, 1, 1) for x in squares.unbind(dim=1))
     return torch.stack([a * u - b * v + tx, b * u + a * v + ty], dim=-1)
 
 

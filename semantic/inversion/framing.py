@@ -17,17 +17,25 @@ RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3)
 """Shares of the mean variance of a feature, of which held-out samples choose one."""
 HELD_OUT = 0.2
 PADDINGS = ("border", "zeros", "reflection")
-"""How labels go on beyond the frame: nobody knows, so samples do it in several ways, half of them by other labels."""
+"""Paddings that continue labels beyond the frame, in turn, since a sample ends at its frame and a photo does not.
+
+Half of the moved samples have labels of other samples there instead.
+"""
 SURROUNDING = (0.7, 3.0, 0.5, 0.5)
-"""How far labels around a frame are moved, see `transforms`."""
+"""Largest moves of the labels around a frame: logarithm of the scale, angle in radians, shifts in x and y in sides."""
 EDGES, BLUR = 1.0, 5
-"""Parsers draw edges elsewhere: deviation of the logarithm of a region's weight, and pixels in which it counts."""
+"""Deviation of the logarithm of a region's weight, and side in pixels of the square in which regions are weighed.
+
+Parsers find edges a little beside the true edges. Weights move the edges of the samples in the same way.
+"""
 SEED = 5
 
 
 @dataclass(frozen=True)
 class Framing:
     """Linear regressions from labels to the frame, from coarse to fine (cascaded as Xiong and De la Torre 2013).
+
+    All its tensors are on the CPU.
 
     Attributes:
         means: [T, F], mean features of each stage.
@@ -60,7 +68,7 @@ def features(planes: torch.Tensor) -> torch.Tensor:
 def transforms(moves: torch.Tensor) -> torch.Tensor:
     """Returns similarity transforms (a, b, tx, ty) of unit squares, [N, 4], of moves [N, 4].
 
-    A move has the logarithm of the scale, the angle in radians, and the shift of the centre.
+    A move has the logarithm of the scale, the angle in radians, and the shifts of the centre in sides.
     """
     scale, angle = moves[:, 0].exp(), moves[:, 1]
     a, b = scale * angle.cos(), scale * angle.sin()
@@ -76,14 +84,21 @@ def moved_labels(planes: torch.Tensor, moves: torch.Tensor, padding: str) -> tor
     rows = [torch.stack([cos, sin, -cos * x - sin * y], dim=1), torch.stack([-sin, cos, sin * x - cos * y], dim=1)]
     grid = F.affine_grid(torch.stack(rows, dim=1), list(planes.shape), align_corners=False)
     found = F.grid_sample(planes, grid, mode="bilinear", padding_mode=padding, align_corners=False)
-    found[:, 0] += 1 - found.sum(dim=1)  # nothing is the background
+    found[:, 0] += 1 - found.sum(dim=1)  # a place without labels is background
     return found
 
 
 def surrounded(moved: torch.Tensor, moves: torch.Tensor, others: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-    """Returns planes [N, K, S, S], moved by `moves` [N, 4], with labels of other samples around their frames.
+    """Returns moved planes with labels of other samples around their frames, [N, K, S, S].
 
-    Parsers label all kinds of things around a frame with regions. The other samples are turned and moved at random.
+    Parsers find regions in any surrounding of a frame. The other samples are scaled, turned and shifted at random, at
+    most by `SURROUNDING`.
+
+    Args:
+        moved: planes [N, K, S, S] after `moved_labels`.
+        moves: [N, 4], the moves of the frames: logarithm of the scale, angle in radians, shifts in sides.
+        others: planes of other samples, [N, K, S, S].
+        random: source of the random moves.
     """
     away = (2 * torch.rand(len(moved), 4, generator=random) - 1) * torch.tensor(SURROUNDING)
     frame = moved_labels(torch.ones_like(moved), moves, "zeros")[:, 1:2]
@@ -91,7 +106,7 @@ def surrounded(moved: torch.Tensor, moves: torch.Tensor, others: torch.Tensor, r
 
 
 def other_edges(planes: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-    """Returns planes [N, K, S, S] of 0 and 1 in which some regions reach further and others less far."""
+    """Returns planes [N, K, S, S] of 0 and 1 in which some regions are a little larger and others smaller."""
     weights = (EDGES * torch.randn(*planes.shape[:2], 1, 1, generator=random)).exp()
     blurred = F.avg_pool2d(planes, BLUR, stride=1, padding=BLUR // 2, count_include_pad=False)
     found = (blurred * weights).argmax(dim=1)

@@ -14,16 +14,19 @@ from semantic.masks import is_present
 
 SAMPLES, BATCH, PSI, SEED = 128, 8, 0.8, 1
 SIDE = 32
-"""Most pixels of a side of the labels."""
+"""Largest side of the labels, in pixels."""
 NEAREST = 3
-"""Samples that a mask is like. Regions such as hats make layouts of several kinds, so a mean of all fits none."""
+"""Number of the most similar samples whose overlaps with a mask are averaged.
+
+Hats and other regions give samples different layouts. The mean of all samples would be like none of them.
+"""
 EMPTY = 0.5
-"""Pixels from which on a region counts in one of two masks."""
+"""Least number of pixels that a region has in two masks together. The overlap of smaller regions does not count."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The layout of regions in samples.
+    """The layout of regions in samples. All its tensors are on the CPU.
 
     Attributes:
         samples: [M, K, S, S], shares of the regions in the labels of samples.
@@ -88,7 +91,7 @@ def overlaps(planes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 def network_layout(
     G: torch.nn.Module, device: torch.device, cache: bool = True, hide_progress: bool | None = None
 ) -> Layout:
-    """Returns the layout of a network's samples. Takes the layout from the cache if it is there.
+    """Returns the layout of a network's samples, on the CPU. Takes the layout from the cache if it is there.
 
     Args:
         G: a generator with regions.
@@ -107,7 +110,7 @@ def network_layout(
         return _measure(torch.cat(found))
 
     arrays = kept_arrays(G, f"layout5-{SAMPLES}", build, cache)
-    tensors = {name: torch.from_numpy(array).float().to(device) for name, array in arrays.items()}
+    tensors = {name: torch.from_numpy(array).float() for name, array in arrays.items()}
     framing = Framing(*(tensors.pop(name) for name in ("means", "weights", "biases")))
     return Layout(**tensors | {"usual": float(arrays["usual"]), "framing": framing})
 

@@ -8,6 +8,7 @@ from dnnlib import UserError
 from semantic.inversion.align import _Search, align, combined, turned, windows
 from semantic.placement import Placement
 from tests.semantic.inversion.doll import COLORS, doll_layout, parser, shares
+from tests.semantic.inversion.far import FarDevice, mark
 
 CPU = torch.device("cpu")
 
@@ -83,6 +84,41 @@ def test_the_placement_of_a_found_crop_crops_it(layout):
     seen = parser().masks(found.crop(picture)[None])[0]
     wanted = shares(1)[0].argmax(dim=0)
     assert (seen == wanted).float().mean() > 0.88  # the doll's parser loses soft edges, so crops are a little small
+
+
+class FarParser:
+    """The doll's parser on a device without float64."""
+
+    def __init__(self):
+        self.near = parser()
+        self.regions, self.resolution, self.side = self.near.regions, self.near.resolution, self.near.side
+
+    def masks(self, images):
+        return mark(self.near.masks(mark(images, far=False)))
+
+
+def test_photo_and_parser_may_be_on_a_device_without_float64(layout):
+    picture = photo(side=100, scale=0.6, degrees=90.0)
+    with FarDevice():
+        found = align(mark(picture), "photo", FarParser(), layout)
+    assert found == align(picture, "photo", parser(), layout)
+
+
+def test_very_long_photos_are_refused_before_the_search(layout):
+    with pytest.raises(UserError, match=r"strip: The photo has 200000 x 8 pixels\. .* 20 shorter sides"):
+        align(torch.zeros(1, 1, 1).expand(3, 8, 200_000), "strip", parser(), layout)
+
+
+def test_a_scan_keeps_the_labels_of_the_best_windows_alone(layout):
+    search, squares = _Search(photo(side=160, scale=0.5), parser(), layout), windows(320, 160)
+    kept, fits, labels = search.scan(squares, 7)
+    all_fits, all_labels = search.look(squares)
+    order = all_fits.argsort(descending=True, stable=True)[:7]
+    assert len(squares) > 64
+    assert torch.equal(fits, all_fits[order])
+    assert torch.equal(kept, squares[order])
+    assert torch.equal(labels, all_labels[order])
+    assert len(search.scan(squares[:3], 7)[0]) == 3
 
 
 class Stubborn:
