@@ -63,16 +63,17 @@ function buildDirections() {
 }
 
 const findDirections = guarded(async () => {
-  const { region } = state; // people may select another one meanwhile
+  const { about, region } = state; // people may select another one meanwhile, or open another network
   $("find").disabled = true;
   $("find-bar").hidden = false;
   try {
     await stream("/api/directions", JSON.stringify({ region }), "application/json", (line) => {
       if (line.share !== undefined) $("find-bar").value = line.share;
-      if (!line.names) return;
+      if (!line.names || state.about !== about) return;
       state.directions[region] = line.names;
       state.searched.add(region);
     });
+    if (state.about !== about) return;
     buildDirections();
     refreshControls();
     say(`The directions of ${region} are ready.`);

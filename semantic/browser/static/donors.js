@@ -1,6 +1,6 @@
 // Other faces, from which the selected region is taken.
 
-import { bytes, post } from "/static/api.js";
+import { post } from "/static/api.js";
 import { $ } from "/static/dom.js";
 import { guarded } from "/static/messages.js";
 import { commit } from "/static/pictures.js";
@@ -10,9 +10,10 @@ import { state } from "/static/state.js";
 const DONORS = 6;
 
 export const refreshDonors = guarded(async () => {
-  const { scene } = state;
+  const { about, scene } = state;
   const seeds = Array.from({ length: DONORS }, randomSeed);
   const found = await post("/api/faces", { seeds, psi: scene.psi, label: scene.label });
+  if (state.about !== about) return; // another network opened meanwhile
   $("donors").replaceChildren(...found.images.map((image, i) => donorOf(seeds[i], image)));
 });
 
@@ -23,7 +24,7 @@ function donorOf(seed, image) {
   button.dataset.seed = seed;
   button.setAttribute("aria-label", `Take the selected region from the face of seed ${seed}`);
   const picture = new Image();
-  picture.src = URL.createObjectURL(new Blob([bytes(image)], { type: "image/png" }));
+  picture.src = `data:image/png;base64,${image}`;
   picture.alt = "";
   picture.draggable = false;
   button.append(picture);

@@ -6,6 +6,7 @@ import { $ } from "/static/dom.js";
 import { refreshDonors } from "/static/donors.js";
 import { refreshFace } from "/static/face.js";
 import { alertOf, guarded } from "/static/messages.js";
+import { stopPhoto } from "/static/photo.js";
 import { commit } from "/static/pictures.js";
 import { buildRegions } from "/static/regions.js";
 import { newScene } from "/static/scene.js";
@@ -14,6 +15,7 @@ import { setSteps, state } from "/static/state.js";
 // Opens a network without a picture. Null opens the server's first one.
 export async function begin(network) {
   const about = await post("/api/session", { network });
+  stopPhoto();
   useSession(about.session);
   Object.assign(state, { about, directions: about.directions, searched: new Set(about.searched) });
   if (about.notice) alertOf(about.notice);

@@ -4,16 +4,21 @@ import { ServerError, stream } from "/static/api.js";
 import { $ } from "/static/dom.js";
 import { guarded } from "/static/messages.js";
 import { commit } from "/static/pictures.js";
-import { setSteps, state } from "/static/state.js";
+import { state } from "/static/state.js";
 
 let job = null; // stops the photo that is under way
+
+// Stops the photo that is under way, if there is one.
+export function stopPhoto() {
+  job?.abort();
+}
 
 export const openPhoto = guarded(async (file) => {
   const limit = state.about.max_upload;
   if (file.size > limit) {
     throw new ServerError(`${file.name} has ${Math.ceil(file.size / 2 ** 20)} MB. Photos may have ${limit / 2 ** 20} MB.`, 413);
   }
-  job?.abort();
+  stopPhoto();
   const mine = job = new AbortController();
   $("photo-progress").hidden = false;
   $("photo-live").hidden = true;
@@ -22,9 +27,8 @@ export const openPhoto = guarded(async (file) => {
   $("open-photo").disabled = true;
   try {
     const latents = await latentsOf(file, mine.signal);
-    setSteps([]);
-    state.start = { ...state.scene, seed: null, latents, edits: [] };
-    await commit(state.start, `Photo ${file.name}`);
+    mine.signal.throwIfAborted();
+    await commit({ ...state.scene, seed: null, latents, edits: [] }, `Photo ${file.name}`, { anew: true });
   } finally {
     if (job === mine) { // else a newer photo is under way
       $("photo-progress").hidden = true;
@@ -55,5 +59,5 @@ export function listenToPhoto() {
     if ($("photo-file").files[0]) openPhoto($("photo-file").files[0]);
     $("photo-file").value = "";
   });
-  $("photo-stop").addEventListener("click", () => job?.abort());
+  $("photo-stop").addEventListener("click", stopPhoto);
 }

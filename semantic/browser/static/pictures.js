@@ -25,12 +25,14 @@ export const preview = guarded(async (changed) => {
   }
 });
 
-export const commit = guarded(async (changed, label) => {
+// Draws a scene as a new step. With `anew` it is the start of a new history.
+export const commit = guarded(async (changed, label, { anew = false } = {}) => {
   change(changed);
   const found = await request({ scene: changed, preview: false });
   if (!found || !same(state.scene, changed)) return;
   state.view = found;
-  const { steps, at } = state;
+  if (anew) state.start = changed;
+  const { steps, at } = anew ? { steps: [], at: -1 } : state;
   if (at >= 0 && same(steps[at].scene, changed)) {
     await show();
     return;

@@ -5,6 +5,7 @@ import { select } from "/static/controls.js";
 import { $ } from "/static/dom.js";
 import { guarded, say } from "/static/messages.js";
 import { begin } from "/static/network.js";
+import { stopPhoto } from "/static/photo.js";
 import { show } from "/static/pictures.js";
 import { request } from "/static/requests.js";
 import { indexOf, setSteps, state, stepOf } from "/static/state.js";
@@ -24,6 +25,7 @@ const saveSession = guarded(async () => {
 export const openSession = guarded(async (file) => {
   const data = await read(file);
   if (data.network !== state.about.network) await begin(data.network);
+  stopPhoto();
   const restored = await post("/api/session/open", { kept: data.kept });
   const known = (name) => indexOf(name) >= 0;
   Object.assign(state, { directions: restored.directions, searched: new Set(restored.searched) });

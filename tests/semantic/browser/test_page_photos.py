@@ -51,6 +51,18 @@ def test_a_second_photo_takes_the_place_of_the_one_under_way(page, desk, monkeyp
     assert page.is_enabled("#open-photo")
 
 
+def test_another_network_stops_the_photo_under_way_and_keeps_its_own_history(page, desk, monkeypatch):
+    monkeypatch.setattr(photos, "STEPS", 2000)
+    drop_file(page, "me.png", drawn_photo(desk)[0])
+    until(page, "document.getElementById('photo-stage').textContent.startsWith('Searching codes')")
+    do(page, lambda: page.select_option("#network", "others"))
+    until(page, "document.getElementById('photo-progress').hidden")
+    assert page.is_enabled("#open-photo")
+    assert not page.is_visible("#alert")
+    assert page.locator("#history button").count() == 1
+    assert "--seeds=2" in page.input_value("#command")
+
+
 def test_files_that_are_no_photo_are_refused_on_the_page(page, tmp_path):
     (tmp_path / "large.png").write_bytes(bytes(50 << 20))
     page.set_input_files("#photo-file", tmp_path / "large.png")
