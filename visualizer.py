@@ -69,7 +69,7 @@ def main(
       python visualizer.py --host=0.0.0.0 --no-browser
     """
     from semantic.browser.desk import Desk
-    from semantic.browser.networks import NetworkShelf, Source
+    from semantic.browser.networks import NetworkShelf
     from semantic.browser.photos import projected_photo
     from semantic.browser.server import create_app
 
@@ -78,19 +78,15 @@ def main(
     except ModuleNotFoundError as error:
         raise UserError("To use the editor, install uvicorn: pip install 'semantic-stylegan[web]'") from error
 
-    first, path = find(network)
     tuned = photo / TUNED if photo is not None and (photo / TUNED).is_file() else None
-    others = {name: path for name, path in legacy.NAMED.items() if Path(path).is_file()}
-    if tuned is not None or blend:  # the unchanged network stays in the list
-        others.setdefault(first, path)
-        first += " (tuned)" if tuned is not None else " (blended)"
-    source = Source(path, None if tuned is None else str(tuned), blend)
-    shelf = NetworkShelf(legacy.load_network, {first: source, **others}, networks, select_device(device), legacy.NAMED)
+    named = name_networks(network, tuned, blend)
+    first = next(iter(named))
+    shelf = NetworkShelf(legacy.load_network, named, networks, select_device(device), legacy.NAMED)
     desk = Desk(shelf, first, photo)
     opened = shelf.get(first)  # a network that does not open ends the command with a line, not the first visit
     if photo is not None:
         projected_photo(opened, photo)  # and so does a photo
-    app = create_app(desk, () if host in EVERYWHERE else (*LOCAL, host))
+    app = create_app(desk, () if host in EVERYWHERE else (*LOCAL, host.lower()))
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False, access_log=False)
     server = uvicorn.Server(config)
     sockets = [bound(config)]
@@ -106,6 +102,23 @@ def find(network: str | None) -> tuple[str, str]:
     path = legacy.choose_network(network)
     known = {source: name for name, source in legacy.NAMED.items()}
     return known.get(path, Path(path).stem), path
+
+
+def name_networks(network: str | None, tuned: Path | None, blend: tuple[str, ...]) -> dict[str, object]:
+    """Returns the named networks of the page, {name: `Source`}. The first one comes first.
+
+    The user's network takes the place of a bundled network of the same name. A changed network has a name of its own,
+    and the unchanged network stays in the list.
+    """
+    from semantic.browser.networks import Source
+
+    name, path = find(network)
+    others = {bundled: Source(file) for bundled, file in legacy.NAMED.items() if Path(file).is_file()}
+    changed = Source(path, None if tuned is None else str(tuned), blend)
+    if changed == Source(path):
+        return {name: changed} | others | {name: changed}
+    others[name] = Source(path)
+    return {f"{name} ({'blended' if tuned is None else 'tuned'})": changed, **others}
 
 
 def bound(config) -> object:

@@ -1,4 +1,5 @@
 import socket
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -27,6 +28,16 @@ def test_mistakes_end_in_one_line(tmp_path):
             result = run(*options)
             assert result.exit_code in (1, 2), result.output
             assert reason in result.output + str(getattr(result.exception, "message", ""))
+
+
+def test_a_network_of_the_user_takes_the_place_of_a_bundled_network_of_the_same_name():
+    bundled, path = visualizer.find(None)
+    assert visualizer.name_networks(None, None, ())[bundled].path == path
+    for tuned, names in ((None, ["faces64"]), (Path("me/tuned.npz"), ["faces64 (tuned)", "faces64"])):
+        named = visualizer.name_networks("/elsewhere/faces64.pkl", tuned, ())
+        assert list(named)[: len(names)] == names
+        assert {named[name].path for name in names} == {"/elsewhere/faces64.pkl"}
+        assert named["faces64"].tuned is None
 
 
 def test_networks_have_names(tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ def create_app(desk: Desk, hosts: tuple[str, ...]) -> FastAPI:
     Args:
         desk: object that does the work of the routes.
         hosts: allowed host names of the server, without port. A request for another name is refused. So a foreign page
-            cannot reach the server through its own host name. Empty allows all names.
+            cannot reach the server through its own host name. Lower case. Empty allows all names.
     """
 
     @contextlib.asynccontextmanager
