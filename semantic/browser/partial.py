@@ -8,6 +8,7 @@ import torch
 from semantic.fusion import coarse_mask, feature_weights
 from semantic.generator import SynthesisOutput
 from semantic.render import RenderNetwork
+from torch_utils.devices import multiplies_bfloat16
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,13 +24,8 @@ class Renders:
     def of(cls, synthesis: torch.nn.Module) -> "Renders":
         """Returns both copies for a synthesis network."""
         whole = synthesis.render.prepared(torch.float32)
-        on_cpu = synthesis.grid.device.type == "cpu"
-        return cls(whole, synthesis.render.prepared(torch.bfloat16) if on_cpu and multiplies_bfloat16() else whole)
-
-
-def multiplies_bfloat16() -> bool:
-    """Returns whether the processor has units for products of bfloat16 matrices (Intel AMX)."""
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+        quick = multiplies_bfloat16(synthesis.grid.device.type)
+        return cls(whole, synthesis.render.prepared(torch.bfloat16) if quick else whole)
 
 
 class PartialSynthesis:

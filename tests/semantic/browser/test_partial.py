@@ -54,7 +54,7 @@ def test_edits_give_what_the_whole_network_gives_and_run_the_changed_regions_alo
 
 
 def test_a_preview_stops_at_an_intermediate_resolution(G, monkeypatch):
-    monkeypatch.setattr(module, "multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda device: False)
     ws = G.mapping(torch.randn(1, 16), None)
     preview = PartialSynthesis(G.synthesis)(ws, size=32)
     assert preview.image.shape == (1, 3, 32, 32)
@@ -68,7 +68,7 @@ def test_a_preview_stops_at_an_intermediate_resolution(G, monkeypatch):
 
 
 def test_a_preview_in_bfloat16_looks_like_the_picture(G, monkeypatch):
-    monkeypatch.setattr(module, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda device: True)
     ws = G.mapping(torch.randn(1, 16), None)
     synthesis = PartialSynthesis(G.synthesis)
     assert synthesis.renders.preview.dtype == torch.bfloat16
