@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 import edit
 import legacy
+from semantic.editing import text
 from semantic.editing.directions import Direction, save_directions
 from semantic.editing.latents import seed_latents
 from semantic.placement import Placement
@@ -349,13 +350,17 @@ def test_hair_of_the_bundled_network_grows_along_its_direction(tmp_path):
 def test_a_text_changes_the_named_region(run, G, monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", open_clip_stub())
     words = ["--seeds=0,1", "--text=red hair", "--text-steps=5", "--clip=tiny", "--clip-weights=random"]
-    result = run(*words, "--regions=hair", "--sheet")
+    searches, search = [], text.find_codes
+    monkeypatch.setattr(text, "find_codes", lambda *args: searches.append(0) or search(*args))
+    result = run("--swap=hair:7:shape", *words, "--regions=hair", "--sheet", "--video", "--frames=6")
     assert result.exit_code == 0, result.output
+    assert len(searches) == 2  # one for each image
     own = list(G.regions.slots("hair").values())
     for seed in (0, 1):
         with np.load(f"out/edit000{seed}.npz") as file:
             changed = (file["w"][0] != codes(G, seed)[0].numpy()).any(axis=1)
-            assert file["edits"].tolist() == ["--text=red hair --regions=hair --part=both"]
+            others = "--text-steps=5 --clip=tiny --clip-weights=random"
+            assert file["edits"].tolist()[1] == f"--text=red hair --regions=hair --part=both {others}"
         assert changed.nonzero()[0].tolist() == own
 
 

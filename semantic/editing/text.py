@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from dnnlib import UserError
 from semantic.editing.codes import check_parts, part_slots
+from semantic.editing.edits import Edit
 from semantic.editing.finding import MAPPED_SAMPLES, sample_codes
 from semantic.editing.state import EditState
 
@@ -35,6 +36,10 @@ class Clip:
     mean: Sequence[float]
     std: Sequence[float]
     """Mean and deviation of its training images' colours, from 0 to 1."""
+    name: str = MODEL
+    """Its model in open_clip."""
+    weights: str = WEIGHTS
+    """File or name of its weights."""
 
     @torch.no_grad()
     def text(self, text: str) -> torch.Tensor:
@@ -79,7 +84,7 @@ def open_clip_model(name: str, weights: str, device: torch.device) -> Clip:
         ) from error
     eye = model.visual
     side = eye.image_size if isinstance(eye.image_size, int) else eye.image_size[0]
-    return Clip(model, tokenize, side, eye.image_mean, eye.image_std)
+    return Clip(model, tokenize, side, eye.image_mean, eye.image_std, name, weights)
 
 
 def _first_line(error: Exception) -> str:
@@ -101,9 +106,11 @@ class TextEdit:
     seed: int = 0
     num_steps: int = STEPS
     amount: float = 1.0
-    """How much of the way to the codes that the search finds."""
+    """Share of the step that the search finds."""
+    step: torch.Tensor | None = None
+    """Step of the codes for all states, shaped as their codes, or None: the edit searches a step for each state."""
     kept: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Codes that were found, by state."""
+    """Steps that were found, by state."""
 
     @property
     def region(self) -> int:
@@ -111,7 +118,9 @@ class TextEdit:
         return self.regions[0]
 
     def apply(self, G: torch.nn.Module, state: EditState) -> EditState:
-        ws = torch.lerp(state.ws, self._found(G, state), self.amount)
+        if self.amount == 0:
+            return state
+        ws = state.ws + self.amount * self._step(G, state)
         for region in self.regions:
             state = state.changed(region, ws=ws)
         return state
@@ -121,15 +130,46 @@ class TextEdit:
 
     def option(self, G: torch.nn.Module) -> str:
         names = ",".join(G.regions.names[region] for region in self.regions)
-        return f"--text={self.text} --regions={names} --part={self.part}"
+        settings = (
+            ("text-steps", self.num_steps, STEPS),
+            ("text-seed", self.seed, 0),
+            ("clip", self.clip.name, MODEL),
+            ("clip-weights", self.clip.weights, WEIGHTS),
+        )
+        others = "".join(f" --{option}={value}" for option, value, usual in settings if value != usual)
+        return f"--text={self.text} --regions={names} --part={self.part}{others}"
 
-    def _found(self, G: torch.nn.Module, state: EditState) -> torch.Tensor:
+    def settled(self, G: torch.nn.Module, state: EditState) -> "TextEdit":
+        """Returns the edit with the step for this state, for all states."""
+        return replace(self, step=self._step(G, state))
+
+    def _step(self, G: torch.nn.Module, state: EditState) -> torch.Tensor:
+        if self.step is not None:
+            return self.step
         parts = (state.ws, state.keep, state.frames)
         name = hashlib.sha256(b"".join(part.contiguous().numpy().tobytes() for part in parts)).hexdigest()
         if name not in self.kept:
             search = (self.regions, self.part, self.text, self.clip, self.seed, self.num_steps)
-            self.kept[name] = find_codes(G, state, *search)
+            self.kept[name] = find_codes(G, state, *search) - state.ws
         return self.kept[name]
+
+
+def settle_texts(G: torch.nn.Module, state: EditState, edits: Sequence[Edit]) -> list[Edit]:
+    """Returns edits whose texts cause no more searches.
+
+    Each text has the step for the state after all edits before it. Sheets and videos scale this step, since a search in
+    each of their states takes long and ends elsewhere.
+
+    Args:
+        G: a generator with regions.
+        state: an unedited image.
+        edits: the edits of the image, in order.
+    """
+    found = []
+    for edit in edits:
+        found.append(edit.settled(G, state) if isinstance(edit, TextEdit) else edit)
+        state = found[-1].apply(G, state)
+    return found
 
 
 @torch.enable_grad()

@@ -12,6 +12,7 @@ from dnnlib import UserError, open_url
 from semantic.editing.blend import Render, blend
 from semantic.editing.edits import Apply, Edit, apply_edits, options_of
 from semantic.editing.state import EditState, load_state, save_state
+from semantic.editing.text import settle_texts
 from semantic.pictures import sheets
 from semantic.pictures.modes import progress, title
 from semantic.pictures.video import grid_frames, write_video
@@ -132,9 +133,9 @@ def write_sheet(studio: Studio, subjects: Sequence[Subject], edits: Sequence[Edi
     amounts, rows, labels = amounts_of(edits), [], []
     with progress("Sheet", len(amounts) * len(subjects)) as bar:
         for subject in subjects:
-            outs = []
+            outs, settled = [], settle_texts(studio.G, subject.state, edits)
             for amount in amounts:
-                state = apply_edits(studio.G, subject.state, [edit.scaled(amount) for edit in edits])
+                state = apply_edits(studio.G, subject.state, [edit.scaled(amount) for edit in settled])
                 outs.append(render_one(studio, state))
                 bar.update()
             rows.append(sheets.image_cells(torch.stack([out.image for out in outs]), size))
@@ -163,11 +164,12 @@ def write_edit_video(studio: Studio, subjects: Sequence[Subject], edits: Sequenc
     both = amounts_of(edits) == BOTH_WAYS
     amounts = [math.sin(turn) if both else (1 - math.cos(turn)) / 2 for turn in turns]
     side = max(studio.G.img_resolution, sheets.LARGEST_CELL)
+    settled = [settle_texts(studio.G, subject.state, edits) for subject in subjects]
 
     def pairs() -> Iterator[np.ndarray]:
         for amount in amounts:
-            for subject in subjects:
-                state = apply_edits(studio.G, subject.state, [edit.scaled(amount) for edit in edits])
+            for subject, of_subject in zip(subjects, settled, strict=True):
+                state = apply_edits(studio.G, subject.state, [edit.scaled(amount) for edit in of_subject])
                 out = render_one(studio, state)
                 image = sheets.image_cells(out.image[None], side)[0]
                 mask = sheets.mask_cells(out.mask[None], studio.G.regions, side)[0]

@@ -2,12 +2,14 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from dnnlib import UserError
 from semantic.editing import text as words
+from semantic.editing.edits import Swap, apply_edits
 from semantic.editing.latents import seed_latents
 from semantic.editing.state import EditState
 from tests.networks import tiny_generator
@@ -80,7 +82,26 @@ def test_an_edit_searches_once_for_each_state_and_can_be_weaker(G, clip, monkeyp
     half = edit.scaled(0.5).apply(G, state)
     assert torch.allclose(half.ws, (state.ws + whole.ws) / 2)
     assert edit.scaled(0).apply(G, state).same_as(state)
-    assert edit.option(G) == "--text=red --regions=hair --part=both"
+    assert edit.scaled(0).apply(G, state_of(G, 9)).same_as(state_of(G, 9))  # without a search
+
+
+def test_the_option_names_what_differs_from_the_defaults(G, clip):
+    usual = replace(clip, name=words.MODEL, weights=words.WEIGHTS)
+    assert words.TextEdit((HAIR,), "both", "red", usual).option(G) == "--text=red --regions=hair --part=both"
+    edit = words.TextEdit((HAIR,), "shape", "red", clip, seed=4, num_steps=3)
+    others = "--text-steps=3 --text-seed=4 --clip=tiny --clip-weights=random"
+    assert edit.option(G) == f"--text=red --regions=hair --part=shape {others}"
+
+
+def test_settled_texts_scale_the_step_of_the_whole_edits(G, clip, monkeypatch):
+    state, other = state_of(G, 0), state_of(G, 5)
+    edits = [Swap(HAIR, "shape", other.ws, "5"), words.TextEdit((HAIR,), "texture", "red", clip, num_steps=3)]
+    whole = apply_edits(G, state, edits)
+    settled = words.settle_texts(G, state, edits)
+    monkeypatch.setattr(words, "find_codes", None)  # no other search
+    assert apply_edits(G, state, settled).same_as(whole)
+    half = apply_edits(G, state, [edit.scaled(0.5) for edit in settled])
+    assert torch.allclose(half.ws, (state.ws + whole.ws) / 2)
 
 
 def test_views_lie_in_the_image():
