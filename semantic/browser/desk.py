@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import queue
 import threading
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ from semantic.browser import answers, photos
 from semantic.browser.networks import LoadedNetwork, NetworkShelf
 from semantic.browser.partial import PartialSynthesis, Renders
 from semantic.browser.scene import MAX_EDITS, build_state, command_of, latents_of, number, parse_scene, whole
-from semantic.browser.session import MAX_LATENTS, Photo, Session, Sessions
+from semantic.browser.session import MAX_LATENTS, MAX_SESSION_FILE, Photo, Session, Sessions
 from semantic.browser.work import Workshop
 from semantic.editing.codes import check_ws
 from semantic.editing.directions import direction_arrays
@@ -176,7 +177,11 @@ class Desk:
         yield {"share": 1.0, "latents": session.keep(codes, photo)}
 
     def save_session(self, session: Session, scenes: Any) -> dict[str, Any]:
-        """Returns the data of a session that the page lacks: latents that scenes name, their photos, and directions."""
+        """Returns the data of a session that the page lacks: latents that scenes name, their photos, and directions.
+
+        Raises:
+            UserError: the data are no scenes, or so large that the server would not open them again.
+        """
         if not isinstance(scenes, list) or len(scenes) > MAX_EDITS:
             raise UserError("The page sent no scenes to save.")
         used = {scene.latents for scene in map(parse_scene, scenes)} - {None}
@@ -189,7 +194,14 @@ class Desk:
             name: {"data": answers.text(photo.data), "placement": photo.placement.as_json()}
             for name, photo in found.items()
         }
-        return {"latents": codes, "photos": kept, "directions": self._directions(network)["directions"]}
+        found = {"latents": codes, "photos": kept, "directions": self._directions(network)["directions"]}
+        size = len(json.dumps({"kept": found}))  # the request that opens the file has as many bytes
+        if size > MAX_SESSION_FILE:
+            raise UserError(
+                f"The session file would have {size / 2**20:.1f} MB, with {len(kept)} photo(s) in it, but may have "
+                f"{MAX_SESSION_FILE >> 20} MB. Open smaller photos, or save latents and images."
+            )
+        return found
 
     async def open_session(self, session: Session, kept: Any) -> dict[str, Any]:
         """Read latents, photos and directions from a session file. Missing directions are searched.
@@ -202,8 +214,20 @@ class Desk:
             if region in network.G.regions.names and not network.directions.keys() >= set(names):
                 async for _ in self._search(network, region):
                     pass
+        if network.name == self.first and self.photo is not None:
+            await self.workshop.run(self._recognise, network, codes, opened)
         names = {name: session.keep(ws, opened.get(name)) for name, ws in codes.items()}
         return {"latents": names, **self._directions(network)}
+
+    def _recognise(self, network: LoadedNetwork, codes: dict[str, torch.Tensor], opened: dict[str, Photo]) -> None:
+        """Name the photo of `--photo` in commands where a session file has the same photo with the same codes."""
+        try:
+            ws, own = photos.projected_photo(network, self.photo)
+        except UserError:
+            return  # its files have changed
+        for name, photo in opened.items():
+            if photo.data == own.data and photo.placement == own.placement and torch.equal(codes[name], ws.cpu()):
+                opened[name] = own
 
     def _directions(self, network: LoadedNetwork) -> dict[str, Any]:
         """Returns names of directions by region, and the regions that were searched."""

@@ -22,7 +22,7 @@ from semantic.inversion.distance import Distance, Targets
 from semantic.inversion.optimize import Schedule, invert
 from semantic.inversion.photos import PhotoFile
 from semantic.inversion.project import Plan, Projector, render
-from semantic.pictures.edited import CODES, read_photo
+from semantic.pictures.edited import CODES, read_photo, read_photo_file
 from semantic.placement import Placement
 from semantic.sources.images import read_image
 
@@ -109,9 +109,10 @@ def projected_photo(network: LoadedNetwork, folder: Path) -> tuple[torch.Tensor,
     Raises:
         UserError: a file is missing or damaged, or belongs to another network.
     """
-    pixels, placement = read_photo(folder)
+    read_photo(folder)  # checks the photo
+    data, placement = read_photo_file(folder)
     codes = load_state(folder / CODES, network.G).ws[:1].float()
-    return codes.to(next(network.G.parameters()).device), Photo(answers.png(pixels), placement, shown_path(str(folder)))
+    return codes.to(next(network.G.parameters()).device), Photo(data, placement, shown_path(str(folder)))
 
 
 def kept_photo(kept: Any, network: LoadedNetwork) -> Photo:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from dnnlib import UserError
 from semantic.browser.desk import Desk
-from semantic.browser.session import Session
+from semantic.browser.session import MAX_SESSION_FILE, MAX_UPLOAD, Session
 from semantic.browser.work import Overtaken
 
 try:
@@ -27,9 +27,6 @@ FILES = (*(f"{name}.js" for name in SCRIPTS), "style.css", "icon.svg", "lock.svg
 KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 """Kinds of the files. They do not depend on the system's list, which names scripts differently from one to another."""
 MAX_JSON = 1 << 20
-MAX_UPLOAD = 20 << 20
-MAX_SESSION_FILE = 2 * MAX_UPLOAD
-"""A photo in it takes a third more bytes than the photo."""
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "

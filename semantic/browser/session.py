@@ -16,6 +16,10 @@ from semantic.placement import Placement
 
 LIFE = 2 * 60 * 60
 """Seconds without a request after which a session ends."""
+MAX_UPLOAD = 20 << 20
+"""Largest size of an uploaded photo in bytes."""
+MAX_SESSION_FILE = 2 * MAX_UPLOAD
+"""Largest size of what a session file keeps, in bytes. A photo in it takes a third more bytes than its file."""
 MAX_SESSIONS = 200
 MAX_LATENTS = 8
 """Largest number of photos in a session. The oldest photo leaves first."""

@@ -59,16 +59,27 @@ def read_photo(folder: Path) -> tuple[np.ndarray, Placement]:
     Raises:
         UserError: a file is missing or damaged, or the photo has changed.
     """
-    placement = Placement.load(folder / PLACEMENT)
+    data, placement = read_photo_file(folder)
     path = Path(placement.photo)
-    data = _photo_bytes(path, folder / path.name)
-    if data is None:
-        raise UserError(f"The photo {placement.photo} of {folder} does not exist. Put it back, or into {folder}.")
     photo = read_image(data, str(path)).image.convert("RGB")
     if photo.size != tuple(placement.photo_size):
         width, height = placement.photo_size
         raise UserError(f"{path} no longer has {width} x {height} pixels. Run projector.py on it again.")
     return np.asarray(photo), placement
+
+
+def read_photo_file(folder: Path) -> tuple[bytes, Placement]:
+    """Returns the content of the photo file of a projector's output folder, and the placement of its crop.
+
+    Raises:
+        UserError: a file is missing, or the placement is damaged.
+    """
+    placement = Placement.load(folder / PLACEMENT)
+    path = Path(placement.photo)
+    data = _photo_bytes(path, folder / path.name)
+    if data is None:
+        raise UserError(f"The photo {placement.photo} of {folder} does not exist. Put it back, or into {folder}.")
+    return data, placement
 
 
 def _photo_bytes(*paths: Path) -> bytes | None:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gc
 import io
+import json
 import shlex
 import threading
 import weakref
@@ -113,7 +114,7 @@ def test_directions_in_files_beside_networks_are_known_from_the_start(open_desk,
     assert "Cannot read" in found["notice"]
 
 
-def test_a_projected_photo_opens_with_the_network_that_was_tuned_for_it(open_desk, tmp_path):
+def test_a_projected_photo_opens_with_the_network_that_was_tuned_for_it(open_desk, tmp_path, monkeypatch):
     G = generator()
     network, folder = save(G, tmp_path / "net.pkl"), tmp_path / "me"
     folder.mkdir()
@@ -140,6 +141,20 @@ def test_a_projected_photo_opens_with_the_network_that_was_tuned_for_it(open_des
     assert (blended[0] == photo[0]).all()  # above the crop
     assert (blended == np.asarray(PIL.Image.open(tmp_path / "out" / "photo.png"))).all()
     assert begin(desk, "net")[0]["latents"] is None
+
+    kept = desk.save_session(session, [scene])
+    assert kept["photos"][found["latents"]]["data"] == base64.b64encode((folder / "me.png").read_bytes()).decode()
+    _, other = begin(desk)
+    restored = asyncio.run(desk.open_session(other, json.loads(json.dumps(kept))))["latents"][found["latents"]]
+    assert f"--photo={folder}" in desk.draw(other, {**scene, "latents": restored}, False)["command"]
+    changed = {"shape": [1, *ws.shape[1:]], "data": base64.b64encode((ws + 1).numpy().astype("<f4")).decode()}
+    kept["latents"][found["latents"]] = changed
+    restored = asyncio.run(desk.open_session(other, kept))["latents"][found["latents"]]
+    assert f"--latents={restored}.npz" in desk.draw(other, {**scene, "latents": restored}, False)["command"]
+
+    monkeypatch.setattr(module, "MAX_SESSION_FILE", len(json.dumps({"kept": kept})) - 1)
+    with pytest.raises(UserError, match=r"session file would have .* MB"):
+        desk.save_session(session, [scene])
 
 
 def test_moves_measure_the_centre_of_a_region_once(open_desk, tmp_path, monkeypatch):
