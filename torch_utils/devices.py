@@ -1,4 +1,4 @@
-"""Selects the device for computations."""
+"""Selects the device for computations, and bfloat16 where a device multiplies it fast."""
 
 import torch
 
@@ -22,6 +22,14 @@ def select_device(name: str) -> torch.device:
 def multiplies_bfloat16(device: str) -> bool:
     """Returns whether a device is a CPU with matrix units for bfloat16 (AMX), where bfloat16 is much faster."""
     return device == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+
+
+def rough(device: torch.device, wanted: bool = True) -> torch.autocast:
+    """Returns autocast to bfloat16 if it is wanted and fast, see `multiplies_bfloat16`. Else the autocast is off.
+
+    It is for results that need not be exact, such as labels, and gradients before the last steps of a search.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and multiplies_bfloat16(device.type))
 
 
 def resolve_device(name: str, gpus: int) -> str:

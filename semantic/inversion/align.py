@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from dnnlib import UserError
 from semantic.inversion.framing import RANGES, transforms
 from semantic.inversion.layout import Layout, one_hot_planes, overlaps
-from semantic.inversion.optimize import rough
 from semantic.inversion.parse import Parser
 from semantic.placement import Placement
+from torch_utils.devices import rough
 
 WINDOWS = 0.22
 """Side of the smallest windows, as a share of the photo's shorter side."""
@@ -248,7 +248,7 @@ class _Search:
             F.grid_sample(self._level(square, side), part[None], padding_mode="reflection", align_corners=False)
             for square, part in zip(squares, grid.float().to(device), strict=True)
         ]
-        with rough(device, True):
+        with rough(device):
             indices = self.parser.masks(torch.cat(crops))
         planes = one_hot_planes(indices, len(self.parser.regions), self.layout.side).cpu()
         inside = (grid.abs() <= 1).all(dim=-1).float()

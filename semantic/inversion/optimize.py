@@ -11,7 +11,7 @@ from semantic.inversion.distance import Distance, Targets
 from semantic.inversion.space import CodeSpace
 from semantic.masks import is_present
 from semantic.regions import Regions
-from torch_utils.devices import multiplies_bfloat16
+from torch_utils.devices import rough
 
 SQUARES_DECAY, EPSILON = 0.99, 1e-8
 NEAR_STEPS = 60
@@ -188,14 +188,6 @@ def invert(
             base = space.whiten(found.ws)
     bar.close()
     return found
-
-
-def rough(device: torch.device, wanted: bool) -> torch.autocast:
-    """Returns autocast to bfloat16 if it is wanted, on CPUs with matrix units for bfloat16 (AMX).
-
-    Codes move by hundredths of their deviation, so gradients need not be exact before the last steps.
-    """
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and multiplies_bfloat16(device.type))
 
 
 def free_slots(regions: Regions | None, masks: torch.Tensor | None, num_ws: int) -> torch.Tensor:

@@ -12,9 +12,9 @@ from tqdm import tqdm
 from dnnlib import atomic_open
 from semantic.editing.codes import mix_regions
 from semantic.inversion.distance import Distance, Targets, pyramid_distance
-from semantic.inversion.optimize import rough
 from semantic.inversion.space import CodeSpace
 from semantic.tuned import TUNED_DIGEST, network_digest
+from torch_utils.devices import rough
 
 LAYERED = ("affine_weight", "affine_bias", "weight", "bias")
 """Parameters of the local generators whose first axis is layers."""
