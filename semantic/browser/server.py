@@ -78,6 +78,11 @@ def create_app(desk: Desk, hosts: tuple[str, ...]) -> FastAPI:
     async def overtaken(request: Request, error: Overtaken) -> JSONResponse:
         return JSONResponse({"error": "A newer picture was asked for."}, 409)
 
+    @app.exception_handler(Exception)
+    async def broken(request: Request, error: Exception) -> JSONResponse:
+        message = "The server met an unexpected error. Its terminal shows the error."
+        return JSONResponse({"error": message}, 500, headers=HEADERS)  # this answer does not pass `guard`
+
     @app.get("/")
     async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html")

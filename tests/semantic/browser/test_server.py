@@ -170,6 +170,16 @@ def test_headers_without_meaning_are_refused_in_words(client, headers):
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+def test_unexpected_errors_are_told_in_words_with_all_headers(desk, monkeypatch):
+    monkeypatch.setattr(desk, "begin", lambda *args: 1 / 0)
+    app = create_app(desk, ("localhost",))
+    with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
+        answer = client.post("/api/session", json={"network": None})
+    assert answer.status_code == 500
+    assert "unexpected error" in answer.json()["error"]
+    assert {name.lower() for name in server.HEADERS} <= set(answer.headers)
+
+
 def test_requests_of_other_sites_hosts_and_forms_are_refused(client, opened):
     body = {"scene": SCENE, "turn": 1}
     for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "evil.example"}):
