@@ -16,7 +16,7 @@ from semantic.editing import directions, finding
 from semantic.editing.codes import PARTS, check_parts
 from semantic.editing.edits import PARSERS, Edit, EditTools, parse_edit
 from semantic.editing.scores import SCORES, find_score
-from semantic.editing.text import MODEL, WEIGHTS, TextEdit, open_clip_model
+from semantic.editing.text import MODEL, STEPS, WEIGHTS, TextEdit, open_clip_model
 from semantic.labels import choose_labels
 from semantic.pictures import edited, subjects
 from semantic.pictures.modes import chosen, progress
@@ -45,7 +45,7 @@ TUNED = "tuned.npz"
 @click.option("--drop", multiple=True, metavar="REGION", help="Remove a region.")
 @click.option("--psi", multiple=True, metavar="REGION:PSI", help="Truncation psi of a region.")
 @click.option("--text", multiple=True, metavar="TEXT", help="Move codes of --regions until CLIP sees this text.")
-@click.option("--text-steps", type=click.IntRange(min=1), default=100, help="Steps of the search for a text.")
+@click.option("--text-steps", type=click.IntRange(min=1), default=STEPS, help="Steps of the search for a text.")
 @click.option("--text-seed", type=click.IntRange(min=0), default=0, help="Seed of the search for a text.")
 @click.option("--clip", metavar="MODEL", default=MODEL, help="With --text: model of open_clip.")
 @click.option("--clip-weights", metavar="FILE|NAME", default=WEIGHTS, help="With --text: file, or name to fetch.")
@@ -157,7 +157,7 @@ def edit(studio: Studio, opts: EasyDict, network: str, order: list[tuple[str, st
 
 
 def text_edits(studio: Studio, opts: EasyDict) -> Callable[[str], TextEdit]:
-    """A function that makes the edit of a text. All texts of a run use the same CLIP."""
+    """Returns a function that makes the edit of a text. All texts of a run use the same CLIP."""
     clip = functools.cache(lambda: open_clip_model(opts.clip, opts.clip_weights, studio.device))
 
     def make(text: str) -> TextEdit:
@@ -165,7 +165,7 @@ def text_edits(studio: Studio, opts: EasyDict) -> Callable[[str], TextEdit]:
         if which is None:
             raise click.UsageError("--text needs --regions, such as --regions=hair.")
         if not text.strip():
-            raise click.UsageError('--text is empty: describe the picture, such as --text="red hair".')
+            raise click.UsageError('--text is empty. Describe the picture, such as --text="red hair".')
         part = opts.part or "both"
         check_parts(part)
         return TextEdit(tuple(which), part, text.strip(), clip(), opts.text_seed, opts.text_steps)
@@ -203,7 +203,7 @@ def find(studio: Studio, opts: EasyDict) -> None:
 def find_boundaries(
     studio: Studio, opts: EasyDict, region: int, skipped: list[finding.NoDirection]
 ) -> list[directions.Direction]:
-    """A direction of one region for each score of --score. Scores of the same part share their samples.
+    """Returns a direction of one region for each score of --score. Scores of the same part share their samples.
 
     Adds the reasons for scores without a direction to `skipped`.
     """

@@ -114,11 +114,11 @@ def name_networks(network: str | None, tuned: Path | None, blend: tuple[str, ...
 
     name, path = find(network)
     others = {bundled: Source(file) for bundled, file in legacy.NAMED.items() if Path(file).is_file()}
-    changed = Source(path, None if tuned is None else str(tuned), blend)
-    if changed == Source(path):
-        return {name: changed} | others | {name: changed}
-    others[name] = Source(path)
-    return {f"{name} ({'blended' if tuned is None else 'tuned'})": changed, **others}
+    others.pop(name, None)
+    plain, changed = Source(path), Source(path, None if tuned is None else str(tuned), blend)
+    if changed == plain:
+        return {name: plain, **others}
+    return {f"{name} ({'blended' if tuned is None else 'tuned'})": changed, name: plain, **others}
 
 
 def bound(config) -> object:

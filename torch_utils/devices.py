@@ -24,8 +24,8 @@ def multiplies_bfloat16(device: str) -> bool:
     return device == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
 
 
-def rough(device: torch.device, wanted: bool = True) -> torch.autocast:
-    """Returns autocast to bfloat16 if it is wanted and fast, see `multiplies_bfloat16`. Else the autocast is off.
+def bfloat16_if_fast(device: torch.device, wanted: bool = True) -> torch.autocast:
+    """Returns autocast to bfloat16 if it is wanted and fast, else an autocast that is off. See `multiplies_bfloat16`.
 
     It is for results that need not be exact, such as labels, and gradients before the last steps of a search.
     """

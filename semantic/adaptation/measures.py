@@ -80,7 +80,7 @@ def similarity_of_pairs(images: torch.Tensor) -> float:
     return ms_ssim(images[0:pairs:2], images[1:pairs:2]).mean().item() if pairs else float("nan")
 
 
-def any_of(images: torch.Tensor, most: int = SAMPLES) -> torch.Tensor:
+def random_images(images: torch.Tensor, most: int = SAMPLES) -> torch.Tensor:
     """Returns up to `most` images in a random order that is always the same: files in a row often show one person."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     return images[order[:most]]

@@ -11,11 +11,11 @@ import torch
 from dnnlib import UserError, atomic_open, atomic_path, construct_class_by_name
 from semantic.adaptation.low_rank import add_low_rank
 from semantic.adaptation.measures import (
-    any_of,
     images_of,
     mask_drift,
     nearest_distance,
     patch_distance,
+    random_images,
     sample_count,
     samples_of,
     similarity_of_pairs,
@@ -149,7 +149,7 @@ class AdaptationMonitor(Monitor):
         for name, part in parts.items():
             dataset = construct_class_by_name(**{**self.training_set_kwargs, **part})
             self._known[name] = images_of(dataset, most=2000 if name == "train" else 200)
-        self._known["similarity"] = similarity_of_pairs(any_of(self._known["train"]))
+        self._known["similarity"] = similarity_of_pairs(random_images(self._known["train"]))
         self._known["source"] = self._samples(source)
 
     def _samples(self, G: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:

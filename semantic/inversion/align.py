@@ -10,7 +10,7 @@ from semantic.inversion.framing import RANGES, transforms
 from semantic.inversion.layout import Layout, one_hot_planes, overlaps
 from semantic.inversion.parse import Parser
 from semantic.placement import Placement
-from torch_utils.devices import rough
+from torch_utils.devices import bfloat16_if_fast
 
 WINDOWS = 0.22
 """Side of the smallest windows, as a share of the photo's shorter side."""
@@ -61,8 +61,8 @@ def align(photo: torch.Tensor, name: str, parser: Parser, layout: Layout) -> Pla
     height, width = photo.shape[1:]
     if max(width, height) > LONGEST * min(width, height):
         raise UserError(
-            f"{name}: The photo has {width} x {height} pixels. Its longer side exceeds {LONGEST} shorter sides, so "
-            "nothing searches it for a crop. Crop the photo yourself."
+            f"{name}: The photo has {width} x {height} pixels. Its longer side exceeds {LONGEST} shorter sides. "
+            "Crop the photo yourself and use --align=none."
         )
     search = _Search(photo, parser, layout)
     candidates = windows(width, height)
@@ -248,7 +248,7 @@ class _Search:
             F.grid_sample(self._level(square, side), part[None], padding_mode="reflection", align_corners=False)
             for square, part in zip(squares, grid.float().to(device), strict=True)
         ]
-        with rough(device):
+        with bfloat16_if_fast(device):
             indices = self.parser.masks(torch.cat(crops))
         planes = one_hot_planes(indices, len(self.parser.regions), self.layout.side).cpu()
         inside = (grid.abs() <= 1).all(dim=-1).float()

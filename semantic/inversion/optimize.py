@@ -11,7 +11,7 @@ from semantic.inversion.distance import Distance, Targets
 from semantic.inversion.space import CodeSpace
 from semantic.masks import is_present
 from semantic.regions import Regions
-from torch_utils.devices import rough
+from torch_utils.devices import bfloat16_if_fast
 
 SQUARES_DECAY, EPSILON = 0.99, 1e-8
 NEAR_STEPS = 60
@@ -19,7 +19,8 @@ NEAR_STEPS = 60
 NEAR_DISTANCE = 0.35
 """Usual distance of codes of an encoder from a generated image. Photos further away move by larger steps, by the root
 of their distance over this one."""
-MOST_HASTE = 3.0
+LARGEST_SCALE = 3.0
+"""Largest factor by which the steps of a photo further away are larger."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,15 +153,15 @@ def invert(
         active = torch.arange(len(start), device=start.device)
         state = _Adam(torch.zeros_like(base[:, :1] if stage.together else base), stage.momentum)
         mark, since = found.distance.clone(), torch.zeros_like(active)
-        haste = torch.ones_like(found.distance)
+        scale = torch.ones_like(found.distance)
         for step in range(stage.num_steps):
             moved = state.value.requires_grad_(True)
             codes = base[active] + moved * free[active]
             ws = space.unwhiten(codes)
-            with rough(start.device, number < schedule.rough * schedule.num_steps):
+            with bfloat16_if_fast(start.device, number < schedule.rough * schedule.num_steps):
                 image, mask, depth = _synthesize(G, ws, with_mask=targets.masks is not None)
                 apart = distance(image, mask, prepared[active], depth)
-            loss = apart + _unlikely(codes, spread, schedule)
+            loss = apart + _prior(codes, spread, schedule)
             (gradient,) = torch.autograd.grad(loss.sum(), moved)
             with torch.no_grad():
                 _keep_best(found, active, apart.detach(), ws.detach())
@@ -168,8 +169,8 @@ def invert(
                 if record_every and number % record_every == 0:
                     found.way.append(found.ws.clone() if len(active) < len(start) else ws.detach().clone())
                 if step == 0 and not stage.together:
-                    haste = (apart.detach() / NEAR_DISTANCE).sqrt().clamp(1, MOST_HASTE)
-                state.step(gradient, stage.rate(step) * haste[active][:, None, None])
+                    scale = (apart.detach() / NEAR_DISTANCE).sqrt().clamp(1, LARGEST_SCALE)
+                state.step(gradient, stage.rate(step) * scale[active][:, None, None])
                 better = found.distance[active] < mark[active] * (1 - schedule.progress)
                 mark[active] = torch.where(better, found.distance[active], mark[active])
                 since[active] = torch.where(better, 0, since[active] + 1)
@@ -236,7 +237,7 @@ def _keep_best(found: Found, active: torch.Tensor, apart: torch.Tensor, ws: torc
     found.ws[active[better]] = ws[better]
 
 
-def _unlikely(codes: torch.Tensor, groups: torch.Tensor, schedule: Schedule) -> torch.Tensor:
+def _prior(codes: torch.Tensor, groups: torch.Tensor, schedule: Schedule) -> torch.Tensor:
     """Returns the prior of whitened codes [N, num_ws, D], [N]: their size, and how far slots of a region differ."""
     means = torch.einsum("gs,nsd->ngd", groups, codes)
     rest = codes - torch.einsum("gs,ngd->nsd", (groups > 0).to(codes), means)

@@ -14,7 +14,7 @@ from semantic.editing.codes import mix_regions
 from semantic.inversion.distance import Distance, Targets, pyramid_distance
 from semantic.inversion.space import CodeSpace
 from semantic.tuned import TUNED_DIGEST, network_digest
-from torch_utils.devices import rough
+from torch_utils.devices import bfloat16_if_fast
 
 LAYERED = ("affine_weight", "affine_bias", "weight", "bias")
 """Parameters of the local generators whose first axis is layers."""
@@ -96,7 +96,7 @@ def tune(
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate * (1 - 0.9 * step / schedule.num_steps)
         number = step % len(nearby) if len(nearby) else 0
-        with rough(pivot.device, step < schedule.rough * schedule.num_steps):
+        with bfloat16_if_fast(pivot.device, step < schedule.rough * schedule.num_steps):
             image, mask = _render(tuned, torch.cat([pivot, nearby[number : number + 1]]))
             apart = distance(image[:1], None if mask is None else mask[:1], prepared).sum()
         loss = apart

@@ -27,10 +27,10 @@ import legacy
 from dnnlib import EasyDict, UserError, construct_class_by_name, write_json
 from metrics.options import MetricOptions
 from semantic.adaptation.measures import (
-    any_of,
     images_of,
     nearest_distance,
     patch_distance,
+    random_images,
     sample_count,
     similarity_of_pairs,
 )
@@ -148,11 +148,11 @@ def figures(run: Run, options: EasyDict) -> dict[str, Any]:
     trained, test = images_of(construct_class_by_name(**data)), unseen_images(data)
     found = {
         "kimg": kimg,
-        "similarity": similarity_of_pairs(any_of(trained)),
+        "similarity": similarity_of_pairs(random_images(trained)),
         "nearest": nearest_distance(test, trained),
     }
     count = sample_count(len(test))  # as many as generated images
-    found["swd"] = patch_distance(test, any_of(trained, count)) if len(trained) >= count else None
+    found["swd"] = patch_distance(test, random_images(trained, count)) if len(trained) >= count else None
     if judged:
         found |= fit(run_dir / BEST, archive(run.domain, options.work, options.resolution, masks=True), options)
     write_json(path, found)

@@ -100,6 +100,8 @@ def main(data, source, minutes, seeds, more, only, train_options, metrics, work)
     variants = {"grown": "", "anew": None}
     variants |= dict(map(str.strip, text.partition(":")[::2]) for text in more)
     chosen = [name for name in variants if only is None or name in only.split(",")]
+    if not chosen:
+        raise click.UsageError(f"--only={only} names no variant. Choose from: {', '.join(variants)}.")
     common = ["--cfg=semantic", f"--data={data.resolve()}", "--kimg=100000", "--tick=1", "--snap=1000"]
     common += shlex.split(train_options)
     results = {}

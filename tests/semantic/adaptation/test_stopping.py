@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from semantic.adaptation.measures import (
-    any_of,
     mask_drift,
     nearest_distance,
     patch_distance,
+    random_images,
     sample_count,
     similarity_of_pairs,
 )
@@ -82,10 +82,10 @@ def test_wrong_colours_and_contrasts_are_a_distance():
 
 def test_images_are_drawn_from_the_whole_set_in_an_order_of_its_own():
     images = torch.arange(50, dtype=torch.uint8).reshape(50, 1, 1, 1)
-    drawn = any_of(images, 20).flatten()
+    drawn = random_images(images, 20).flatten()
     assert len(drawn.unique()) == 20
     assert (drawn.int().diff() != 1).float().mean() > 0.8
-    assert torch.equal(drawn, any_of(images, 20).flatten())
+    assert torch.equal(drawn, random_images(images, 20).flatten())
 
 
 def test_copies_are_nearest_and_alike():
