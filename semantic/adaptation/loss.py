@@ -11,6 +11,7 @@ from semantic.adaptation.keeping import MaskKeeping
 from semantic.adaptation.source import Source
 from semantic.loss import RegionLoss
 from semantic.masks import one_hot
+from semantic.terms.locality import LocalityTerm
 from semantic.terms.term import Term
 from training.loss import Samples
 
@@ -23,6 +24,7 @@ class AdaptationLoss(RegionLoss):
         args, kwargs: see `RegionLoss`.
         mask_weight: weight of `MaskKeeping`. With 0, masks may drift.
         correspondence_weight: weight of `Correspondence`.
+        locality_weight: weight of `LocalityTerm`.
         masked_share: share of the images that have masks. D judges the same share of generated images with their masks.
         r1_gamma_mask: weight of R1 on masks.
         trains_mapping: whether the mapping is trained. A frozen mapping also keeps its mean code.
@@ -31,7 +33,11 @@ class AdaptationLoss(RegionLoss):
         source: the trained pair that the run started from.
     """
 
-    TERMS: ClassVar[Mapping[str, type[Term]]] = {"mask": MaskKeeping, "correspondence": Correspondence}
+    TERMS: ClassVar[Mapping[str, type[Term]]] = {
+        "mask": MaskKeeping,
+        "correspondence": Correspondence,
+        "locality": LocalityTerm,
+    }
 
     def __init__(
         self,

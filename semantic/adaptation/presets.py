@@ -31,6 +31,8 @@ FROZEN_LAYERS = 4
 AVERAGE = 0.3
 """Half-life of the average as a share of the images seen. G swings in so short a run; a shorter average swings too."""
 KIMG = 16
+LOCALITY = 8
+"""Weight of the term that keeps edits in their regions."""
 FEW = range(10, 101)
 """With so many images, samples keep their likeness to each other: with more there is no need, with fewer no measure."""
 
@@ -40,6 +42,7 @@ class SemanticAdaptation(Configuration):
 
     options: ClassVar[Mapping[str, Any]] = {
         "mask_weight": None,
+        "locality": None,
         "gamma_mask": None,
         "adapt": None,
         "freeze_local": False,
@@ -51,6 +54,7 @@ class SemanticAdaptation(Configuration):
         "gamma": "r1_gamma",
         "gamma_mask": "r1_gamma_mask",
         "mask_weight": "mask_weight",
+        "locality": "locality_weight",
     }
     from_data = Semantic.from_data
     metric_plugins = Semantic.metric_plugins
@@ -110,6 +114,7 @@ class SemanticAdaptation(Configuration):
             r1_gamma_mask=options.loss_kwargs.r1_gamma_mask,
             mask_weight=10,
             correspondence_weight=1 if training_set.images_in_all in FEW else 0,
+            locality_weight=LOCALITY,
             masked_share=0,
             trains_mapping=self.mode == "all",
             precision=self.precision,

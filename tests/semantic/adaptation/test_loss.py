@@ -128,6 +128,14 @@ def test_likeness_within_regions_is_kept(G, D, fixed_noise):
     assert moved > 100 * still
 
 
+def test_edits_are_kept_in_their_regions_if_the_term_has_a_weight(G, D):
+    assert "locality" not in build_adaptation(G, D).terms
+    loss = build_adaptation(G, D, locality_weight=2)
+    G.requires_grad_(True)
+    loss.generator_step(*latents())
+    assert loss.terms["locality"].edits.sums.any()
+
+
 def test_the_parser_is_the_head_of_the_source_else_one_that_learns_once(G, D, monkeypatch):
     with_head = build_discriminator(segmentation=True).requires_grad_(False)
     kept = source.Source(G, with_head)
