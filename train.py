@@ -101,7 +101,7 @@ Exit codes:
     "--locality",
     type=Number(min=0),
     metavar="FLOAT",
-    help="Weight of the term that keeps edits in their regions (semantic).  [default: 8 in the tuned recipe, else 0]",
+    help="Weight of the term that keeps edits in their regions.  [default: 8 (tuned recipe, adaptation), else 0]",
 )
 @click.option(
     "--cbase",

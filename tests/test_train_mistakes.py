@@ -105,7 +105,7 @@ def test_wrong_options_are_named(archive, tmp_path):
     for args, message in (
         (["--mask-weight=1"], "--mask-weight needs --cfg=semantic"),
         (["--regions={}"], "--regions needs --cfg=semantic"),
-        (["--cfg=semantic-adapt", "--locality=1"], "--locality needs --cfg=semantic"),
+        (["--cfg=semantic-adapt", "--octaves=4"], "--octaves needs --cfg=semantic"),
         (["--p=0.5"], "--p needs --aug=fixed"),
         (["--aug=fixed"], "--aug=fixed needs --p"),
         (["--aug=noaug", "--target=0.5"], "--target needs --aug=ada"),
