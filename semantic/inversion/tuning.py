@@ -4,9 +4,11 @@ import copy
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from dnnlib import atomic_open
@@ -18,6 +20,8 @@ from torch_utils.devices import bfloat16_if_fast
 
 LAYERED = ("affine_weight", "affine_bias", "weight", "bias")
 """Parameters of the local generators whose first axis is layers."""
+EDGE = 1 / 64
+"""Width of the edge around a region that counts as inside, as a share of the picture's side. One pixel at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +31,7 @@ class TuningSchedule:
     Attributes:
         num_steps: number of steps. Two thirds tune rendering and texture, the rest the whole synthesis network.
         learning_rate: first learning rate of Adam.
-        locality: weight of image changes at codes near the pivot.
+        locality: weight of image changes at codes near the pivot, see `Edit`.
         masks: weight of mask changes at these codes.
         samples: number of codes near the pivot.
         reach: distance of these codes from the pivot, as a share of the way to a random code.
@@ -58,8 +62,8 @@ def tune(
 ) -> torch.nn.Module:
     """Returns a copy of the generator that renders a photo better at given codes. At nearby codes it renders as before.
 
-    At codes near the pivot, the copy is trained to keep the images and masks of the original network. So edits still
-    work. These codes differ from the pivot in one region or in all regions.
+    At codes near the pivot, the copy is trained to draw the region that differs as before, and the photo around it. So
+    edits still work, and stay in their regions. See `Edit`.
 
     Args:
         G: the generator. It does not change.
@@ -74,9 +78,9 @@ def tune(
     schedule = schedule or TuningSchedule()
     tuned = copy.deepcopy(G)
     prepared = distance.prepare(target)
-    nearby = nearby_codes(G, pivot, schedule, seed)
     with torch.no_grad():
-        kept = [_render(G, ws[None]) for ws in nearby]
+        untuned = _render(G, pivot)
+        edits = [_edit(G, untuned, ws[None], k) for ws, k in nearby_codes(G, pivot, schedule, seed)]
     first = dict(early_parameters(tuned.synthesis))
     everything = dict(tuned.synthesis.named_parameters())
     switch = schedule.num_steps * 2 // 3
@@ -95,16 +99,16 @@ def tune(
                 optimizer.add_param_group({"params": rest, "lr": schedule.learning_rate})
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate * (1 - 0.9 * step / schedule.num_steps)
-        number = step % len(nearby) if len(nearby) else 0
+        edit = edits[step % len(edits)] if edits else None
         with bfloat16_if_fast(pivot.device, step < schedule.rough * schedule.num_steps):
-            image, mask = _render(tuned, torch.cat([pivot, nearby[number : number + 1]]))
+            image, mask = _render(tuned, pivot if edit is None else torch.cat([pivot, edit.ws]))
             apart = distance(image[:1], None if mask is None else mask[:1], prepared).sum()
         loss = apart
-        if len(nearby):
-            image_before, mask_before = kept[number]
-            loss = loss + schedule.locality * pyramid_distance(image[1:], image_before).sum()
+        if edit is not None:
+            wanted_image, wanted_mask = edit.wanted(image, mask, untuned)
+            loss = loss + schedule.locality * pyramid_distance(image[1:], wanted_image).sum()
             if mask is not None:
-                loss = loss + schedule.masks * (mask[1:] - mask_before).square().mean() * mask.shape[1]
+                loss = loss + schedule.masks * (mask[1:] - wanted_mask).square().mean() * mask.shape[1]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if step < switch:
@@ -133,13 +137,47 @@ def hold_shapes(synthesis: torch.nn.Module) -> None:
             gradient[: local.depth_layers] = 0
 
 
-def nearby_codes(G: torch.nn.Module, pivot: torch.Tensor, schedule: TuningSchedule, seed: int) -> torch.Tensor:
-    """Returns codes [M, num_ws, D] between the pivot and random samples.
+class Edit(NamedTuple):
+    """A code near the pivot, and the picture that the network draws there before tuning.
 
-    Most codes differ from the pivot in one region. Every third code differs in all regions.
+    Attributes:
+        ws: the code, [1, num_ws, D].
+        image: [1, C, R, R].
+        mask: [1, K, R, R], or None.
+        outside: [1, 1, R, R], 1 away from the region that differs, else 0.
+    """
+
+    ws: torch.Tensor
+    image: torch.Tensor
+    mask: torch.Tensor | None
+    outside: torch.Tensor
+
+    def wanted(
+        self, image: torch.Tensor, mask: torch.Tensor | None, untuned: tuple[torch.Tensor, torch.Tensor | None]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Returns image and mask that the tuned network is to draw at this code.
+
+        The region that differs stays as it was. Around it the picture changes as tuning changes it at the pivot.
+
+        Args:
+            image, mask: what the tuned network draws now. The first sample is the pivot's.
+            untuned: image and mask at the pivot before tuning.
+        """
+        wanted = self.image + self.outside * (image[:1].detach() - untuned[0])
+        if mask is None:
+            return wanted, None
+        return wanted, self.mask + self.outside * (mask[:1].detach() - untuned[1])
+
+
+def nearby_codes(
+    G: torch.nn.Module, pivot: torch.Tensor, schedule: TuningSchedule, seed: int
+) -> Iterator[tuple[torch.Tensor, int | None]]:
+    """Yields codes [num_ws, D] between the pivot and random samples, and the region in which they differ from it.
+
+    Every third code differs in all regions, and comes with None. So do all codes of a network without regions.
     """
     if not schedule.samples:
-        return pivot[:0]
+        return
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(schedule.samples, G.z_dim, generator=generator).to(pivot.device)
     labels = torch.zeros(schedule.samples, G.c_dim, device=pivot.device)
@@ -147,14 +185,26 @@ def nearby_codes(G: torch.nn.Module, pivot: torch.Tensor, schedule: TuningSchedu
         labels[:, 0] = 1
     donors = pivot + schedule.reach * (G.mapping(z, labels, truncation_psi=0.7) - pivot)
     regions = getattr(G, "regions", None)
-    if regions is None:
-        return donors
-    order = torch.randperm(len(regions), generator=generator).tolist()
-    found = [
-        donor[None] if i % 3 == 2 else mix_regions(pivot, donor[None], regions, [order[i % len(order)]])
-        for i, donor in enumerate(donors)
-    ]
-    return torch.cat(found) if found else donors
+    order = [] if regions is None else torch.randperm(len(regions), generator=generator).tolist()
+    for i, donor in enumerate(donors):
+        if regions is None or i % 3 == 2:
+            yield donor, None
+        else:
+            region = order[i % len(order)]
+            yield mix_regions(pivot, donor[None], regions, [region])[0], region
+
+
+def _edit(
+    G: torch.nn.Module, untuned: tuple[torch.Tensor, torch.Tensor | None], ws: torch.Tensor, region: int | None
+) -> Edit:
+    image, mask = _render(G, ws)
+    outside = torch.zeros_like(image[:, :1])
+    if region is not None:
+        labels = torch.stack([untuned[1].argmax(dim=1), mask.argmax(dim=1)])
+        inside = (labels == region).any(dim=0).unsqueeze(1).to(image)
+        edge = max(1, round(EDGE * inside.shape[-1]))
+        outside = 1 - F.max_pool2d(inside, 2 * edge + 1, stride=1, padding=edge)
+    return Edit(ws, image, mask, outside)
 
 
 def save_tuned(path: str | os.PathLike, G: torch.nn.Module, tuned: torch.nn.Module) -> None:

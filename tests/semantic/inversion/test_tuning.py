@@ -9,7 +9,15 @@ import torch
 from dnnlib import UserError
 from semantic.inversion.distance import Distance, Targets
 from semantic.inversion.space import CodeSpace
-from semantic.inversion.tuning import TuningSchedule, early_parameters, hold_shapes, nearby_codes, save_tuned, tune
+from semantic.inversion.tuning import (
+    Edit,
+    TuningSchedule,
+    early_parameters,
+    hold_shapes,
+    nearby_codes,
+    save_tuned,
+    tune,
+)
 from semantic.tuned import apply_tuned
 from tests.semantic.helpers import COUNT
 
@@ -51,11 +59,27 @@ def test_texture_and_rendering_are_tuned_before_shapes(G):
 
 def test_codes_nearby_change_one_region_or_all(G):
     pivot = G.mapping(torch.ones(1, 4), None)
-    codes = nearby_codes(G, pivot, TuningSchedule(samples=6), seed=0)
-    changed = (codes != pivot).any(dim=2).sum(dim=1).tolist()
-    assert codes.shape == (6, *pivot.shape[1:])
-    assert [count == 2 for count in changed] == [True, True, False] * 2
+    codes, regions = zip(*nearby_codes(G, pivot, TuningSchedule(samples=6), seed=0), strict=True)
+    changed = [(code != pivot[0]).any(dim=1) for code in codes]
+    assert all(code.shape == pivot.shape[1:] for code in codes)
+    assert [region is None for region in regions] == [False, False, True] * 2
+    for region, slots in zip(regions, changed, strict=True):
+        if region is not None:
+            assert slots.nonzero().flatten().tolist() == sorted(G.regions.slots(region).values())
     assert len(G.regions) == COUNT
+
+
+def test_an_edit_keeps_its_region_and_leaves_the_photo_around_it():
+    untuned = torch.zeros(1, 3, 4, 4), torch.zeros(1, COUNT, 4, 4)
+    tuned = torch.full((2, 3, 4, 4), 0.5), torch.full((2, COUNT, 4, 4), 0.25)
+    outside = torch.zeros(1, 1, 4, 4)
+    outside[..., :2] = 1
+    edit = Edit(torch.zeros(1, 5, 5), torch.ones(1, 3, 4, 4), torch.ones(1, COUNT, 4, 4), outside)
+    image, mask = edit.wanted(*tuned, untuned)
+    assert (image[..., :2] == 1.5).all()
+    assert (image[..., 2:] == 1).all()
+    assert (mask[..., :2] == 1.25).all()
+    assert (mask[..., 2:] == 1).all()
 
 
 def test_what_is_saved_gives_the_tuned_network_back(G, tmp_path):
