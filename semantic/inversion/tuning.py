@@ -41,8 +41,8 @@ class TuningSchedule:
 
     num_steps: int = 100
     learning_rate: float = 5e-3
-    locality: float = 2.0
-    masks: float = 0.5
+    locality: float = 0.5
+    masks: float = 0.15
     samples: int = 24
     reach: float = 0.6
     stop: float = 0.0
