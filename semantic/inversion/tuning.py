@@ -1,6 +1,7 @@
 """Pivotal tuning: fits the network to one photo around its codes (Roich et al. 2022)."""
 
 import copy
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,11 +16,16 @@ from dnnlib import atomic_open
 from semantic.editing.codes import mix_regions
 from semantic.inversion.distance import Distance, Targets, pyramid_distance
 from semantic.inversion.space import CodeSpace
+from semantic.masks import change_outside, is_present, mask_areas
 from semantic.tuned import TUNED_DIGEST, network_digest
 from torch_utils.devices import bfloat16_if_fast
 
 LAYERED = ("affine_weight", "affine_bias", "weight", "bias")
 """Parameters of the local generators whose first axis is layers."""
+WHOLE = 6
+"""Every so many codes near the pivot, one differs in all regions."""
+SMALL_CHANGE = 0.1
+"""Share of the change of an edit before tuning below which its change after tuning counts less."""
 EDGE = 1 / 64
 """Width of the edge around a region that counts as inside, as a share of the picture's side. One pixel at least."""
 
@@ -31,20 +37,21 @@ class TuningSchedule:
     Attributes:
         num_steps: number of steps. Two thirds tune rendering and texture, the rest the whole synthesis network.
         learning_rate: first learning rate of Adam.
-        locality: weight of image changes at codes near the pivot, see `Edit`.
-        masks: weight of mask changes at these codes.
+        images, masks: weights of changes of images and masks at codes near the pivot, see `Edit.wanted`.
+        leak: weight of `Edit.leak`.
         samples: number of codes near the pivot.
-        reach: distance of these codes from the pivot, as a share of the way to a random code.
+        reach: smallest and largest distance of these codes from the pivot, as a share of the way to a random code.
         stop: photos whose distance falls below this are finished.
         rough: share of the first steps that use bfloat16, on CPUs with fast bfloat16.
     """
 
     num_steps: int = 100
-    learning_rate: float = 5e-3
-    locality: float = 0.5
-    masks: float = 0.15
-    samples: int = 24
-    reach: float = 0.6
+    learning_rate: float = 1e-2
+    images: float = 0.25
+    masks: float = 0.1
+    leak: float = 0.3
+    samples: int = 60
+    reach: tuple[float, float] = (0.3, 1.0)
     stop: float = 0.0
     rough: float = 0.9
 
@@ -63,7 +70,7 @@ def tune(
     """Returns a copy of the generator that renders a photo better at given codes. At nearby codes it renders as before.
 
     At codes near the pivot, the copy is trained to draw the region that differs as before, and the photo around it. So
-    edits still work, and stay in their regions. See `Edit`.
+    edits still work. The change outside the region is held down besides, as a share of the whole change. See `Edit`.
 
     Args:
         G: the generator. It does not change.
@@ -80,7 +87,7 @@ def tune(
     prepared = distance.prepare(target)
     with torch.no_grad():
         untuned = _render(G, pivot)
-        edits = [_edit(G, untuned, ws[None], k) for ws, k in nearby_codes(G, pivot, schedule, seed)]
+        edits = [_edit(G, untuned, ws, k) for ws, k in nearby_codes(G, pivot, untuned[1], schedule, seed)]
     first = dict(early_parameters(tuned.synthesis))
     everything = dict(tuned.synthesis.named_parameters())
     switch = schedule.num_steps * 2 // 3
@@ -106,9 +113,11 @@ def tune(
         loss = apart
         if edit is not None:
             wanted_image, wanted_mask = edit.wanted(image, mask, untuned)
-            loss = loss + schedule.locality * pyramid_distance(image[1:], wanted_image).sum()
+            loss = loss + schedule.images * pyramid_distance(image[1:], wanted_image).sum()
             if mask is not None:
                 loss = loss + schedule.masks * (mask[1:] - wanted_mask).square().mean() * mask.shape[1]
+            if edit.region is not None:
+                loss = loss + schedule.leak * edit.leak(image)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if step < switch:
@@ -142,15 +151,21 @@ class Edit(NamedTuple):
 
     Attributes:
         ws: the code, [1, num_ws, D].
+        region: the region in which it differs from the pivot. None: all of them.
         image: [1, C, R, R].
         mask: [1, K, R, R], or None.
-        outside: [1, 1, R, R], 1 away from the region that differs, else 0.
+        inside: bool [1, 1, R, R], the region before or after the edit.
+        far: [1, 1, R, R], 1 outside the region and its edge, else 0. 0 everywhere where all regions differ.
+        size: total change of the image by the edit, see `change_outside`.
     """
 
     ws: torch.Tensor
+    region: int | None
     image: torch.Tensor
     mask: torch.Tensor | None
-    outside: torch.Tensor
+    inside: torch.Tensor
+    far: torch.Tensor
+    size: torch.Tensor
 
     def wanted(
         self, image: torch.Tensor, mask: torch.Tensor | None, untuned: tuple[torch.Tensor, torch.Tensor | None]
@@ -163,18 +178,33 @@ class Edit(NamedTuple):
             image, mask: what the tuned network draws now. The first sample is the pivot's.
             untuned: image and mask at the pivot before tuning.
         """
-        wanted = self.image + self.outside * (image[:1].detach() - untuned[0])
+        wanted = self.image + self.far * (image[:1].detach() - untuned[0])
         if mask is None:
             return wanted, None
-        return wanted, self.mask + self.outside * (mask[:1].detach() - untuned[1])
+        return wanted, self.mask + self.far * (mask[:1].detach() - untuned[1])
+
+    def leak(self, image: torch.Tensor) -> torch.Tensor:
+        """Returns the share of the change of the image outside the region, a scalar, as in the metric region_leak.
+
+        Args:
+            image: what the tuned network draws now, at the pivot and at this code.
+        """
+        before, after = image.float().clamp(-1, 1)
+        outside, everywhere = change_outside((after - before)[None], self.inside)[0]
+        return outside / (everywhere + SMALL_CHANGE * self.size)
 
 
 def nearby_codes(
-    G: torch.nn.Module, pivot: torch.Tensor, schedule: TuningSchedule, seed: int
+    G: torch.nn.Module, pivot: torch.Tensor, mask: torch.Tensor | None, schedule: TuningSchedule, seed: int
 ) -> Iterator[tuple[torch.Tensor, int | None]]:
-    """Yields codes [num_ws, D] between the pivot and random samples, and the region in which they differ from it.
+    """Yields codes [1, num_ws, D] between the pivot and random samples, and the region in which they differ from it.
 
-    Every third code differs in all regions, and comes with None. So do all codes of a network without regions.
+    Regions that the mask shows take turns. Every sixth code differs in all regions, and comes with None. So do all
+    codes of a network without regions.
+
+    Args:
+        G, pivot, schedule, seed: see `tune`.
+        mask: planes at the pivot [1, K, R, R], or None for networks without regions.
     """
     if not schedule.samples:
         return
@@ -183,28 +213,30 @@ def nearby_codes(
     labels = torch.zeros(schedule.samples, G.c_dim, device=pivot.device)
     if G.c_dim:
         labels[:, 0] = 1
-    donors = pivot + schedule.reach * (G.mapping(z, labels, truncation_psi=0.7) - pivot)
-    regions = getattr(G, "regions", None)
-    order = [] if regions is None else torch.randperm(len(regions), generator=generator).tolist()
-    for i, donor in enumerate(donors):
-        if regions is None or i % 3 == 2:
+    low, high = schedule.reach
+    reach = low + (high - low) * torch.rand(schedule.samples, 1, 1, generator=generator).to(pivot.device)
+    donors = pivot + reach * (G.mapping(z, labels, truncation_psi=0.7) - pivot)
+    shown = [] if mask is None else is_present(mask_areas(mask)[0]).nonzero().flatten().tolist()
+    turns = itertools.cycle(shown)
+    for i, donor in enumerate(donors.unsqueeze(1)):
+        if mask is None or i % WHOLE == WHOLE - 1:
             yield donor, None
         else:
-            region = order[i % len(order)]
-            yield mix_regions(pivot, donor[None], regions, [region])[0], region
+            region = next(turns)
+            yield mix_regions(pivot, donor, G.regions, [region]), region
 
 
 def _edit(
     G: torch.nn.Module, untuned: tuple[torch.Tensor, torch.Tensor | None], ws: torch.Tensor, region: int | None
 ) -> Edit:
     image, mask = _render(G, ws)
-    outside = torch.zeros_like(image[:, :1])
+    inside, far = torch.ones_like(image[:, :1], dtype=torch.bool), torch.zeros_like(image[:, :1])
     if region is not None:
         labels = torch.stack([untuned[1].argmax(dim=1), mask.argmax(dim=1)])
-        inside = (labels == region).any(dim=0).unsqueeze(1).to(image)
+        inside = (labels == region).any(dim=0).unsqueeze(1)
         edge = max(1, round(EDGE * inside.shape[-1]))
-        outside = 1 - F.max_pool2d(inside, 2 * edge + 1, stride=1, padding=edge)
-    return Edit(ws, image, mask, outside)
+        far = 1 - F.max_pool2d(inside.to(image), 2 * edge + 1, stride=1, padding=edge)
+    return Edit(ws, region, image, mask, inside, far, change_outside(image - untuned[0], inside)[0, 1])
 
 
 def save_tuned(path: str | os.PathLike, G: torch.nn.Module, tuned: torch.nn.Module) -> None:

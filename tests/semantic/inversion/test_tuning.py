@@ -57,29 +57,50 @@ def test_texture_and_rendering_are_tuned_before_shapes(G):
     assert gradient[held:].all()
 
 
-def test_codes_nearby_change_one_region_or_all(G):
+def test_codes_nearby_change_one_region_of_the_photo_or_all(G):
     pivot = G.mapping(torch.ones(1, 4), None)
-    codes, regions = zip(*nearby_codes(G, pivot, TuningSchedule(samples=6), seed=0), strict=True)
-    changed = [(code != pivot[0]).any(dim=1) for code in codes]
-    assert all(code.shape == pivot.shape[1:] for code in codes)
-    assert [region is None for region in regions] == [False, False, True] * 2
-    for region, slots in zip(regions, changed, strict=True):
+    mask = torch.full([1, COUNT, 8, 8], -1.0)
+    mask[:, 0], mask[:, 2, :4] = 0, 1  # the other regions are not in the picture
+    codes, regions = zip(*nearby_codes(G, pivot, mask, TuningSchedule(samples=12), seed=0), strict=True)
+    assert all(code.shape == pivot.shape for code in codes)
+    assert regions == (0, 2, 0, 2, 0, None, 2, 0, 2, 0, 2, None)
+    for region, code in zip(regions, codes, strict=True):
         if region is not None:
-            assert slots.nonzero().flatten().tolist() == sorted(G.regions.slots(region).values())
-    assert len(G.regions) == COUNT
+            slots = (code != pivot)[0].any(dim=1).nonzero().flatten().tolist()
+            assert slots == sorted(G.regions.slots(region).values())
+
+
+def make_edit(far):
+    """An edit of 4 by 4 pixels. Its region has all pixels that are not far."""
+    return Edit(
+        ws=torch.zeros(1, 5, 5),
+        region=1,
+        image=torch.ones(1, 3, 4, 4),
+        mask=torch.ones(1, COUNT, 4, 4),
+        inside=far == 0,
+        far=far,
+        size=torch.tensor(0.0),
+    )
 
 
 def test_an_edit_keeps_its_region_and_leaves_the_photo_around_it():
+    far = torch.zeros(1, 1, 4, 4)
+    far[..., :2] = 1
     untuned = torch.zeros(1, 3, 4, 4), torch.zeros(1, COUNT, 4, 4)
     tuned = torch.full((2, 3, 4, 4), 0.5), torch.full((2, COUNT, 4, 4), 0.25)
-    outside = torch.zeros(1, 1, 4, 4)
-    outside[..., :2] = 1
-    edit = Edit(torch.zeros(1, 5, 5), torch.ones(1, 3, 4, 4), torch.ones(1, COUNT, 4, 4), outside)
-    image, mask = edit.wanted(*tuned, untuned)
+    image, mask = make_edit(far).wanted(*tuned, untuned)
     assert (image[..., :2] == 1.5).all()
     assert (image[..., 2:] == 1).all()
     assert (mask[..., :2] == 1.25).all()
     assert (mask[..., 2:] == 1).all()
+
+
+def test_the_leak_of_an_edit_is_the_share_of_its_change_outside_its_region():
+    far = torch.ones(1, 1, 4, 4)
+    far[..., 3] = 0
+    before, after = torch.zeros(2, 3, 4, 4)
+    after[..., 3], after[:, 0, 0] = 0.6, 0.2  # 12 values inside, 3 outside
+    assert make_edit(far).leak(torch.stack([before, after])).item() == pytest.approx(0.6 / 7.8)
 
 
 def test_what_is_saved_gives_the_tuned_network_back(G, tmp_path):
