@@ -47,9 +47,9 @@ class TuningSchedule:
 
     num_steps: int = 100
     learning_rate: float = 1e-2
-    images: float = 0.25
-    masks: float = 0.1
-    leak: float = 0.3
+    images: float = 0.15
+    masks: float = 0.05
+    leak: float = 0.2
     samples: int = 60
     reach: tuple[float, float] = (0.3, 1.0)
     stop: float = 0.0
