@@ -47,11 +47,11 @@ class TuningSchedule:
 
     num_steps: int = 100
     learning_rate: float = 1e-2
-    images: float = 0.15
-    masks: float = 0.05
+    images: float = 0.3
+    masks: float = 0.3
     leak: float = 0.2
     samples: int = 60
-    reach: tuple[float, float] = (0.3, 1.0)
+    reach: tuple[float, float] = (0.1, 1.0)
     stop: float = 0.0
     rough: float = 0.9
 
@@ -87,7 +87,7 @@ def tune(
     prepared = distance.prepare(target)
     with torch.no_grad():
         untuned = _render(G, pivot)
-        edits = [_edit(G, untuned, ws, k) for ws, k in nearby_codes(G, pivot, untuned[1], schedule, seed)]
+        edits = [_edit(G, untuned, *nearby) for nearby in nearby_codes(G, pivot, untuned[1], schedule, seed)]
     first = dict(early_parameters(tuned.synthesis))
     everything = dict(tuned.synthesis.named_parameters())
     switch = schedule.num_steps * 2 // 3
@@ -155,7 +155,7 @@ class Edit(NamedTuple):
         image: [1, C, R, R].
         mask: [1, K, R, R], or None.
         inside: bool [1, 1, R, R], the region before or after the edit.
-        far: [1, 1, R, R], 1 outside the region and its edge, else 0. 0 everywhere where all regions differ.
+        kept: [1, 1, R, R], share of the photo's own details that are to stay. 1 outside the region and its edge.
         size: total change of the image by the edit, see `change_outside`.
     """
 
@@ -164,7 +164,7 @@ class Edit(NamedTuple):
     image: torch.Tensor
     mask: torch.Tensor | None
     inside: torch.Tensor
-    far: torch.Tensor
+    kept: torch.Tensor
     size: torch.Tensor
 
     def wanted(
@@ -172,16 +172,17 @@ class Edit(NamedTuple):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Returns image and mask that the tuned network is to draw at this code.
 
-        The region that differs stays as it was. Around it the picture changes as tuning changes it at the pivot.
+        Around the region that differs, the picture changes as tuning changes it at the pivot. In the region it does so
+        less, the more the code differs. So small edits keep the details of the photo, and large edits do not.
 
         Args:
             image, mask: what the tuned network draws now. The first sample is the pivot's.
             untuned: image and mask at the pivot before tuning.
         """
-        wanted = self.image + self.far * (image[:1].detach() - untuned[0])
+        wanted = self.image + self.kept * (image[:1].detach() - untuned[0])
         if mask is None:
             return wanted, None
-        return wanted, self.mask + self.far * (mask[:1].detach() - untuned[1])
+        return wanted, self.mask + self.kept * (mask[:1].detach() - untuned[1])
 
     def leak(self, image: torch.Tensor) -> torch.Tensor:
         """Returns the share of the change of the image outside the region, a scalar, as in the metric region_leak.
@@ -196,8 +197,9 @@ class Edit(NamedTuple):
 
 def nearby_codes(
     G: torch.nn.Module, pivot: torch.Tensor, mask: torch.Tensor | None, schedule: TuningSchedule, seed: int
-) -> Iterator[tuple[torch.Tensor, int | None]]:
-    """Yields codes [1, num_ws, D] between the pivot and random samples, and the region in which they differ from it.
+) -> Iterator[tuple[torch.Tensor, int | None, float]]:
+    """Yields codes [1, num_ws, D] between the pivot and random samples, the region in which they differ, and the share
+    of the way to the sample.
 
     Regions that the mask shows take turns. Every sixth code differs in all regions, and comes with None. So do all
     codes of a network without regions.
@@ -218,25 +220,29 @@ def nearby_codes(
     donors = pivot + reach * (G.mapping(z, labels, truncation_psi=0.7) - pivot)
     shown = [] if mask is None else is_present(mask_areas(mask)[0]).nonzero().flatten().tolist()
     turns = itertools.cycle(shown)
-    for i, donor in enumerate(donors.unsqueeze(1)):
+    for i, (donor, share) in enumerate(zip(donors.unsqueeze(1), reach.flatten().tolist(), strict=True)):
         if mask is None or i % WHOLE == WHOLE - 1:
-            yield donor, None
+            yield donor, None, share
         else:
             region = next(turns)
-            yield mix_regions(pivot, donor, G.regions, [region]), region
+            yield mix_regions(pivot, donor, G.regions, [region]), region, share
 
 
 def _edit(
-    G: torch.nn.Module, untuned: tuple[torch.Tensor, torch.Tensor | None], ws: torch.Tensor, region: int | None
+    G: torch.nn.Module,
+    untuned: tuple[torch.Tensor, torch.Tensor | None],
+    ws: torch.Tensor,
+    region: int | None,
+    share: float,
 ) -> Edit:
     image, mask = _render(G, ws)
-    inside, far = torch.ones_like(image[:, :1], dtype=torch.bool), torch.zeros_like(image[:, :1])
+    inside, kept = torch.ones_like(image[:, :1], dtype=torch.bool), torch.full_like(image[:, :1], 1 - share)
     if region is not None:
         labels = torch.stack([untuned[1].argmax(dim=1), mask.argmax(dim=1)])
         inside = (labels == region).any(dim=0).unsqueeze(1)
         edge = max(1, round(EDGE * inside.shape[-1]))
-        far = 1 - F.max_pool2d(inside.to(image), 2 * edge + 1, stride=1, padding=edge)
-    return Edit(ws, region, image, mask, inside, far, change_outside(image - untuned[0], inside)[0, 1])
+        kept = 1 - share * F.max_pool2d(inside.to(image), 2 * edge + 1, stride=1, padding=edge)
+    return Edit(ws, region, image, mask, inside, kept, change_outside(image - untuned[0], inside)[0, 1])
 
 
 def save_tuned(path: str | os.PathLike, G: torch.nn.Module, tuned: torch.nn.Module) -> None:

@@ -61,8 +61,9 @@ def test_codes_nearby_change_one_region_of_the_photo_or_all(G):
     pivot = G.mapping(torch.ones(1, 4), None)
     mask = torch.full([1, COUNT, 8, 8], -1.0)
     mask[:, 0], mask[:, 2, :4] = 0, 1  # the other regions are not in the picture
-    codes, regions = zip(*nearby_codes(G, pivot, mask, TuningSchedule(samples=12), seed=0), strict=True)
+    codes, regions, shares = zip(*nearby_codes(G, pivot, mask, TuningSchedule(samples=12), seed=0), strict=True)
     assert all(code.shape == pivot.shape for code in codes)
+    assert all(0.1 <= share <= 1 for share in shares)
     assert regions == (0, 2, 0, 2, 0, None, 2, 0, 2, 0, 2, None)
     for region, code in zip(regions, codes, strict=True):
         if region is not None:
@@ -70,37 +71,37 @@ def test_codes_nearby_change_one_region_of_the_photo_or_all(G):
             assert slots == sorted(G.regions.slots(region).values())
 
 
-def make_edit(far):
-    """An edit of 4 by 4 pixels. Its region has all pixels that are not far."""
+def make_edit(kept):
+    """An edit of 4 by 4 pixels. Its region has all pixels whose details are not all kept."""
     return Edit(
         ws=torch.zeros(1, 5, 5),
         region=1,
         image=torch.ones(1, 3, 4, 4),
         mask=torch.ones(1, COUNT, 4, 4),
-        inside=far == 0,
-        far=far,
+        inside=kept < 1,
+        kept=kept,
         size=torch.tensor(0.0),
     )
 
 
-def test_an_edit_keeps_its_region_and_leaves_the_photo_around_it():
-    far = torch.zeros(1, 1, 4, 4)
-    far[..., :2] = 1
+def test_an_edit_leaves_the_photo_around_its_region():
+    kept = torch.full([1, 1, 4, 4], 0.5)
+    kept[..., :2] = 1
     untuned = torch.zeros(1, 3, 4, 4), torch.zeros(1, COUNT, 4, 4)
     tuned = torch.full((2, 3, 4, 4), 0.5), torch.full((2, COUNT, 4, 4), 0.25)
-    image, mask = make_edit(far).wanted(*tuned, untuned)
+    image, mask = make_edit(kept).wanted(*tuned, untuned)
     assert (image[..., :2] == 1.5).all()
-    assert (image[..., 2:] == 1).all()
+    assert (image[..., 2:] == 1.25).all()
     assert (mask[..., :2] == 1.25).all()
-    assert (mask[..., 2:] == 1).all()
+    assert (mask[..., 2:] == 1.125).all()
 
 
 def test_the_leak_of_an_edit_is_the_share_of_its_change_outside_its_region():
-    far = torch.ones(1, 1, 4, 4)
-    far[..., 3] = 0
+    kept = torch.ones(1, 1, 4, 4)
+    kept[..., 3] = 0
     before, after = torch.zeros(2, 3, 4, 4)
     after[..., 3], after[:, 0, 0] = 0.6, 0.2  # 12 values inside, 3 outside
-    assert make_edit(far).leak(torch.stack([before, after])).item() == pytest.approx(0.6 / 7.8)
+    assert make_edit(kept).leak(torch.stack([before, after])).item() == pytest.approx(0.6 / 7.8)
 
 
 def test_what_is_saved_gives_the_tuned_network_back(G, tmp_path):
