@@ -37,8 +37,8 @@ class TuningSchedule:
     Attributes:
         num_steps: number of steps. Two thirds tune rendering and texture, the rest the whole synthesis network.
         learning_rate: first learning rate of Adam.
-        images, masks: weights of changes of images and masks at codes near the pivot, see `Edit.wanted`.
-        leak: weight of `Edit.leak`.
+        images, masks: weights of changes of images and masks at codes near the pivot, see `NearbyEdit.wanted`.
+        leak: weight of `NearbyEdit.leak`.
         samples: number of codes near the pivot.
         reach: smallest and largest distance of these codes from the pivot, as a share of the way to a random code.
         stop: photos whose distance falls below this are finished.
@@ -70,7 +70,7 @@ def tune(
     """Returns a copy of the generator that renders a photo better at given codes. At nearby codes it renders as before.
 
     At codes near the pivot, the copy is trained to draw the region that differs as before, and the photo around it. So
-    edits still work. The change outside the region is held down besides, as a share of the whole change. See `Edit`.
+    edits still work. The share of the change outside the region is held down as well. See `NearbyEdit`.
 
     Args:
         G: the generator. It does not change.
@@ -146,7 +146,7 @@ def hold_shapes(synthesis: torch.nn.Module) -> None:
             gradient[: local.depth_layers] = 0
 
 
-class Edit(NamedTuple):
+class NearbyEdit(NamedTuple):
     """A code near the pivot, and the picture that the network draws there before tuning.
 
     Attributes:
@@ -234,7 +234,7 @@ def _edit(
     ws: torch.Tensor,
     region: int | None,
     share: float,
-) -> Edit:
+) -> NearbyEdit:
     image, mask = _render(G, ws)
     inside, kept = torch.ones_like(image[:, :1], dtype=torch.bool), torch.full_like(image[:, :1], 1 - share)
     if region is not None:
@@ -242,7 +242,7 @@ def _edit(
         inside = (labels == region).any(dim=0).unsqueeze(1)
         edge = max(1, round(EDGE * inside.shape[-1]))
         kept = 1 - share * F.max_pool2d(inside.to(image), 2 * edge + 1, stride=1, padding=edge)
-    return Edit(ws, region, image, mask, inside, kept, change_outside(image - untuned[0], inside)[0, 1])
+    return NearbyEdit(ws, region, image, mask, inside, kept, change_outside(image - untuned[0], inside)[0, 1])
 
 
 def save_tuned(path: str | os.PathLike, G: torch.nn.Module, tuned: torch.nn.Module) -> None:

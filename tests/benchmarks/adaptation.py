@@ -125,6 +125,7 @@ def train(run: Run, options: EasyDict) -> None:
         command += ["--cfg=semantic-adapt", f"--resume={options.network}", f"--data={data}", f"--adapt={mode}"]
         command += [f"--subset={run.images}", f"--seed={run.seed}", f"--tick={options.tick:g}", "--workers=0"]
         command += [f"--precision={options.precision}", *([f"--mask-weight={weight}"] if weight else [])]
+        command += [] if options.locality is None else [f"--locality={options.locality:g}"]
     print("\n$ " + " ".join(command[1:]), file=sys.stderr, flush=True)
     if subprocess.run(command, stdout=sys.stderr).returncode:
         raise UserError(f"{folder.name} did not finish: what it printed says why. The same command goes on with it.")
@@ -220,6 +221,7 @@ def line(cells: list[object]) -> str:
 @click.option("--kimg", default=0.5, help="Length of a run; a longer one goes on with what is there")
 @click.option("--tick", default=0.25, help="Thousands of images between snapshots")
 @click.option("--precision", default="bf16", help="Number format")
+@click.option("--locality", type=float, help="Weight that keeps edits in their regions  [default: that of train.py]")
 @click.option("--mask-fit/--no-mask-fit", default=True, help="Judge masks by a segmenter that knows exact masks")
 @click.option("--judge-images", default=3200, help="Images that this segmenter is trained with")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("out/adaptation"), help="Folder for everything")

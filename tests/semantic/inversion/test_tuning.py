@@ -10,7 +10,7 @@ from dnnlib import UserError
 from semantic.inversion.distance import Distance, Targets
 from semantic.inversion.space import CodeSpace
 from semantic.inversion.tuning import (
-    Edit,
+    NearbyEdit,
     TuningSchedule,
     early_parameters,
     hold_shapes,
@@ -73,7 +73,7 @@ def test_codes_nearby_change_one_region_of_the_photo_or_all(G):
 
 def make_edit(kept):
     """An edit of 4 by 4 pixels. Its region has all pixels whose details are not all kept."""
-    return Edit(
+    return NearbyEdit(
         ws=torch.zeros(1, 5, 5),
         region=1,
         image=torch.ones(1, 3, 4, 4),
