@@ -11,10 +11,16 @@ from scipy import ndimage
 from semantic.placement import Placement
 from torch_utils.images import to_bytes
 
+BACKGROUND = 0
+"""Region 0 of every network."""
 MARGIN = 1 / 32
 """Margin of a region in the photo beyond its mask in the render, in sides of the crop."""
 FEATHER = 1 / 32
 """Width of the feather around edited regions and margin, in sides of the crop."""
+REACH = 1 / 4
+"""Largest distance of side effects that are carried over from the edited regions, in sides of the crop."""
+LEAST_CHANGE = 0.1
+"""Smallest side effect that is carried over: mean change of the channels, with an image in [-1, 1]."""
 LARGEST_CANVAS = 1024
 MOST_ENLARGED = 8
 
@@ -32,10 +38,10 @@ class Render:
 def blend(photo: np.ndarray, placement: Placement, before: Render, after: Render, regions: Sequence[int]) -> np.ndarray:
     """Returns the photo with an edit in it.
 
-    The edit reaches the feathered union of the regions' masks before and after. There the photo gets the *change* of
-    the render, so the photo's own detail stays. If the layout changes (new hair over the old background), the edited
-    render replaces the photo. The nearby difference of photo and render in the same region is added. All other pixels
-    of the photo stay, bit for bit.
+    The edit reaches the feathered union of the regions' masks before and after, and of its side effects. There the
+    photo gets the *change* of the render, so the photo's own detail stays. If the layout changes (new hair over the old
+    background), the edited render replaces the photo. The nearby difference of photo and render in the same region is
+    added. Uncovered background continues the photo's. All other pixels of the photo stay, bit for bit.
 
     Args:
         photo: uint8 [H, W, 3], of the placement's size.
@@ -55,14 +61,20 @@ def blend(photo: np.ndarray, placement: Placement, before: Render, after: Render
     side = canvas.resolution
     first, second = (_labels(render.mask, side) for render in (before, after))
     old, new = (_enlarge(render.image.clamp(-1, 1), side) for render in (before, after))
-    alpha = feathered_union(first, second, regions, canvas)
-    if not bool(alpha.any()):
+    wanted = torch.tensor(list(regions), dtype=first.dtype)
+    area = torch.isin(first, wanted) | torch.isin(second, wanted)
+    if not bool(area.any()):
         return np.array(photo)
-    steady = first == second
-    sure = steady & _away_from_borders(first, side / placement.resolution)
-    filled = fill_by_label(canvas.crop(pixels) / 127.5 - 1 - old, sure, steady, second)
-    loose = _within((~steady).numpy(), MARGIN * side, FEATHER * side)
-    drawn, cover = canvas.to_photo(torch.cat([alpha[None], loose[None], new - old, filled + old]))
+    dot = side // placement.resolution
+    effects = side_effects(new - old, area, second, dot)
+    alpha = feathered(area | effects, canvas)
+    steady = (first == second) & ~effects
+    sure = steady & (_distance(_borders(first) | effects) > 2 * dot)
+    own = canvas.crop(pixels) / 127.5 - 1
+    edited = new + fill_by_label(own - old, sure, steady, second)
+    edited = _with_own_ground(edited, own, second == BACKGROUND, sure, dot)
+    loose = _within(~steady, MARGIN * side, FEATHER * side)
+    drawn, cover = canvas.to_photo(torch.cat([alpha[None], loose[None], new - old, edited]))
     return _composed(pixels, drawn, cover).permute(1, 2, 0).contiguous().numpy()
 
 
@@ -76,23 +88,38 @@ def canvas_placement(placement: Placement) -> Placement:
     return replace(placement, resolution=placement.resolution * times, matrix=matrix)
 
 
-def feathered_union(
-    first: torch.Tensor, second: torch.Tensor, regions: Sequence[int], canvas: Placement
-) -> torch.Tensor:
-    """Returns the weight of the edit at each pixel of the canvas, in [0, 1]: float32 [S, S].
+def side_effects(change: torch.Tensor, area: torch.Tensor, labels: torch.Tensor, dot: int) -> torch.Tensor:
+    """Returns the pixels beside the edited regions that change with them: bool [S, S].
 
-    It is 1 in the regions before and after the edit, and within `MARGIN` around them. It falls to 0 within `FEATHER`
-    beyond. It also falls to 0 towards the edges of the crop, unless the photo ends there.
+    An example: the network draws the ends of long hair in the region cloth, and they follow the hair. Such pixels touch
+    the regions, lie within `REACH` of them, and change by `LEAST_CHANGE`. They also change by three times the median
+    of their label, since an edit may turn a whole region lighter.
 
     Args:
-        first, second: class indices before and after, [S, S].
+        change: difference of the renders after and before, [3, S, S].
+        area: the edited regions before and after, bool [S, S].
+        labels: class indices after the edit, [S, S].
+        dot: side of a pixel of the render, in pixels of the canvas.
     """
-    wanted = torch.tensor(list(regions), dtype=first.dtype)
-    union = (torch.isin(first, wanted) | torch.isin(second, wanted)).numpy()
+    size = _blurred(change.abs().mean(dim=0), dot)
+    least = torch.full_like(size, LEAST_CHANGE)
+    for label in labels[~area].unique():
+        here = (labels == label) & ~area
+        least[here] = least[here].clamp(min=3 * float(size[here].median()))
+    near = _distance(area) <= REACH * len(area)
+    pieces, _ = ndimage.label(area.numpy() | ((size > least) & near).numpy())
+    touching = np.isin(pieces, np.unique(pieces[area.numpy()]))
+    return torch.from_numpy(touching) & ~area
+
+
+def feathered(area: torch.Tensor, canvas: Placement) -> torch.Tensor:
+    """Returns the weight of the edit at each pixel of the canvas, in [0, 1]: float32 [S, S].
+
+    It is 1 in the edited area, bool [S, S], and within `MARGIN` around it. It falls to 0 within `FEATHER` beyond. It
+    also falls to 0 towards the edges of the crop, unless the photo ends there.
+    """
     width = FEATHER * canvas.resolution
-    if not union.any():
-        return torch.zeros(union.shape)
-    around = _within(union, MARGIN * canvas.resolution, width)
+    around = _within(area, MARGIN * canvas.resolution, width)
     beyond = _photo_around(canvas)
     if not beyond.any():
         return around
@@ -100,11 +127,21 @@ def feathered_union(
     return torch.minimum(around, _smooth(inwards))
 
 
-def _within(area: np.ndarray, margin: float, width: float) -> torch.Tensor:
+def _within(area: torch.Tensor, margin: float, width: float) -> torch.Tensor:
     """Returns 1 up to a margin around an area. Beyond, it falls smoothly to 0 within a width: float32 [S, S]."""
-    if not area.any():
-        return torch.zeros(area.shape)
-    return _smooth(1 - (ndimage.distance_transform_edt(~area) - margin) / width)
+    return _smooth(1 - (_distance(area).numpy() - margin) / width)
+
+
+def _distance(area: torch.Tensor) -> torch.Tensor:
+    """Returns the distance of each pixel to an area, bool [S, S]. It is infinite if the area is empty."""
+    if not bool(area.any()):
+        return torch.full(area.shape, torch.inf)
+    return torch.from_numpy(ndimage.distance_transform_edt(~area.numpy()).astype(np.float32))
+
+
+def _blurred(plane: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Returns a plane [S, S] behind a Gaussian filter."""
+    return torch.from_numpy(ndimage.gaussian_filter(plane.numpy(), sigma, mode="nearest"))
 
 
 def _smooth(share: np.ndarray) -> torch.Tensor:
@@ -148,18 +185,35 @@ def fill_by_label(values: torch.Tensor, sure: torch.Tensor, known: torch.Tensor,
     return filled
 
 
-def _away_from_borders(labels: torch.Tensor, distance: float) -> torch.Tensor:
-    """Returns the pixels that are far from other labels, bool [S, S].
+def _with_own_ground(
+    edited: torch.Tensor, own: torch.Tensor, ground: torch.Tensor, sure: torch.Tensor, dot: int
+) -> torch.Tensor:
+    """Returns the edited image with the photo's background continued, [3, S, S].
 
-    Near a border, render and photo may disagree about the place of the border.
+    Near the place of a region that is gone, the network draws a haze in its colours. The photo's own background has
+    none.
+
+    Args:
+        edited, own: images of the edit and of the photo, [3, S, S].
+        ground: the background after the edit, bool [S, S].
+        sure: pixels that show what their label says, bool [S, S].
+        dot: side of a pixel of the render, in pixels of the canvas.
     """
-    array = labels.numpy()
-    border = np.zeros(array.shape, bool)
-    border[1:] |= array[1:] != array[:-1]
-    border[:, 1:] |= array[:, 1:] != array[:, :-1]
-    if not border.any():
-        return torch.ones(labels.shape, dtype=torch.bool)
-    return torch.from_numpy(ndimage.distance_transform_edt(~border) > 2 * distance)
+    if not bool((sure & ground).any()):
+        return edited
+    continued = fill_by_label(own, sure, sure, torch.where(ground, 1, 0))
+    return torch.lerp(edited, continued, _blurred(ground.float(), dot / 2) * ground)
+
+
+def _borders(labels: torch.Tensor) -> torch.Tensor:
+    """Returns the pixels whose neighbour above or to the left has another label: bool [S, S].
+
+    Near a border, render and photo may disagree about its place.
+    """
+    border = torch.zeros(labels.shape, dtype=torch.bool)
+    border[1:] |= labels[1:] != labels[:-1]
+    border[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    return border
 
 
 def _pull_push(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -177,19 +231,18 @@ def _pull_push(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 def _composed(photo: torch.Tensor, drawn: torch.Tensor, cover: torch.Tensor) -> torch.Tensor:
     """Returns the photo, uint8 [3, H, W], with the planes of `blend` in it.
 
-    P is the photo. B and E are the renders before and after the edit. F replaces P - B. h is 1 - `loose`. The result is
-    P + alpha [E - B + (1 - h) (F + B - P)].
+    P is the photo. B and E are the renders before and after the edit, and T is the edit for the photo. h is 1 -
+    `loose`. The result is P + alpha [h (E - B) + (1 - h) (T - P)].
     """
     found = photo.clone()
     rows, columns = ((drawn[0] * cover[0]) > 0).nonzero(as_tuple=True)
     if not len(rows):
         return found
     box = (slice(None), slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
-    alpha, loose, change, fill = drawn[box].split([1, 1, 3, 3])
+    alpha, loose, change, target = drawn[box].split([1, 1, 3, 3])
     alpha = alpha.clamp(0, 1) * cover[box]
     own = photo[box] / 127.5 - 1
-    edited = own + alpha * (change + loose.clamp(0, 1) * (fill - own))
-    edited = to_bytes(edited)
+    edited = to_bytes(own + alpha * torch.lerp(change, target - own, loose.clamp(0, 1)))
     found[box] = torch.where(alpha > 0, edited, photo[box])
     return found
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from semantic.editing.blend import FEATHER, MARGIN, Render, blend, canvas_placement, fill_by_label
+from semantic.editing.blend import FEATHER, MARGIN, Render, blend, canvas_placement, fill_by_label, side_effects
 from semantic.placement import Placement
 
 R = 32
@@ -106,6 +106,52 @@ def test_where_a_region_leaves_the_photo_gets_what_is_around_it():
     uncovered = disc & far_from_disc(placement, 5 - REACH - 1.5)
     ring = found[uncovered & ~far_from_disc(placement, 7 - REACH - 1.5)]
     assert np.abs(ring - 180).max() < 12
+
+
+def with_patch(base: Render, color, box) -> Render:
+    """The render with a rectangle in another colour. Its labels stay."""
+    image = base.image.clone()
+    image[:, box[0] : box[1], box[2] : box[3]] = torch.tensor(color)[:, None, None]
+    return Render(image, base.mask)
+
+
+BESIDE, APART = (14, 18, 23, 29), (1, 4, 1, 4)
+
+
+def test_what_changes_beside_a_region_follows_the_edit():
+    """The ends of the hair, which the network draws in another region, turn blue with the hair."""
+    photo, placement = np.full([160, 160, 3], 128, np.uint8), placed((160, 160), 5.0, corner=(0.0, 0.0))
+    before, after = render(GREY, RED), render(GREY, BLUE)
+    for box in (BESIDE, APART):
+        before, after = with_patch(before, RED, box), with_patch(after, (-0.4, 0.4, -0.4), box)
+    photo[70:90, 115:145] = photo[5:20, 5:20] = (204, 77, 77)
+    found = blend(photo, placement, before, after, [1]).astype(int)
+    followed, kept = found[75:85, 130:140], found[:24, :24]
+    assert (followed[..., 0] < 140).all()
+    assert (kept == photo[:24, :24]).all()  # does not touch the region
+    unmoved = blend(photo, placement, render(GREY, RED), render(GREY, BLUE), [1])
+    assert (unmoved[75:85, 136:] == photo[75:85, 136:]).all()
+
+
+def test_a_change_of_a_whole_region_is_no_side_effect():
+    change = torch.full([3, R, R], 0.3)
+    area = torch.zeros(R, R, dtype=torch.bool)
+    area[12:20, 12:20] = True
+    labels = area.long()
+    assert not side_effects(change, area, labels, 1).any()
+    change[:, 12:20, 20:24] = 1.5
+    found = side_effects(change, area, labels, 1)
+    assert found[15, 20:23].all()
+    assert not found[:8].any()
+
+
+def test_uncovered_background_continues_the_photo():
+    """The network draws a haze where hair was. The photo's background is plain, and stays so."""
+    photo, placement = np.full([160, 160, 3], 180, np.uint8), placed((160, 160), 5.0, corner=(0.0, 0.0))
+    photo[~far_from_disc(placement, 8 - REACH - 1.5)] = (200, 60, 60)
+    haze = with_patch(render(GREY, RED, radius=4), (0.3, 0.1, 0.1), (12, 20, 21, 25))
+    found = blend(photo, placement, render(GREY, RED, radius=8), haze, [1]).astype(int)
+    assert np.abs(found[70:90, 110:120] - 180).max() <= 2
 
 
 def test_fill_keeps_to_labels():
