@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from dnnlib import UserError, atomic_open
-from semantic.editing.arrays import read_arrays
+from torch_utils.arrays import read_arrays
 
 ROLES = ("base", "shape", "texture")
 """Codes of a region that a direction may move; base codes are those that the layers of this region see."""

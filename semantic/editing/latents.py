@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from dnnlib import UserError
-from semantic.editing.arrays import read_arrays
+from torch_utils.arrays import read_arrays
 
 LATENT_FILE = "a .npz file that holds `w`"
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from dnnlib import UserError, atomic_open
-from semantic.editing.arrays import read_arrays
 from semantic.editing.latents import LATENT_FILE, check_latents
 from semantic.editing.transforms import warp_grid
 from semantic.regions import Regions
+from torch_utils.arrays import read_arrays
 
 BESIDE_CODES = ("keep", "frames", "centers", "touched")
 """What a file of edited codes holds beside `w`."""
