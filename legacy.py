@@ -12,7 +12,7 @@ import torch
 from dnnlib import Command, EasyDict, UserError, open_url
 from dnnlib.util import is_url
 from torch_utils.network_files import classes, machine, rebuild
-from training import formats, upstream
+from training import compact, formats, upstream
 from training.run.snapshots import save_networks
 
 NETWORKS = ("G", "D", "G_ema")
@@ -92,7 +92,7 @@ def _is_network(path: Path) -> bool:
 
 
 def load_network(path_or_url: str | os.PathLike) -> EasyDict:
-    """Read a network file: ours (.pkl, .safetensors), StyleGAN2-ADA's (.pkl) or SemanticStyleGAN's (.pt).
+    """Read a network file: ours (.pkl, .safetensors, .npz), StyleGAN2-ADA's (.pkl) or SemanticStyleGAN's (.pt).
 
     The format follows from the content of the file, not from its name.
 
@@ -129,13 +129,13 @@ def load_network_pkl(f: BinaryIO, force_fp16: bool = False, where: str | None = 
     head = f.read(9)
     f.seek(-len(head), os.SEEK_CUR)
     if head.startswith(b"PK\x03\x04"):
-        data = _read_published(f, where)
+        data = _read_zip(f, where)
     elif head.startswith(b"\x80"):
         data = _checked(_read_pickle(f, where), where)
     elif head.endswith(b"{") and len(head) == 9:
         data = _checked(formats.load_safetensors(f, PACKAGES, where), where)
     else:
-        raise UserError(f"{where} is not a network file. Expected .pkl, .safetensors or .pt.")
+        raise UserError(f"{where} is not a network file. Expected .pkl, .safetensors, .npz or .pt.")
     return forced_fp16(data, where) if force_fp16 else data
 
 
@@ -226,6 +226,13 @@ def _read_pickle(file: BinaryIO, where: str) -> Any:
     return data
 
 
+def _read_zip(file: BinaryIO, where: str) -> EasyDict:
+    """Returns the networks of a small file of ours (.npz), or of a published checkpoint (.pt)."""
+    if compact.is_compact(file):
+        return _checked(compact.load_compact(file, PACKAGES, where), where)
+    return _read_published(file, where)
+
+
 def _read_published(file: BinaryIO, where: str) -> EasyDict:
     """Returns the networks of a published SemanticStyleGAN checkpoint, or raises UserError for other zip archives."""
     from semantic import published
@@ -241,7 +248,7 @@ def _read_published(file: BinaryIO, where: str) -> EasyDict:
 
 @click.command(cls=Command)
 @click.option("--source", help="Network to read: path, address or name", metavar="FILE", required=True)
-@click.option("--dest", help="File to write: .pkl, .safetensors or .onnx", metavar="FILE", required=True)
+@click.option("--dest", help="File to write: .pkl, .safetensors, .npz or .onnx", metavar="FILE", required=True)
 @click.option("--half", is_flag=True, help="Store weights in half precision (.pkl and .safetensors)")
 @click.option("--force-fp16", is_flag=True, help="Let a plain network compute in half precision on a GPU")
 @click.option(
@@ -253,6 +260,7 @@ def main(source: str, dest: str, half: bool, force_fp16: bool, layout: str) -> N
     \b
     .pkl          G, D, G_ema, augment_pipe and training_set_kwargs, as StyleGAN2-ADA's tools expect
     .safetensors  the same, readable without Python
+    .npz          the same with weights of 8 bits (D: 6 bits), and G as G_ema: a quarter of the size of --half
     .onnx         only G_ema: z, truncation_psi -> image, mask, ws
 
     The first two formats keep weights bit by bit. --half rounds weights to half precision for half the size.
@@ -273,13 +281,14 @@ def main(source: str, dest: str, half: bool, force_fp16: bool, layout: str) -> N
     writers = {
         ".pkl": upstream.save_upstream if layout == "upstream" else save_network,
         ".safetensors": formats.save_safetensors,
+        ".npz": compact.save_compact,
         ".onnx": lambda data, path: formats.save_onnx(data["G_ema"], path),
     }
     suffix = Path(dest).suffix.lower()
     write = writers.get(suffix)
     if write is None:
         raise UserError(f"Cannot write {dest}. Choose a name that ends in {', '.join(writers)}.")
-    if half and suffix == ".onnx":
+    if half and suffix in (".npz", ".onnx"):
         raise click.UsageError("--half is for .pkl and .safetensors.")
     if layout == "upstream" and suffix != ".pkl":
         raise click.UsageError("--format=upstream is for .pkl.")

@@ -13,6 +13,7 @@ import numpy as np
 from dnnlib import UserError, open_url
 
 MAX_ARRAY_BYTES = 1 << 28
+MAX_TOTAL_BYTES = 1 << 31
 KINDS = "biufU"
 """Truth values, numbers and text; everything else would need unpickling."""
 DAMAGED = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -33,12 +34,28 @@ def read_arrays(path: str | os.PathLike, names: Iterable[str], expected: str) ->
         UserError: no such file, another format, too large, or arrays of other objects.
     """
     with open_url(path) as file:
-        try:
-            with zipfile.ZipFile(file) as archive:
-                stored = set(archive.namelist())
-                return {n: _read_member(archive, archive.getinfo(f"{n}.npy")) for n in names if f"{n}.npy" in stored}
-        except DAMAGED as error:
-            raise UserError(f"Cannot read {path}. Expected {expected}.") from error
+        return read_open_arrays(file, names, os.fspath(path), expected)
+
+
+def read_open_arrays(file: BinaryIO, names: Iterable[str] | None, where: str, expected: str) -> dict[str, np.ndarray]:
+    """Returns named arrays, or all arrays, of a .npz file that is open. See `read_arrays`.
+
+    Args:
+        file: file object, open for binary reading.
+        names: names of the arrays to read. None reads all arrays, of `MAX_TOTAL_BYTES` together.
+        where: name of the file in messages.
+        expected: description of the right file for messages.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            stored = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+            wanted = stored if names is None else [name for name in names if name in set(stored)]
+            members = {name: archive.getinfo(f"{name}.npy") for name in wanted}
+            if sum(info.file_size for info in members.values()) > MAX_TOTAL_BYTES:
+                raise ValueError("the arrays are too large")
+            return {name: _read_member(archive, info) for name, info in members.items()}
+    except DAMAGED as error:
+        raise UserError(f"Cannot read {where}. Expected {expected}.") from error
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:

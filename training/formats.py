@@ -37,30 +37,36 @@ def save_safetensors(data: Mapping[str, Any], path: str | os.PathLike) -> None:
     """
     library = _safetensors()
     tensors: dict[str, torch.Tensor] = {}
-    networks: dict[str, Any] = {}
     for key in NETWORKS:
-        network = data.get(key)
-        networks[key] = None
-        if network is None:
-            continue
-        networks[key] = {
-            "class": f"{type(network).__module__}.{type(network).__qualname__}",
-            "args": _to_json(network.init_args),
-            "kwargs": _to_json(network.init_kwargs),
-        }
-        for name, tensor in rebuild.named_tensors(network).items():
-            tensors[f"{key}.{name}"] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        if data.get(key) is not None:
+            for name, tensor in rebuild.named_tensors(data[key]).items():
+                tensors[f"{key}.{name}"] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    with atomic_open(path, "wb") as file:
+        file.write(library.save(tensors, describe(data)))
+
+
+def describe(data: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the metadata of `save_safetensors`: all that a file must tell of its networks besides their tensors."""
     metadata = {
         "format": FORMAT,
-        "networks": json.dumps(networks),
+        "networks": json.dumps({key: _description(data.get(key)) for key in NETWORKS}),
         "training_set_kwargs": json.dumps(_to_json(data.get("training_set_kwargs"))),
         "w_avg": "G_ema.mapping.w_avg",
     }
     regions = data["G_ema"].init_kwargs.get("regions")
     if regions is not None:
         metadata["regions"] = json.dumps(_to_json(regions))
-    with atomic_open(path, "wb") as file:
-        file.write(library.save(tensors, metadata))
+    return metadata
+
+
+def _description(network: Any) -> dict[str, Any] | None:
+    if network is None:
+        return None
+    return {
+        "class": f"{type(network).__module__}.{type(network).__qualname__}",
+        "args": _to_json(network.init_args),
+        "kwargs": _to_json(network.init_kwargs),
+    }
 
 
 def load_safetensors(file: BinaryIO, packages: Collection[str], where: str) -> dict[str, Any]:
@@ -82,14 +88,27 @@ def load_safetensors(file: BinaryIO, packages: Collection[str], where: str) -> d
         if metadata.get("format") != FORMAT:
             raise UserError(f"{where} does not name its network. Only .safetensors files of this project can be read.")
         tensors = library.load(content)
-        networks = json.loads(metadata["networks"])
-        specs = {key: _specification(networks[key]) for key in NETWORKS}
-        data = {"training_set_kwargs": _from_json(json.loads(metadata["training_set_kwargs"]))}
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-        raise UserError(f"{where} is not a complete .safetensors file: {reason}. Download or copy it again.") from error
+        raise damaged(where, ".safetensors", error) from error
+    return rebuild_networks(metadata, tensors, packages, where, ".safetensors")
+
+
+def rebuild_networks(
+    metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor], packages: Collection[str], where: str, kind: str
+) -> dict[str, Any]:
+    """Returns the networks of the metadata, with tensors of the names of `save_safetensors`. See `load_safetensors`.
+
+    Args:
+        kind: suffix of such files, for messages.
+    """
+    try:
+        networks = json.loads(metadata["networks"])
+        specs = {key: _specification(networks[key]) for key in NETWORKS}
+        data = {"training_set_kwargs": _from_json(json.loads(metadata["training_set_kwargs"]))}
+    except Exception as error:
+        raise damaged(where, kind, error) from error
     for key, specification in specs.items():
         data[key] = None
         if specification is not None:
@@ -99,6 +118,12 @@ def load_safetensors(file: BinaryIO, packages: Collection[str], where: str) -> d
             network = rebuild.build_module(cls, args, kwargs, own, f"{key} in {where}")
             data[key] = network.eval().requires_grad_(False)
     return data
+
+
+def damaged(where: str, kind: str, error: Exception) -> UserError:
+    """Returns the error for a file of which a part is missing or makes no sense."""
+    reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+    return UserError(f"{where} is not a complete {kind} file: {reason}. Download or copy it again.")
 
 
 def _safetensors() -> Any:
