@@ -260,7 +260,7 @@ def main(source: str, dest: str, half: bool, force_fp16: bool, layout: str) -> N
     \b
     .pkl          G, D, G_ema, augment_pipe and training_set_kwargs, as StyleGAN2-ADA's tools expect
     .safetensors  the same, readable without Python
-    .npz          the same with weights of 8 bits (D: 6 bits), and G as G_ema: a quarter of the size of --half
+    .npz          small: weights of 8 bits (D: 6 bits), and G_ema as G; about a quarter of the size of --half
     .onnx         only G_ema: z, truncation_psi -> image, mask, ws
 
     The first two formats keep weights bit by bit. --half rounds weights to half precision for half the size.

@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -13,10 +14,14 @@ import numpy as np
 from dnnlib import UserError, open_url
 
 MAX_ARRAY_BYTES = 1 << 28
-MAX_TOTAL_BYTES = 1 << 31
+MAX_TEXTS = 1 << 16
 KINDS = "biufU"
 """Truth values, numbers and text; everything else would need unpickling."""
-DAMAGED = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+DAMAGED = (
+    ValueError, OSError, EOFError, RuntimeError, MemoryError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile,
+    zlib.error,
+)  # fmt: skip
+"""What damaged archives and headers of arrays raise."""
 
 
 def read_arrays(path: str | os.PathLike, names: Iterable[str], expected: str) -> dict[str, np.ndarray]:
@@ -37,21 +42,24 @@ def read_arrays(path: str | os.PathLike, names: Iterable[str], expected: str) ->
         return read_open_arrays(file, names, os.fspath(path), expected)
 
 
-def read_open_arrays(file: BinaryIO, names: Iterable[str] | None, where: str, expected: str) -> dict[str, np.ndarray]:
+def read_open_arrays(
+    file: BinaryIO, names: Iterable[str] | None, where: str, expected: str, most: int = MAX_ARRAY_BYTES
+) -> dict[str, np.ndarray]:
     """Returns named arrays, or all arrays, of a .npz file that is open. See `read_arrays`.
 
     Args:
         file: file object, open for binary reading.
-        names: names of the arrays to read. None reads all arrays, of `MAX_TOTAL_BYTES` together.
+        names: names of the arrays to read. None reads all arrays.
         where: name of the file in messages.
         expected: description of the right file for messages.
+        most: limit of all arrays together, in bytes.
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            stored = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-            wanted = stored if names is None else [name for name in names if name in set(stored)]
+            stored = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
+            wanted = sorted(stored) if names is None else [name for name in names if name in stored]
             members = {name: archive.getinfo(f"{name}.npy") for name in wanted}
-            if sum(info.file_size for info in members.values()) > MAX_TOTAL_BYTES:
+            if sum(info.file_size for info in members.values()) > most:
                 raise ValueError("the arrays are too large")
             return {name: _read_member(archive, info) for name, info in members.items()}
     except DAMAGED as error:
@@ -74,5 +82,7 @@ def _array_of(stream: BinaryIO) -> np.ndarray:
     if dtype.kind not in KINDS or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data):
         raise ValueError("the array has other content or another size than its header says")
     if not dtype.itemsize:  # an array of empty texts
+        if math.prod(shape) > MAX_TEXTS:
+            raise ValueError("the array has too many texts")
         return np.zeros(shape, dtype)
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")

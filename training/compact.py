@@ -1,4 +1,4 @@
-"""Small network files, .npz: eight bits or less per weight. They open without any extra."""
+"""Small network files, .npz, with rounded weights. They open without any extra."""
 
 import json
 import os
@@ -22,22 +22,24 @@ MOST_BITS = 8
 LEAST_ROW = 32
 LEAST_NUMBERS = 1024
 """Smaller tensors are not rounded."""
+MOST_BYTES = 1 << 27
+"""Limit of all arrays of a file together, before they become float32."""
 
 
 def save_compact(data: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Write networks as a small .npz. G is stored as a copy of G_ema, and weights are rounded.
+    """Write networks as a small .npz. Weights are rounded, and G_ema is stored for G as well.
 
-    Each row of a large weight has its own step size: the largest number divided by the largest integer. A row is what
-    the last dimensions hold, as few as give `LEAST_ROW` numbers. Other tensors stay as they are.
+    Each row of a large weight has its own step size: the largest number divided by the largest integer. A row spans the
+    last dimensions: as few as hold `LEAST_ROW` numbers. Weights with shorter rows and other tensors stay as they are.
 
     Args:
         data: G, D, G_ema, augment_pipe (each a persistent network or None) and training_set_kwargs.
         path: file to write. It appears only when it is complete.
 
     Raises:
-        UserError: a weight is not finite.
+        UserError: a weight is not finite, or the networks are too large for such a file.
     """
-    data = {**data, "G": data["G_ema"]}
+    data = {**data, "G": None if data.get("G") is None else data["G_ema"]}
     arrays = {METADATA: np.array(json.dumps(describe(data)))}
     for key in NETWORKS:
         if data.get(key) is None or key == "G":
@@ -45,17 +47,26 @@ def save_compact(data: Mapping[str, Any], path: str | os.PathLike) -> None:
         weights = dict(data[key].named_parameters())
         for name, tensor in rebuild.named_tensors(data[key]).items():
             full, tensor = f"{key}.{name}", tensor.detach().cpu()
-            if name in weights and tensor.ndim > 1 and tensor.numel() >= LEAST_NUMBERS and tensor.is_floating_point():
+            if name in weights and row_dims(tensor) and tensor.numel() >= LEAST_NUMBERS:
                 rounded, steps = quantize(tensor, BITS.get(key, MOST_BITS), full)
                 arrays[full], arrays[full + STEPS] = rounded.numpy(), steps.numpy()
             else:
                 arrays[full] = tensor.numpy()
+    if sum(array.nbytes for array in arrays.values()) > MOST_BYTES:
+        raise UserError(f"The networks are too large for .npz. Write {os.fspath(path)} as .pkl with --half.")
     with atomic_open(path, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, array in arrays.items():
             info = zipfile.ZipInfo(f"{name}.npy")  # without the time of writing
             info.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(info, "w") as member:
                 np.lib.format.write_array(member, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False)
+
+
+def row_dims(weight: torch.Tensor) -> int:
+    """Returns how many of the last dimensions a row of the weight spans. 0 if rows would be too short."""
+    if not weight.is_floating_point():
+        return 0
+    return next((n for n in range(1, weight.ndim) if weight.shape[-n:].numel() >= LEAST_ROW), 0)
 
 
 def quantize(weight: torch.Tensor, bits: int, name: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,8 +77,7 @@ def quantize(weight: torch.Tensor, bits: int, name: str) -> tuple[torch.Tensor, 
     """
     if not bool(weight.isfinite().all()):
         raise UserError(f"{name} has numbers that are not finite, so it cannot be rounded.")
-    dims = next((n for n in range(1, weight.ndim) if weight.shape[-n:].numel() >= LEAST_ROW), weight.ndim - 1)
-    rows = weight.float().flatten(-dims)
+    rows = weight.float().flatten(-row_dims(weight))
     steps = rows.abs().amax(dim=-1) / (2 ** (bits - 1) - 1)
     rounded = (rows / steps.clamp_min(torch.finfo(torch.float32).tiny)[..., None]).round()
     return rounded.to(torch.int8).reshape(weight.shape), steps
@@ -107,7 +117,7 @@ def load_compact(file: BinaryIO, packages: Collection[str], where: str) -> dict[
     Raises:
         UserError: the file is damaged or holds other networks, or its tensors do not fit.
     """
-    arrays = read_open_arrays(file, None, where, "a small network file (.npz) of this project")
+    arrays = read_open_arrays(file, None, where, "a small network file (.npz) of this project", MOST_BYTES)
     try:
         metadata = json.loads(str(arrays.pop(METADATA)))
         if metadata["format"] != FORMAT:
@@ -117,7 +127,8 @@ def load_compact(file: BinaryIO, packages: Collection[str], where: str) -> dict[
         for name, size in steps.items():
             weight = name.removesuffix(STEPS)
             tensors[weight] = dequantize(tensors[weight], torch.from_numpy(size.copy()))
-        tensors |= {"G" + name.removeprefix("G_ema"): t for name, t in tensors.items() if name.startswith("G_ema.")}
+        if json.loads(metadata["networks"])["G"] is not None:
+            tensors |= {"G" + name.removeprefix("G_ema"): t for name, t in tensors.items() if name.startswith("G_ema.")}
     except UserError:
         raise
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Puts the edited crop back into its photo. Only the edited area changes, and no seam shows."""
+"""Puts the edited crop back into its photo. Only the edited area and side effects of the edit change."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +19,8 @@ FEATHER = 1 / 32
 """Width of the feather around edited regions and margin, in sides of the crop."""
 REACH = 1 / 4
 """Largest distance of side effects that are carried over from the edited regions, in sides of the crop."""
+RIM = 3
+"""Pixels of the render around an edited region that its border blurs into."""
 LEAST_CHANGE = 0.1
 """Smallest side effect that is carried over: mean change of the channels, with an image in [-1, 1]."""
 LARGEST_CANVAS = 1024
@@ -72,7 +74,8 @@ def blend(photo: np.ndarray, placement: Placement, before: Render, after: Render
     sure = steady & (_distance(_borders(first) | effects) > 2 * dot)
     own = canvas.crop(pixels) / 127.5 - 1
     edited = new + fill_by_label(own - old, sure, steady, second)
-    edited = _with_own_ground(edited, own, second == BACKGROUND, sure, dot)
+    if BACKGROUND not in regions:
+        edited = _with_own_ground(edited, own, second == BACKGROUND, sure, dot)
     loose = _within(~steady, MARGIN * side, FEATHER * side)
     drawn, cover = canvas.to_photo(torch.cat([alpha[None], loose[None], new - old, edited]))
     return _composed(pixels, drawn, cover).permute(1, 2, 0).contiguous().numpy()
@@ -93,7 +96,7 @@ def side_effects(change: torch.Tensor, area: torch.Tensor, labels: torch.Tensor,
 
     An example: the network draws the ends of long hair in the region cloth, and they follow the hair. Such pixels touch
     the regions, lie within `REACH` of them, and change by `LEAST_CHANGE`. They also change by three times the median
-    of their label, since an edit may turn a whole region lighter.
+    of their label, since an edit may turn a whole region lighter. A rim of `RIM` pixels alone is no side effect.
 
     Args:
         change: difference of the renders after and before, [3, S, S].
@@ -101,15 +104,24 @@ def side_effects(change: torch.Tensor, area: torch.Tensor, labels: torch.Tensor,
         labels: class indices after the edit, [S, S].
         dot: side of a pixel of the render, in pixels of the canvas.
     """
-    size = _blurred(change.abs().mean(dim=0), dot)
+    beside = (~area).float()
+    size = _blurred(change.abs().mean(dim=0) * beside, dot) / _blurred(beside, dot).clamp_min(1e-8)
     least = torch.full_like(size, LEAST_CHANGE)
     for label in labels[~area].unique():
         here = (labels == label) & ~area
         least[here] = least[here].clamp(min=3 * float(size[here].median()))
-    near = _distance(area) <= REACH * len(area)
-    pieces, _ = ndimage.label(area.numpy() | ((size > least) & near).numpy())
-    touching = np.isin(pieces, np.unique(pieces[area.numpy()]))
-    return torch.from_numpy(touching) & ~area
+    distance = _distance(area)
+    changed = (size > least) & (distance <= REACH * len(area))
+    pieces, _ = ndimage.label((area | changed).numpy())
+    found = torch.from_numpy(np.isin(pieces, np.unique(pieces[area.numpy()]))) & ~area
+    return _without_rims(found, distance, RIM * dot)
+
+
+def _without_rims(area: torch.Tensor, distance: torch.Tensor, width: float) -> torch.Tensor:
+    """Returns the pieces of an area, bool [S, S], that reach further than a width."""
+    pieces, _ = ndimage.label(area.numpy())
+    far = np.unique(pieces[(area & (distance > width)).numpy()])
+    return torch.from_numpy(np.isin(pieces, far)) & area
 
 
 def feathered(area: torch.Tensor, canvas: Placement) -> torch.Tensor:
@@ -140,7 +152,7 @@ def _distance(area: torch.Tensor) -> torch.Tensor:
 
 
 def _blurred(plane: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Returns a plane [S, S] behind a Gaussian filter."""
+    """Returns a plane [S, S], blurred by a Gaussian filter."""
     return torch.from_numpy(ndimage.gaussian_filter(plane.numpy(), sigma, mode="nearest"))
 
 

@@ -131,7 +131,7 @@ def open_archive(file: BinaryIO, where: str) -> tuple[zipfile.ZipFile, str]:
     members = archive.infolist()
     roots = [name.removesuffix("/data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(roots) != 1:
-        raise UserError(f"{where} is a zip archive, not a network file. Expected .pkl, .safetensors or .pt.")
+        raise UserError(f"{where} is a zip archive, not a network file. Expected .pkl, .safetensors, .npz or .pt.")
     if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
         raise UserError(f"{where} is a compressed archive, which torch never writes. It was not loaded.")
     if sum(member.file_size for member in members) > size:

@@ -82,6 +82,22 @@ def test_nothing_edited_changes_nothing():
     assert (blend(photo, placement, same, render(GREY, BLUE), [2]) == photo).all()  # a region that is not there
 
 
+@pytest.mark.parametrize("radius", [3.0, 8.0])
+def test_detail_stays_under_a_strong_change_of_colour(radius):
+    photo, placement = np.full([160, 160, 3], 128, np.uint8), placed((160, 160), 5.0, corner=(0.0, 0.0))
+    photo[:, ::2] = 100
+    found = blend(photo, placement, render(GREY, GREY, radius), render(GREY, (0.4, -0.4, -0.4), radius), [1])
+    inside = found[76:84, 76:84].astype(int)
+    assert np.abs(np.abs(inside[:, 1:] - inside[:, :-1]) - 28).max() <= 1
+
+
+def test_an_edited_background_is_new_everywhere():
+    photo, placement = np.full([160, 160, 3], 128, np.uint8), placed((160, 160), 5.0, corner=(0.0, 0.0))
+    found = blend(photo, placement, render(GREY, RED, 8), render(BLUE, RED, 7), [0]).astype(int)
+    ring = far_from_disc(placement, 8 - REACH) & ~far_from_disc(placement, 10 - REACH)
+    assert (found[ring][:, 2] > 180).all()
+
+
 def test_the_photos_own_detail_stays_under_a_change_of_colour():
     """The change of the render is added: stripes that the network never drew are still there."""
     width, height = 160, 160
