@@ -33,9 +33,10 @@ NAMED = {
     "ffhq1024": f"{_TRANSFER}/ffhq-res1024-mirror-stylegan2-noaug.pkl",
     "celebahq256": f"{_TRANSFER}/celebahq-res256-mirror-paper256-kimg100000-ada-target0.5.pkl",
     "lsundog256": f"{_TRANSFER}/lsundog-res256-paper256-kimg100000-noaug.pkl",
-    "faces64": str(BUNDLED / "faces64.pkl"),
+    "faces128": str(BUNDLED / "faces128.pkl"),
+    "faces64": str(BUNDLED / "faces64.npz"),
 }
-"""Names that can replace the path of a network. faces64 comes with the project."""
+"""Names that can replace the path of a network. faces128 and faces64 come with the project; faces128 is the default."""
 
 
 def resolve(name: str) -> str:

@@ -102,8 +102,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", type=Path, metavar="DIR", help="draw every state into this folder")
     everywhere = parser.parse_args().all
-    named = {"faces64": str(legacy.find_network())}
-    desk = Desk(NetworkShelf(legacy.load_network, named, short=["faces64"]), "faces64")
+    bundled = legacy.find_network()
+    shelf = NetworkShelf(legacy.load_network, {bundled.stem: str(bundled)}, short=[bundled.stem])
+    desk = Desk(shelf, bundled.stem)
     server = uvicorn.Server(uvicorn.Config(create_app(desk, ("127.0.0.1",)), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()

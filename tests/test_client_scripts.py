@@ -156,11 +156,11 @@ io = {{k: torch.from_numpy(v) for k, v in np.load({str(numbers)!r}).items()}}
 w = G.mapping(io['z'], io['c'], truncation_psi=0.7)
 image = G.synthesis(w, noise_mode='const', force_fp32=True)
 assert (image - io['image']).abs().max() < 1e-4 * io['image'].abs().max()
-with open({legacy.resolve("faces64")!r}, 'rb') as f:
+with open({legacy.resolve("faces128")!r}, 'rb') as f:
     G = pickle.load(f)['G_ema']
 assert {{t.dtype for t in G.state_dict().values()}} == {{torch.float32}}
 img = G(torch.randn(1, G.z_dim), None, truncation_psi=0.5, noise_mode='const')
-assert img.shape == (1, 3, 64, 64) and img.dtype == torch.float32
+assert img.shape == (1, 3, 128, 128) and img.dtype == torch.float32
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -284,7 +284,8 @@ def test_missing_extras_are_named(tmp_path, monkeypatch):
         ("bitmoji512", "1.0.0/BitMoji-512x512.pt"),
         ("metfaces512", "1.0.0/MetFaces-512x512.pt"),
         ("toonify512", "1.0.0/Toonify-512x512.pt"),
-        ("faces64", "semantic/bundled/faces64.pkl"),
+        ("faces64", "semantic/bundled/faces64.npz"),
+        ("faces128", "semantic/bundled/faces128.pkl"),
         ("ffhq256", "transfer-learning-source-nets/ffhq-res256-mirror-paper256-noaug.pkl"),
     ],
 )

@@ -33,15 +33,15 @@ def test_mistakes_end_in_one_line(tmp_path):
 def test_a_network_of_the_user_takes_the_place_of_a_bundled_network_of_the_same_name():
     bundled, path = visualizer.find(None)
     assert visualizer.name_networks(None, None, ())[bundled].path == path
-    for tuned, names in ((None, ["faces64"]), (Path("me/tuned.npz"), ["faces64 (tuned)", "faces64"])):
-        named = visualizer.name_networks("/elsewhere/faces64.pkl", tuned, ())
+    for tuned, names in ((None, ["faces128"]), (Path("me/tuned.npz"), ["faces128 (tuned)", "faces128"])):
+        named = visualizer.name_networks("/elsewhere/faces128.pkl", tuned, ())
         assert list(named)[: len(names)] == names
-        assert {named[name].path for name in names} == {"/elsewhere/faces64.pkl"}
-        assert named["faces64"].tuned is None
+        assert {named[name].path for name in names} == {"/elsewhere/faces128.pkl"}
+        assert named["faces128"].tuned is None
 
 
 def test_networks_have_names(tmp_path, monkeypatch):
-    assert visualizer.find(None)[0] == "faces64"
+    assert visualizer.find(None)[0] == "faces128"
     monkeypatch.chdir(tmp_path)
     run_dir = tmp_path / "runs" / "00000-x"
     run_dir.mkdir(parents=True)

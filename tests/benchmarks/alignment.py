@@ -185,7 +185,7 @@ def away(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 @click.command()
-@click.option("--network", default="faces64")
+@click.option("--network", default="faces128")
 @click.option("--parser", help="Photos with masks, cropped as the network's samples")
 @click.option("--pairs", help="With --parser: photos with masks from which a segmenter learns, for comparison")
 @click.option("--photos", help="Photos to move, cropped as the network's samples")

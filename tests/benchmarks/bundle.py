@@ -36,7 +36,7 @@ def means(row: dict) -> dict:
 
 @click.command(context_settings={"show_default": True})
 @click.argument("results", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--name", default="faces64", help="Name of the files")
+@click.option("--name", default="faces128", help="Name of the files")
 @click.option("--outdir", type=click.Path(path_type=Path), default=BUNDLED, help="Where networks are looked for")
 @click.option("--note", default="", help="What else there is to say of how it was trained")
 @click.option("--start", default=0.0, metavar="KIMG", help="Thousands of images seen before this run")

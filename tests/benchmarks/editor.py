@@ -4,8 +4,8 @@
     python -m tests.benchmarks.editor --sizes=128 --threads=2 --repeats=50
     python -m tests.benchmarks.editor --device=cuda --sizes=512
 
-Each row is one request of the page: draw the scene, and encode image and mask. Sizes: 64 is the bundled network, 128 a
-network of the shape that it grows to, 512 a network of the published shape. The last two have random weights.
+Each row is one request of the page: draw the scene, and encode image and mask. Sizes: 64 and 128 are the bundled
+networks, 512 is a network of the published shape, with random weights.
 `--network=FILE` measures a network of yours instead. CPU time, over all threads, does not depend on other work of the
 machine.
 """
@@ -30,8 +30,6 @@ from semantic.generator import Generator
 from semantic.regions import CELEBAMASK
 
 SESSIONS = 20
-GROWN_BASE = 4096
-"""Width of the render network of the 128² network, as `train.py --cbase`."""
 GOALS = {("cpu", 64, False): 150, ("cpu", 128, False): 150, ("cpu", 512, True): 400, ("cuda", 512, False): 30}
 """Milliseconds by device, size, and whether it is a preview."""
 
@@ -40,16 +38,10 @@ def network_of(size: str) -> EasyDict:
     """Returns the networks to measure at a size, or those of a file."""
     if not size.isdigit():
         return legacy.load_network(size)
-    if int(size) == 64:
-        return legacy.load_network(legacy.find_network())
+    if f"faces{size}" in legacy.NAMED:
+        return legacy.load_network(f"faces{size}")
     torch.manual_seed(0)
-    if int(size) >= 256:
-        G = Generator(512, 0, 512, int(size), 3, CELEBAMASK.to_dict())
-    else:
-        arguments = dict(legacy.load_network(legacy.find_network())["G_ema"].init_kwargs)
-        widths = arguments["synthesis_kwargs"] | {"channel_base": GROWN_BASE}
-        G = Generator(**arguments | {"img_resolution": int(size), "synthesis_kwargs": widths})
-    return EasyDict(G_ema=G, D=None)
+    return EasyDict(G_ema=Generator(512, 0, 512, int(size), 3, CELEBAMASK.to_dict()), D=None)
 
 
 def scenes(step: int) -> dict[str, dict]:

@@ -3,7 +3,7 @@ r"""How well photos are found: samples with known codes, and photographs kept as
 python -m tests.benchmarks.inversion --samples=32
 python -m tests.benchmarks.inversion --samples=32 --init=encoder --steps=20
 python -m tests.benchmarks.inversion --network=snapshot.pkl --photos=celeba64-test.zip --init=encoder --steps=30 \
-    --pti-steps=60 --pti-count=16 --directions=semantic/bundled/faces64-directions.npz --rows=rows.jsonl
+    --pti-steps=60 --pti-count=16 --directions=semantic/bundled/faces128-directions.npz --rows=rows.jsonl
 python -m tests.benchmarks.inversion --speed=1,8
 python -m tests.benchmarks.inversion --random=512 --speed=1
 """
@@ -92,7 +92,7 @@ def speed(networks: dict, sizes: list[int]) -> None:
 
 
 @click.command()
-@click.option("--network", default="faces64")
+@click.option("--network", default="faces128")
 @click.option("--init", type=click.Choice(["encoder", "mean"]), default="mean", help="Start of the searches")
 @click.option("--encoder", help="Encoder  [default: the one beside the network]")
 @click.option("--samples", type=int, default=0)

@@ -36,7 +36,7 @@ def test_it_is_found_small_and_explained(network, about):
 
 
 def test_training_can_go_on_from_it(network):
-    logits = network.D(torch.zeros(1, 3, 64, 64), None, mask=torch.zeros(1, 13, 64, 64))
+    logits = network.D(torch.zeros(1, 3, 128, 128), None, mask=torch.zeros(1, 13, 128, 128))
     assert logits.isfinite().all()
     assert network.G is not None
 
@@ -88,7 +88,7 @@ def test_edits_stay_local_masks_fit_and_faces_vary(about):
 
 
 def test_its_encoder_finds_samples_at_once(network):
-    path = find_network().with_name("faces64-encoder.pkl")
+    path = find_network().with_name("faces128-encoder.pkl")
     assert path.stat().st_size <= 8 * 2**20
     G = network.G_ema
     assert load_encoder(path, G).mismatch(G) is None

@@ -17,14 +17,14 @@ QUIET = [
 
 @pytest.fixture(scope="session")
 def bundled():
-    return legacy.load_network(legacy.find_network())
+    return legacy.load_network("faces64")
 
 
 @pytest.fixture(scope="session")
 def shelf(bundled):
-    """The bundled network under two names; what is found out about it serves all tests."""
+    """The smaller bundled network under two names; what is found out about it serves all tests."""
     return NetworkShelf(
-        lambda source: bundled, {"faces": str(legacy.find_network()), "others": "others.pkl"}, short=["faces"]
+        lambda source: bundled, {"faces": legacy.resolve("faces64"), "others": "others.pkl"}, short=["faces"]
     )
 
 
