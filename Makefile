@@ -32,7 +32,7 @@ out/demo/faces32.zip: | $(READY)
 demo: $(READY) out/demo/faces32.zip
 	$(RUN) train.py --cfg=semantic --data=out/demo/faces32.zip --mirror=1 --kimg=2 --batch=8 --cbase=512 --snap=10 --outdir=$(DEMO)
 	$(RUN) generate.py --mix-regions --save-masks --outdir=out/demo
-	$(RUN) edit.py --seeds=3 --swap=hair:5 --transform=hair:scale=1.1 --sheet --outdir=out/demo
+	$(RUN) edit.py --seeds=2 --swap=hair:5 --transform=hair:scale=1.1 --sheet --outdir=out/demo
 	@echo
 	@echo "Look at out/demo (mixing sheet, its masks, and an edited face) and at the newest folder under $(DEMO) (grids, statistics)."
 
