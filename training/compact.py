@@ -20,6 +20,7 @@ BITS = {"D": 6}
 """Bits per weight, if not `MOST_BITS`. D only serves to train on."""
 MOST_BITS = 8
 LEAST_ROW = 32
+"""Numbers that share a step size, at least."""
 LEAST_NUMBERS = 1024
 """Smaller tensors are not rounded."""
 MOST_BYTES = 1 << 27

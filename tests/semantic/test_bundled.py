@@ -1,6 +1,7 @@
 """The network that comes with the project."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -33,6 +34,15 @@ def test_it_is_found_small_and_explained(network, about):
     options = about["training_options"]
     assert options["G_kwargs"]["synthesis_kwargs"] == network.G_ema.init_kwargs["synthesis_kwargs"]
     assert "/" not in options["training_set_kwargs"]["path"] + network.training_set_kwargs.path
+
+
+def test_a_small_network_of_half_the_side_comes_with_it():
+    assert find_network().name == "faces128.pkl"
+    small = legacy.resolve("faces64")
+    assert os.path.getsize(small) < 3e6
+    network = legacy.load_network(small)
+    assert network.G_ema.img_resolution == network.G.img_resolution == 64
+    assert network.D(torch.zeros(1, 3, 64, 64), None, mask=torch.zeros(1, 13, 64, 64)).isfinite().all()
 
 
 def test_training_can_go_on_from_it(network):
