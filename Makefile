@@ -30,7 +30,7 @@ out/demo/faces32.zip: | $(READY)
 	$(RUN) dataset_tool.py --source=procedural --width=32 --height=32 --max-images=1000 --dest=$@
 
 demo: $(READY) out/demo/faces32.zip
-	$(RUN) train.py --cfg=semantic --data=out/demo/faces32.zip --mirror=1 --kimg=2 --batch=8 --cbase=512 --snap=10 --outdir=$(DEMO)
+	$(RUN) train.py --cfg=semantic --data=out/demo/faces32.zip --mirror=1 --kimg=1.2 --batch=8 --cbase=512 --snap=6 --outdir=$(DEMO)
 	$(RUN) generate.py --mix-regions --save-masks --outdir=out/demo
 	$(RUN) edit.py --seeds=2 --swap=hair:5 --transform=hair:scale=1.1 --sheet --outdir=out/demo
 	@echo
