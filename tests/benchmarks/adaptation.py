@@ -16,6 +16,7 @@ import fnmatch
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,17 +37,25 @@ from semantic.adaptation.measures import (
 )
 from semantic.adaptation.stopping import BEST, ROWS, Bounds, best_row, mean_drift, reason_to_end
 from semantic.metrics.mask_fit import compute_mask_fit
+from semantic.regions import Regions
 from tests.benchmarks.adaptation_run import unseen_images
-from tests.benchmarks.quality import SHARED
+from tests.benchmarks.quality import FASSEG, SHARED
 from tests.benchmarks.quality import run as project
 
 SOURCES = {
     "avataaars": ("cartoons/avataaars/images", "cartoons/avataaars/masks"),
     "toon-head": ("cartoons/toon-head/images", "cartoons/toon-head/masks"),
     "personas": ("cartoons/personas/images", "cartoons/personas/masks"),
-    "fasseg": ("fasseg/images", None),
+    "fasseg": ("fasseg/images", "fasseg/labels"),
 }
-"""Images of a domain under shared/data, and masks of the 13 regions of drawn faces."""
+"""Images of a domain under shared/data, and their masks, which only measure."""
+PARTS = {
+    "fasseg": {
+        "eyebrow": "face", "ear": "face", "neck": "face", "earring": "face", "glasses": "face",
+        "cloth": "background", "hat": "background",
+    },
+}  # fmt: skip
+"""Regions of the network that are parts of a region in the masks of a domain. Other regions have the same name."""
 PLAN = (
     "avataaars/all/400/0", "avataaars/all:0/400/0", "avataaars/style/400/0", "avataaars/frozen/400/0",
     "avataaars/lowrank/400/0", "avataaars/all/400/1", "avataaars/all:0/400/1", "avataaars/style/400/1",
@@ -105,7 +114,11 @@ def archive(domain: str, work: Path, size: int, masks: bool) -> Path:
     work.mkdir(parents=True, exist_ok=True)
     images, labels = SOURCES[domain]
     options = [f"--source={SHARED / images}", f"--width={size}", f"--height={size}", "--transform=center-crop"]
-    project("dataset_tool.py", *options, *([f"--masks={SHARED / labels}"] if masks else []), f"--dest={path}")
+    options += [f"--masks={SHARED / labels}"] if masks else []
+    if masks and domain == "fasseg":
+        write_json(work / "fasseg.json", FASSEG)
+        options.append(f"--palette={work / 'fasseg.json'}")
+    project("dataset_tool.py", *options, f"--dest={path}")
     return path
 
 
@@ -142,7 +155,7 @@ def figures(run: Run, options: EasyDict) -> dict[str, Any]:
     run_dir = max(run.folder(options.work).glob("[0-9]*-*"))
     path, kimg = run_dir / FIGURES, rows_of(run_dir.parent)[-1]["kimg"]
     found = json.loads(path.read_text()) if path.exists() else {}
-    judged = options.mask_fit and SOURCES.get(run.domain, (None, None))[1] is not None
+    judged = options.mask_fit and run.domain in SOURCES
     if found.get("kimg") == kimg and ("mask_fit" in found or not judged):
         return found
     data = json.loads((run_dir / "training_options.json").read_text())["training_set_kwargs"]
@@ -155,16 +168,42 @@ def figures(run: Run, options: EasyDict) -> dict[str, Any]:
     count = sample_count(len(test))  # as many as generated images
     found["swd"] = patch_distance(test, random_images(trained, count)) if len(trained) >= count else None
     if judged:
-        found |= fit(run_dir / BEST, archive(run.domain, options.work, options.resolution, masks=True), options)
+        found |= fit(run_dir / BEST, run.domain, options)
     write_json(path, found)
     return found
 
 
-def fit(network: Path, masks: Path, options: EasyDict) -> dict[str, float]:
+class Merged(torch.nn.Module):
+    """A generator with masks of fewer regions.
+
+    Args:
+        G: the generator.
+        regions: regions of the new masks.
+        parts: name of the new region by name of a region of G. Other regions keep their names.
+    """
+
+    def __init__(self, G: torch.nn.Module, regions: Regions, parts: Mapping[str, str]):
+        super().__init__()
+        self.G, self.regions = G, regions
+        self.z_dim, self.c_dim, self.img_resolution = G.z_dim, G.c_dim, G.img_resolution
+        table = torch.tensor([regions.names.index(parts.get(name, name)) for name in G.regions.names])
+        self.register_buffer("table", table)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        out = self.G(*args, **kwargs)
+        planes = out.mask.new_zeros(len(out.mask), len(self.regions), *out.mask.shape[2:])
+        return EasyDict(image=out.image, mask=planes.index_add(1, self.table, out.mask))
+
+
+def fit(network: Path, domain: str, options: EasyDict) -> dict[str, float]:
     """Mean IoU of generated masks with what a segmenter of exact masks sees in the images, and of real pairs."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    masks = archive(domain, options.work, options.resolution, masks=True)
     data = EasyDict(class_name="semantic.dataset.MaskedImageDataset", path=str(masks), xflip=False)
-    G = legacy.load_network(network)["G_ema"].to(device)
+    G = legacy.load_network(network)["G_ema"]
+    if domain in PARTS:
+        G = Merged(G, construct_class_by_name(**data).regions, PARTS[domain])
+    G = G.to(device)
     opts = MetricOptions(metric="mask_fit", G=G, dataset_kwargs=data, device=device)
     found = compute_mask_fit(opts, JUDGED, options.judge_images)
     return {"mask_fit": found["mean"], "real_mask_fit": found["real_mean"]}

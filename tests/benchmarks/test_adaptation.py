@@ -9,7 +9,8 @@ import torch
 from dnnlib import UserError
 from semantic.adaptation import stopping
 from semantic.adaptation.stopping import Bounds
-from tests.benchmarks.adaptation import PLAN, Run, stop_row, table_row
+from semantic.regions import Regions
+from tests.benchmarks.adaptation import PLAN, Merged, Run, stop_row, table_row
 from tests.benchmarks.adaptation_run import Observer, unseen_images
 from tests.networks import tiny_generator
 from tests.runs import make_archive, only_run, run
@@ -42,6 +43,15 @@ def test_the_best_snapshot_is_in_the_table():
 def test_the_rule_is_compared_with_the_whole_run():
     line = stop_row(RUN, rows(70, 60, 50, 55, 54, 53, 47), REAL, Bounds(patience=3))
     assert line.split(" | ")[4:] == ["0.5 of 0.6", "51.0 at 0.2", "48.0 at 0.6", "6.2% |"]
+
+
+def test_masks_are_judged_in_the_regions_of_the_domain():
+    G = tiny_generator(names=["background", "skin", "hair"])
+    z, c = torch.randn(2, G.z_dim), torch.zeros(2, 0)
+    planes = G(z, c, noise_mode="const", return_mask=True).mask
+    merged = Merged(G, Regions(["background", "head"]), {"skin": "head", "hair": "head"})
+    found = merged(z, c, noise_mode="const", return_mask=True).mask
+    torch.testing.assert_close(found, torch.stack([planes[:, 0], planes[:, 1] + planes[:, 2]], dim=1))
 
 
 def test_an_observed_run_goes_on_and_measures_images_that_it_is_not_trained_on(tmp_path, monkeypatch):
