@@ -31,6 +31,8 @@ FROZEN_LAYERS = 4
 AVERAGE = 0.3
 """Half-life of the average as a share of the images seen. G swings in so short a run; a shorter average swings too."""
 KIMG = 16
+AUGMENT_P = 0.3
+"""Probability of augmentation at the start. ADA from 0 is too slow: D would learn the few images by heart."""
 LOCALITY = 8
 """Weight of the term that keeps edits in their regions."""
 FEW = range(10, 101)
@@ -132,7 +134,7 @@ class SemanticAdaptation(Configuration):
 
     def adjust(self, options: EasyDict, training_set: Any, source: Mapping[str, Any] | None) -> None:
         super().adjust(options, training_set, source)
-        options.ema_rampup = AVERAGE
+        options.update(ema_rampup=AVERAGE, augment_p=AUGMENT_P)
         masked, _ = masks_in(training_set)
         if masked:
             kwargs = options.training_set_kwargs

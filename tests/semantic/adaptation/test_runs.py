@@ -41,6 +41,12 @@ def rows(run_dir):
     return [json.loads(line) for line in (run_dir / "adaptation.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.parametrize(("options", "p"), [((), 0.3), (("--aug=fixed", "--p=0.1"), 0.1)])
+def test_images_are_augmented_from_the_start(options, p, source, images, tmp_path):
+    result = adapt(tmp_path, source, images, "--dry-run", *options)
+    assert json.loads(result.stdout)["augment_p"] == p
+
+
 KEPT = {
     "style": ("mapping.", "synthesis.local.weight", "synthesis.local.bias", "synthesis.local.position."),
     "lowrank": ("mapping.", "synthesis.local.bias", "synthesis.local.position."),
