@@ -123,7 +123,8 @@ class SemanticAdaptation(Configuration):
         )
         del options.D_kwargs["segmentation"]
         total = KIMG if self.args.kimg is None else self.args.kimg
-        options.update(total_kimg=KIMG, kimg_per_tick=max(total / 20, min(0.4, total)), snap=1, G_reg_interval=4)
+        tick = max(total / KIMG, min(0.4, total))  # 1 by default: file names of snapshots tell whole kimg
+        options.update(total_kimg=KIMG, kimg_per_tick=tick, snap=1, G_reg_interval=4)
         options.G_frozen = list(MODES[self.mode])
         options.monitor_kwargs = EasyDict(
             class_name="semantic.adaptation.stopping.AdaptationMonitor",
