@@ -59,13 +59,13 @@ Exit codes:
     "--tick",
     type=Number(min=0, min_open=True),
     metavar="KIMG",
-    help="Thousands of images between progress lines.  [default: 4, or a 20th of the run]",
+    help="Thousands of images between progress lines.  [default: 4, or a 20th of the run; for semantic-adapt a 16th]",
 )
 @click.option(
     "--snap",
     type=click.IntRange(min=1),
     metavar="TICKS",
-    help="Ticks between snapshots.  [default: 50, or 5 in runs under 1000 kimg]",
+    help="Ticks between snapshots.  [default: 50, or 5 in runs under 1000 kimg; for semantic-adapt 1]",
 )
 @click.option(
     "--keep-states", type=click.IntRange(min=1), default=2, metavar="INT", help="Number of newest states to keep."
@@ -94,7 +94,12 @@ Exit codes:
 )
 @click.option("--gamma", type=Number(min=0), metavar="FLOAT", help="Weight of R1 on images.")
 @click.option("--gamma-mask", type=Number(min=0), metavar="FLOAT", help="Weight of R1 on masks.")
-@click.option("--mask-weight", type=Number(min=0), metavar="FLOAT", help="Weight of the mask consistency term.")
+@click.option(
+    "--mask-weight",
+    type=Number(min=0),
+    metavar="FLOAT",
+    help="Weight of the mask consistency term; for semantic-adapt, of the comparison with the source's masks.",
+)
 @click.option("--glr", type=Number(min=0, min_open=True), metavar="FLOAT", help="Learning rate of G.")
 @click.option("--dlr", type=Number(min=0, min_open=True), metavar="FLOAT", help="Learning rate of D.")
 @click.option(

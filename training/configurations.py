@@ -146,9 +146,10 @@ class Configuration:
                 widths.pop("channels", None)  # a list of widths from a trained network would override channel_base
             if source is not None and getattr(source["D"], "c_dim", 0) > 0:  # or it would follow the width at 4²
                 options.D_kwargs["cmap_dim"] = source["D"].b4.cmap_dim
-        if self.args.freezed:
-            layers = {"freeze_layers": self.args.freezed}
-            options.D_kwargs.block_kwargs = {**options.D_kwargs.get("block_kwargs", {}), **layers}
+        layers = {"freeze_layers": self.args.freezed} if self.args.freezed else {}
+        inherited = dict(options.D_kwargs.get("block_kwargs") or {})
+        if layers or inherited.pop("freeze_layers", None) is not None:  # those of the source do not count
+            options.D_kwargs.block_kwargs = {**inherited, **layers}
 
     def name_parts(self) -> list[str]:
         """Returns the parts of a run's name that only this configuration adds."""

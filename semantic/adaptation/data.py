@@ -77,9 +77,11 @@ class TargetDataset(MaskedImageDataset):
         return super()._load_raw_mask(raw_index)
 
     def summary(self) -> dict[str, Any]:
-        if self.item_type is not MaskedItem:
-            return ImageFolderDataset.summary(self)
-        return super().summary()
+        if self.item_type is MaskedItem:
+            return super().summary()
+        masked, named = masks_in(self)  # a run with masks compares their regions with those of its network
+        found = ImageFolderDataset.summary(self)
+        return {**found, "regions": list(named.names)} if masked and named is not None else found
 
     def _mirror(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self.item_type is not MaskedItem:

@@ -46,7 +46,7 @@ def beyond(row: Mapping[str, Any], similarity: float, bounds: Bounds) -> str | N
     """Returns the bound that a row exceeds, as part of a sentence, or None."""
     drift = mean_drift(row)
     if drift > bounds.drift:
-        return f"masks have drifted by {drift:.2f} from masks of the source, more than {bounds.drift:g}"
+        return f"masks have drifted by {drift:.3f} from masks of the source, more than {bounds.drift:g}"
     least = bounds.diversity * (1 - similarity)
     if 1 - row["msssim"] < least:
         return f"the MS-SSIM of pairs of images is {row['msssim']:.2f}, more than {1 - least:.2f}"

@@ -2,7 +2,9 @@
 
 import json
 import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from semantic.adaptation import stopping
 from tests.networks import tiny_generator
 from tests.runs import make_archive, only_run, run
 from tests.semantic.helpers import build_discriminator
+from training.archive import create_archive, encode_png, image_name
 from training.networks import Generator
 from training.run.snapshots import save_networks
 
@@ -117,6 +120,37 @@ def test_masks_of_some_images_teach_the_mask_branch(source, tmp_path):
     before = legacy.load_network(source)
     name = "mask.b16.conv0.weight"
     assert not torch.equal(after.D.state_dict()[name], before.D.state_dict()[name])
+
+
+def test_a_run_with_masks_goes_on_with_its_archive_elsewhere(source, tmp_path):
+    data = rename_regions(make_archive(tmp_path / "some.zip", count=8, without=range(4)))
+    assert adapt(tmp_path / "runs", source, data, "--aug=noaug", steps=1).exit_code == 0
+    moved = Path(data).rename(tmp_path / "moved.zip")
+    options = ("--resume=latest", "--device=cpu", "--workers=0", f"--data={moved}")
+    result = run(tmp_path / "runs", *options, steps=2)
+    assert result.exit_code == 0, result.output
+    assert len(rows(only_run(tmp_path / "runs"))) == 3
+    other = rename_regions(make_archive(tmp_path / "other.zip", count=8), ["background", "skin", "hat"])
+    result = run(tmp_path / "runs", *options[:3], f"--data={other}", steps=3)
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "other regions" in result.stderr
+
+
+def test_grey_images_are_colour_images_of_equal_channels(source, tmp_path):
+    path = tmp_path / "grey.zip"
+    with create_archive(path) as add:
+        for i in range(8):
+            add(image_name(i), encode_png(np.random.default_rng(i).integers(0, 256, [32, 32], np.uint8)))
+    result = adapt(tmp_path / "runs", source, path, "--aug=noaug", steps=1)
+    assert result.exit_code == 0, result.output
+
+
+def test_layers_of_D_are_frozen_by_the_option_alone(source, images, tmp_path):
+    assert adapt(tmp_path / "first", source, images, "--aug=noaug", steps=1).exit_code == 0
+    adapted = only_run(tmp_path / "first") / "network-best.pkl"
+    for given, frozen in (("--freezed=0", {}), ("--freezed=2", {"freeze_layers": 2})):
+        result = adapt(tmp_path / "second", adapted, images, given, "--dry-run")
+        assert json.loads(result.stdout)["D_kwargs"]["block_kwargs"] == frozen
 
 
 def rename_regions(path, names=NAMES):
