@@ -11,6 +11,18 @@ from torch_utils.interrupt import StopRequest
 BOTH = pytest.mark.parametrize("number", StopRequest.SIGNALS, ids=lambda number: number.name)
 
 
+@pytest.fixture(autouse=True)
+def no_signal_is_ignored():
+    """Under nohup SIGHUP is ignored, and `StopRequest` leaves it so."""
+    before = {number: signal.getsignal(number) for number in StopRequest.SIGNALS}
+    for number, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def send(number):
     os.kill(os.getpid(), number)
 
