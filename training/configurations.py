@@ -146,10 +146,10 @@ class Configuration:
                 widths.pop("channels", None)  # a list of widths from a trained network would override channel_base
             if source is not None and getattr(source["D"], "c_dim", 0) > 0:  # or it would follow the width at 4²
                 options.D_kwargs["cmap_dim"] = source["D"].b4.cmap_dim
-        layers = {"freeze_layers": self.args.freezed} if self.args.freezed else {}
-        inherited = dict(options.D_kwargs.get("block_kwargs") or {})
-        if layers or inherited.pop("freeze_layers", None) is not None:  # those of the source do not count
-            options.D_kwargs.block_kwargs = {**inherited, **layers}
+        options.D_kwargs.block_kwargs = dict(options.D_kwargs.get("block_kwargs") or {})
+        options.D_kwargs.block_kwargs.pop("freeze_layers", None)  # --freezed decides, not the network to resume
+        if self.args.freezed:
+            options.D_kwargs.block_kwargs["freeze_layers"] = self.args.freezed
 
     def name_parts(self) -> list[str]:
         """Returns the parts of a run's name that only this configuration adds."""
@@ -177,6 +177,8 @@ class Configuration:
         self.check()
         training_set_kwargs, training_set = self.open_data()
         source = self.load_source(load_network)
+        if source is not None and training_set.num_channels == 1 and source["G_ema"].img_channels == 3:
+            training_set_kwargs.num_channels = 3  # grey images teach a network of colour images, too
         options = self.training_options(training_set, source)
         options.data_summary = training_set.summary()
         options.notes = list(training_set.notes)

@@ -136,7 +136,6 @@ class SemanticAdaptation(Configuration):
     def adjust(self, options: EasyDict, training_set: Any, source: Mapping[str, Any] | None) -> None:
         super().adjust(options, training_set, source)
         options.update(ema_rampup=AVERAGE, augment_p=AUGMENT_P)
-        options.training_set_kwargs.num_channels = source["G_ema"].img_channels
         masked, _ = masks_in(training_set)
         if masked:
             kwargs = options.training_set_kwargs

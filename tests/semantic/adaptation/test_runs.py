@@ -136,13 +136,17 @@ def test_a_run_with_masks_goes_on_with_its_archive_elsewhere(source, tmp_path):
     assert "other regions" in result.stderr
 
 
-def test_grey_images_are_colour_images_of_equal_channels(source, tmp_path):
-    path = tmp_path / "grey.zip"
+def test_grey_images_teach_a_network_of_colour_images(source, tmp_path):
+    path, plain = tmp_path / "grey.zip", tmp_path / "plain.pkl"
     with create_archive(path) as add:
         for i in range(8):
             add(image_name(i), encode_png(np.random.default_rng(i).integers(0, 256, [32, 32], np.uint8)))
     result = adapt(tmp_path / "runs", source, path, "--aug=noaug", steps=1)
     assert result.exit_code == 0, result.output
+    save_networks(plain, None, G=None, D=None, G_ema=Generator(8, 0, 8, 32, 3), augment_pipe=None)
+    for network, channels in ((f"--resume={plain}", 3), ("--mirror=0", None)):
+        result = run(tmp_path / "auto", network, f"--data={path}", "--device=cpu", "--dry-run")
+        assert json.loads(result.stdout)["training_set_kwargs"].get("num_channels") == channels
 
 
 def test_layers_of_D_are_frozen_by_the_option_alone(source, images, tmp_path):
