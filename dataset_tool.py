@@ -87,6 +87,7 @@ EXAMPLES
     metavar="PATH",
     help="Folder or zip of masks with the same base names as the images, a COCO JSON file, or LabelMe files.",
 )
+@click.option("--some-masks", is_flag=True, help="Keep images without a mask, for --cfg=semantic-adapt.")
 @click.option("--images-only", is_flag=True, help="Omit masks, for tools that would count masks as images.")
 @click.option("--palette", metavar="JSON", help='Colours of the classes: {"background": [r, g, b], ...}, in order.')
 @click.option("--mask-map", metavar="JSON", help='Merge classes: {"classes": {region: [names or indices], ...}}.')
@@ -111,6 +112,7 @@ def main(
     width,
     height,
     masks,
+    some_masks,
     images_only,
     palette,
     mask_map,
@@ -127,7 +129,9 @@ def main(
         width = max(width or 0, height or 0) or PROCEDURAL_SIDE
     geometry = Geometry(width, height, transform, resize_filter)
     check_dest(dest)
-    opened = open_source(source, masks, palette, mask_map, split, seed, max_images, width, images_only, skip_images)
+    opened = open_source(
+        source, masks, palette, mask_map, split, seed, max_images, width, images_only, skip_images, some_masks
+    )
     summary = convert(opened, dest, geometry, default_workers() if workers is None else workers)
     for note in (*opened.notes, summary.regions and summary.regions.mirror_note()):
         if note:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import zipfile
 
 import numpy as np
 import PIL.Image
@@ -10,7 +11,7 @@ import pytest
 from semantic.dataset import MaskedImageDataset
 from semantic.sources.coco import decode_runs
 from semantic.sources.shapes import circle, fill_polygon
-from tests.sources import encoded, make, mask, picture, refuse, save
+from tests.sources import encoded, make, mask, picture, refuse, run, save
 
 SIDE = 16
 
@@ -128,6 +129,12 @@ def test_coco_annotations_become_masks(tmp_path, ground):
     line = output.strip().splitlines()[-1]
     for part in ("the annotations do not list", "1 images without annotations", "1 images of the annotations without"):
         assert part in line
+    options = {"source": tmp_path / "images", "masks": tmp_path / "annotations.json"}
+    result = run("--some-masks", dest=tmp_path / "b.zip", **options)
+    names = zipfile.ZipFile(tmp_path / "b.zip").namelist()
+    assert "2 images without a mask" in result.output  # one is not listed, one has no shape
+    assert sum(name.startswith("masks/") for name in names) == 2
+    assert sum(name.startswith("0") for name in names) == 4
 
 
 def test_coco_classes_can_be_merged_and_the_file_may_lie_in_a_folder(tmp_path):

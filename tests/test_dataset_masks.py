@@ -8,13 +8,15 @@ import PIL.Image
 import pytest
 import scipy.ndimage
 
+from semantic.adaptation.data import masks_in
 from semantic.dataset import MaskedImageDataset
 from semantic.regions import CELEBAMASK, Regions
 from semantic.sources.celebamask import PARTS
 from semantic.sources.geometry import resize_mask
 from semantic.sources.palette import Palette
 from tests.helpers import shared_file
-from tests.sources import celebamask, make, mask, pairs, picture, refuse, save
+from tests.sources import celebamask, make, mask, pairs, picture, refuse, run, save
+from training.dataset import ImageFolderDataset
 
 
 @pytest.mark.parametrize(("old", "new"), [((12, 16), (4, 4)), ((10, 10), (4, 4)), ((30, 20), (7, 5))])
@@ -52,6 +54,34 @@ def test_palette_png_keeps_its_indices(tmp_path):
     image.save(tmp_path / "masks" / "a.png")
     make(tmp_path / "a.zip", source=tmp_path / "images", masks=tmp_path / "masks")
     assert (MaskedImageDataset(tmp_path / "a.zip")[0].mask == index).all()
+
+
+def test_some_images_may_have_no_mask_where_asked(tmp_path):
+    pairs(tmp_path)
+    (tmp_path / "masks" / "1.png").unlink()
+    folders = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
+    refuse("--some-masks keeps images without a mask", tmp_path / "a.zip", **folders)
+    result = run("--some-masks", dest=tmp_path / "a.zip", **folders)
+    assert (result.exit_code, "1 images without a mask" in result.output) == (0, True)
+    held, regions = masks_in(ImageFolderDataset(tmp_path / "a.zip"))
+    assert (held, len(regions)) == (2, 3)
+    again = run("--some-masks", dest=tmp_path / "b.zip", source=tmp_path / "a.zip", width=8)
+    assert (again.exit_code, "1 images without a mask" in again.output) == (0, True)
+    for name in ("0", "2"):
+        (tmp_path / "masks" / f"{name}.png").rename(tmp_path / "masks" / f"other{name}.png")
+    for options, message in (
+        (folders, "3 of 3 images have no mask"),
+        ({"source": tmp_path / "images"}, "--some-masks is for masks, but"),
+        ({"source": "procedural"}, "has its own masks. Remove --some-masks."),
+        (
+            {"source": tmp_path / "a.zip", "images_only": None},
+            "--images-only omits masks, but --some-masks is for masks",
+        ),
+    ):
+        flags = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is None]
+        values = {name: value for name, value in options.items() if value is not None}
+        result = run("--some-masks", *flags, dest=tmp_path / "c.zip", **values)
+        assert (result.exit_code, message in result.output) == (1, True), result.output
 
 
 COLORS = {"background": [255, 0, 0], "skin": [255, 255, 0], "hair": [127, 0, 0], "eyes": [0, 0, 255]}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from dnnlib import UserError
 from semantic.sources.coco import is_coco, read_coco
-from semantic.sources.coding import Decoded, MaskCoding, make_coding, read_json
+from semantic.sources.coding import NONE, Decoded, MaskCoding, make_coding, read_json
 from semantic.sources.labelme import is_labelme, read_labelme
 from semantic.sources.matching import base_name, stem
 from semantic.sources.shapes import Drawing
@@ -22,17 +22,19 @@ class DrawnMasks:
     """Masks painted from annotations, for `FileSource`.
 
     Args:
-        drawings: one drawing per image.
+        drawings: one drawing per image. None for an image without a mask.
         coding: from classes to regions.
     """
 
-    def __init__(self, drawings: Sequence[Drawing], coding: MaskCoding):
+    def __init__(self, drawings: Sequence[Drawing | None], coding: MaskCoding):
         self._drawings, self._coding = list(drawings), coding
         self.regions = coding.regions
 
     def read(self, index: int) -> Decoded:
         """Returns the mask of one image."""
         drawing = self._drawings[index]
+        if drawing is None:
+            return NONE
         changes = () if drawing.shapes else (EMPTY,)
         return Decoded(self._coding.merge(drawing.paint(), drawing.where), changes)
 
@@ -90,8 +92,11 @@ def open_drawn(
     images: Archive,
     palette: str | None,
     mask_map: str | None,
+    some: bool = False,
 ) -> tuple[list[str], DrawnMasks, dict[str, int]]:
     """Returns the annotated images, their masks, and the numbers of images and annotations without a partner.
+
+    With `some`, images that are not listed or have no shape are kept without a mask.
 
     Raises:
         UserError: the annotations list none of the images, or the options do not fit annotations.
@@ -117,10 +122,13 @@ def open_drawn(
     if not partners:
         example = f": {absent[0].name} is not in {images.path}" if absent else ""
         raise DataError(f"The annotations list none of the images{example}. Check --source and --masks.")
-    kept = [name for name in names if name in partners]
+    kept = [name for name in names if some or name in partners]
     coding = make_coding(None, mask_map, names=classes)
+    masks = [partners.get(name) for name in kept]
+    if some:
+        masks = [drawing if drawing and drawing.shapes else None for drawing in masks]
     counts = {UNLISTED: len(names) - len(kept), ABSENT: len(absent)}
-    return kept, DrawnMasks([partners[name] for name in kept], coding), counts
+    return kept, DrawnMasks(masks, coding), counts
 
 
 def _in_order(names: list[str], drawings: list[Drawing]) -> tuple[list[str], list[Drawing]]:

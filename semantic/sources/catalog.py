@@ -99,6 +99,7 @@ def open_source(
     resolution: int | None = None,
     images_only: bool = False,
     skip_images: int = 0,
+    some_masks: bool = False,
 ) -> Source:
     """Returns the source at a path.
 
@@ -115,17 +116,20 @@ def open_source(
         skip_images: number of images that are left out before the first image.
         resolution: side of procedural portraits in pixels.
         images_only: take images without masks.
+        some_masks: keep images of a folder or zip that have no mask.
 
     Raises:
         UserError: the source cannot be used, or an option does not go with it.
     """
     if max_images is not None and max_images < 1:
         raise UserError(f"--max-images must be at least 1, but is {max_images}.")
-    given = next((name for name, value in _masked(masks, palette, mask_map).items() if value is not None), None)
+    some = some_masks or None
+    for_masks = {**_masked(masks, palette, mask_map), "some-masks": some}
+    given = next((name for name, value in for_masks.items() if value is not None), None)
     if images_only and given:
         raise UserError(f"--images-only omits masks, but --{given} is for masks. Remove one of them.")
     if path == PROCEDURAL:
-        _refuse("The procedural source", masks=masks, palette=palette)
+        _refuse("The procedural source", masks=masks, palette=palette, some_masks=some)
         start = PROCEDURAL_TEST_START if split == "test" else 0
         count = max_images or PROCEDURAL_COUNT
         faces = ProceduralSource(resolution or PROCEDURAL_SIDE, count, seed, start + skip_images, mask_map)
@@ -135,19 +139,19 @@ def open_source(
     source: Source
     small = open_small_set(local, split) if os.path.isfile(local) else None
     if small is not None:
-        if any(_masked(masks, palette, mask_map).values()):
-            raise UserError(f"{path} holds images only. Remove --masks, --palette and --mask-map.")
+        if given:
+            raise UserError(f"{path} holds images only. Remove --{given}.")
         source, own_split = small, has_split(local)
     elif is_lmdb(local):
-        _refuse("An LMDB", masks=masks)
+        _refuse("An LMDB", masks=masks, some_masks=some)
         source = LmdbSource(local, palette, mask_map)
     else:
         archive = Archive(local)
         if masks is None and is_celebamask(archive):
-            _refuse("Raw CelebAMask-HQ", palette=palette)
+            _refuse("Raw CelebAMask-HQ", palette=palette, some_masks=some)
             source, own_split = CelebAMaskSource(archive, split, mask_map), True
         else:
-            source = open_files(archive, masks, palette, mask_map, images_only)
+            source = open_files(archive, masks, palette, mask_map, images_only, some_masks)
     if images_only:
         source = ImagesOnly(source)
     indices = np.arange(len(source))
@@ -170,4 +174,4 @@ def _refuse(kind: str, **options: str | None) -> None:
     """Raise a UserError for options that a kind of source does not take."""
     given = next((name for name, value in options.items() if value is not None), None)
     if given is not None:
-        raise UserError(f"{kind} has its own masks. Remove --{given}.")
+        raise UserError(f"{kind} has its own masks. Remove --{given.replace('_', '-')}.")

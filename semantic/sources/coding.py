@@ -18,10 +18,14 @@ UNLABELLED = "masks with unlabelled pixels (255): these pixels became background
 
 
 class Decoded(NamedTuple):
-    """Region indices of a mask, uint8 [H, W], and the changes to report to the user."""
+    """Region indices of a mask, uint8 [H, W], and the changes to report to the user. None without a mask."""
 
-    indices: np.ndarray
+    indices: np.ndarray | None
     changes: tuple[str, ...] = ()
+
+
+NONE = Decoded(None, ("images without a mask",))
+"""Stands for the mask of an image that has none."""
 
 
 class MaskCoding:

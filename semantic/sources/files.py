@@ -9,7 +9,7 @@ from semantic.mask_files import MASKS
 from semantic.regions import Regions
 from semantic.sources.annotations import CLASSES, DrawnMasks, open_drawn, read_annotations
 from semantic.sources.base import Sample, Source
-from semantic.sources.coding import Decoded, MaskCoding, make_coding, read_json
+from semantic.sources.coding import NONE, Decoded, MaskCoding, make_coding, read_json
 from semantic.sources.images import is_grey, read_image
 from semantic.sources.mask_map import parse_class_names
 from semantic.sources.matching import mask_candidates, match
@@ -24,22 +24,22 @@ class MaskFiles:
 
     Args:
         archive: folder or zip of the masks.
-        names: mask file of each image.
+        names: mask file of each image, or None.
         coding: coding of the masks.
     """
 
-    def __init__(self, archive: Archive, names: Sequence[str], coding: MaskCoding):
+    def __init__(self, archive: Archive, names: Sequence[str | None], coding: MaskCoding):
         self._archive, self._names, self._coding = archive, list(names), coding
         self.regions = coding.regions
 
     def read(self, index: int) -> Decoded:
         """Returns the mask of one image."""
         name = self._names[index]
-        return self._coding.decode(self._archive.read(name), self._archive.where(name))
+        return NONE if name is None else self._coding.decode(self._archive.read(name), self._archive.where(name))
 
 
 class FileSource(Source):
-    """Image files, each with a mask.
+    """Image files with masks, or some of them with masks, or without.
 
     Args:
         images: folder or zip of the images.
@@ -76,14 +76,19 @@ class FileSource(Source):
 
 
 def open_files(
-    images: Archive, masks: str | None, palette: str | None, mask_map: str | None, images_only: bool = False
+    images: Archive,
+    masks: str | None,
+    palette: str | None,
+    mask_map: str | None,
+    images_only: bool = False,
+    some_masks: bool = False,
 ) -> FileSource:
     """Returns the source of a folder or zip of images.
 
     Masks are in a second folder or zip, under ``masks/`` of the first, or absent.
 
     dataset.json beside the images gives labels, and regions for masks under ``masks/``. `masks` may be annotations,
-    see `read_annotations`.
+    see `read_annotations`. With `some_masks`, images without a mask are kept.
 
     Raises:
         UserError: there are no images, an image has no mask, two images have one base name, a label is missing.
@@ -96,7 +101,7 @@ def open_files(
     if masks is not None:
         found = read_annotations(masks, images)
         if found is not None:
-            names, drawn, counts = open_drawn(found, names, images, palette, mask_map)
+            names, drawn, counts = open_drawn(found, names, images, palette, mask_map, some_masks)
             return _counted(FileSource(images, names, drawn, _labels(images, names)), left_out + Counter(counts))
         mask_archive = Archive(masks)
         names = _outside(names, images, mask_archive)
@@ -109,8 +114,8 @@ def open_files(
         regions = read_metadata(images).get("regions")
         known = Regions.from_dict(regions, where=f"the regions in {images.where(METADATA)}") if regions else None
         coding = make_coding(palette, mask_map, known, None if known else _class_names(images))
-    elif palette or mask_map:
-        option = "--palette" if palette else "--mask-map"
+    elif palette or mask_map or some_masks:
+        option = "--palette" if palette else "--mask-map" if mask_map else "--some-masks"
         raise DataError(f"{option} is for masks, but {images.path} has none. Add --masks=PATH.")
     else:
         folder = folder_of_masks(names)
@@ -121,7 +126,7 @@ def open_files(
             )
         names = [name for name in names if folder is None or not name.startswith(folder + "/")]
         return _counted(FileSource(images, names, labels=_labels(images, names)), left_out)
-    partners, unused = match(images, names, mask_archive, mask_files)
+    partners, unused = match(images, names, mask_archive, mask_files, some_masks)
     source = FileSource(images, names, MaskFiles(mask_archive, partners, coding), _labels(images, names))
     return _counted(source, left_out + Counter({"masks left out, since they have no image": unused}))
 

@@ -21,15 +21,19 @@ _MASK_WORD = re.compile(
 )
 
 
-def match(images: Archive, names: Sequence[str], masks: Archive, mask_files: Sequence[str]) -> tuple[list[str], int]:
+def match(
+    images: Archive, names: Sequence[str], masks: Archive, mask_files: Sequence[str], some: bool = False
+) -> tuple[list[str | None], int]:
     """Returns the mask file of each image, and the number of masks that are left over.
 
     A mask belongs to the image with the same path up to the suffix. Without such an image, it belongs to the image with
     the same base name in any folder. In this case, only one mask may have the name. Otherwise words at the end of both
     names are ignored: ``a_leftImg8bit.png`` and ``a_gtFine_labelIds.png``, ``a.jpg`` and ``a_mask.png``.
 
+    With `some`, images without a mask get None.
+
     Raises:
-        DataError: an image has no mask, or two images have the same mask.
+        DataError: an image has no mask (with `some`: no image has one), or two images have the same mask.
     """
     by_path: dict[str, str] = {}
     by_name: dict[str, list[str]] = {}
@@ -39,7 +43,7 @@ def match(images: Archive, names: Sequence[str], masks: Archive, mask_files: Seq
         by_path[relative] = file
         by_name.setdefault(base_name(relative), []).append(file)
         by_core.setdefault(_MASK_WORD.sub("", base_name(relative)), []).append(file)
-    partners: list[str] = []
+    partners: list[str | None] = []
     owner: dict[str, str] = {}
     missing: list[str] = []
     for name in names:
@@ -49,21 +53,22 @@ def match(images: Archive, names: Sequence[str], masks: Archive, mask_files: Seq
         partner = by_path.get(stem(name)) or next((files[0] for files in alike if len(files) == 1), None)
         if partner is None:
             missing.append(name)
-            continue
-        if partner in owner:
+        elif partner in owner:
             raise DataError(
                 f"{owner[partner]} and {name} in {images.path} have the same base name and would share the mask "
                 f"{partner}. Rename or remove one of the images."
             )
-        owner[partner] = name
+        else:
+            owner[partner] = name
         partners.append(partner)
-    if missing:
+    if missing and not (some and owner):
         expected = mask_name(missing[0]) if masks is images else stem(missing[0]) + ".png"
         raise DataError(
             f"{len(missing)} of {len(names)} images have no mask. For example, {images.where(missing[0])} needs "
-            f"{masks.where(expected)}. Masks are matched by base name."
+            f"{masks.where(expected)}. Masks are matched by base name. --some-masks keeps "
+            f"images without a mask."
         )
-    return partners, len(mask_files) - len(partners)
+    return partners, len(mask_files) - len(owner)
 
 
 def mask_candidates(files: Sequence[str]) -> tuple[list[str], list[str] | None]:
