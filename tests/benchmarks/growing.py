@@ -1,9 +1,11 @@
 """`python -m tests.benchmarks.growing`: what growing a trained network saves, against training anew in the same time.
 
-Every variant trains on the same data with the same options. Time is the CPU time of the training process, so other work
-on the machine hardly matters. At each point the run is stopped, its newest snapshot is measured, and the run resumes.
+Every variant trains networks of the same layout on the same data with the same options. Time is the CPU time of the
+training process, so other work on the machine hardly matters. At each point the run is stopped, its newest snapshot is
+measured, and the run resumes.
 """
 
+import copy
 import json
 import os
 import shlex
@@ -16,7 +18,9 @@ from pathlib import Path
 import click
 import numpy as np
 import psutil
+import torch
 
+import legacy
 from dnnlib import UserError, atomic_open, write_json
 from tests.benchmarks.ablations import mean_and_spread
 from tests.benchmarks.quality import ROOT, measure, snapshots
@@ -42,6 +46,25 @@ def train_for(seconds: float, arguments: list[str]) -> float:
     if process.returncode not in (0, SAVED):
         raise UserError(f"train.py ended with exit code {process.returncode}. Its output says why.")
     return used
+
+
+def random_networks(grown: Path, seed: int, path: Path) -> Path:
+    """Write networks with the layout of a grown run and random weights. Returns their file.
+
+    Raises:
+        UserError: there is no grown run yet.
+    """
+    runs = sorted((grown / "runs").glob("[0-9]*-*"))
+    if not runs:
+        raise UserError(f"There is no run in {grown}, whose layout training anew takes. Run the variant 'grown' first.")
+    data = legacy.load_network(snapshots(runs[-1])[-1])
+    torch.manual_seed(seed)
+    for name in ("G", "D"):
+        data[name] = type(data[name])(**data[name].init_kwargs)
+    data["G_ema"] = copy.deepcopy(data["G"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    legacy.save_network(data, path)
+    return path
 
 
 def run_variant(options: list[str], seed: int, folder: Path, points: list[float], metrics: list[str]) -> list[dict]:
@@ -83,7 +106,7 @@ def table(results: dict[str, list[list[dict]]], points: list[float]) -> str:
 @click.option("--only", help="Variants to run, comma-separated  [all]")
 @click.option(
     "--train-options",
-    default="--mirror=1 --aug=noaug --cbase=4096 --batch=16 --workers=0",
+    default="--mirror=1 --aug=noaug --batch=16 --workers=0",
     help="Options of train.py for all variants",
 )
 @click.option("--metrics", default="swd2k,mask_fit500,region_leak100", help="Metrics at each point")
@@ -97,7 +120,7 @@ def main(data, source, minutes, seeds, more, only, train_options, metrics, work)
     python -m tests.benchmarks.growing --data=faces128.zip --variant='half the rates: --glr=0.001 --dlr=0.001'
     """
     points = sorted(float(text) for text in minutes.split(","))
-    variants = {"grown": "", "anew": None}
+    variants = {"grown": "", "anew": ""}
     variants |= dict(map(str.strip, text.partition(":")[::2]) for text in more)
     chosen = [name for name in variants if only is None or name in only.split(",")]
     if not chosen:
@@ -106,10 +129,13 @@ def main(data, source, minutes, seeds, more, only, train_options, metrics, work)
     common += shlex.split(train_options)
     results = {}
     for name in chosen:
-        own = [] if variants[name] is None else [f"--resume={source}", *shlex.split(variants[name])]
-        folders = [work.resolve() / name.replace(" ", "-") / str(seed) for seed in range(seeds)]
-        parts = [*common, *own]
-        results[name] = [run_variant(parts, *pair, points, metrics.split(",")) for pair in enumerate(folders)]
+        results[name] = []
+        for seed in range(seeds):
+            folder = work.resolve() / name.replace(" ", "-") / str(seed)
+            grown = folder.parents[1] / "grown" / str(seed)
+            start = random_networks(grown, seed, folder / "random.pkl") if name == "anew" else source
+            parts = [*common, f"--resume={start}", *shlex.split(variants[name])]
+            results[name].append(run_variant(parts, seed, folder, points, metrics.split(",")))
     text = table(results, points)
     print(text)
     with atomic_open(work / "table.md", "w") as file:
