@@ -84,14 +84,14 @@ def test_figures_are_finite_and_of_all_snapshots(about):
     rows = about["snapshots"]
     assert len(rows) >= 2
     assert np.isfinite([row["swd2k_mean"] for row in rows]).all()
-    half = min(rows, key=lambda row: abs(row["kimg"] - rows[-1]["kimg"] / 2))
-    assert rows[-1]["swd2k_mean"] < half["swd2k_mean"]
+    assert rows[-1]["swd2k_mean"] < 1.05 * min(row["swd2k_mean"] for row in rows)
+    assert rows[-1]["region_leak100_texture_mean"] < 0.9 * rows[0]["region_leak100_texture_mean"]
 
 
 def test_edits_stay_local_masks_fit_and_faces_vary(about):
     last = about["snapshots"][-1]
-    assert last["region_leak100_texture_mean"] < 0.15
-    assert last["region_leak100_shape_mean"] < 0.25
+    assert last["region_leak100_texture_mean"] < 0.12
+    assert last["region_leak100_shape_mean"] < 0.2
     assert last["coarse_fit500_mean"] > 0.85
     assert last["mask_fit500_difference"] < 0.1
     assert abs(last["msssim1k"] / last["msssim1k_real"] - 1) < 0.2
