@@ -51,6 +51,11 @@ EXAMPLES
       --dest=mine.zip
 
 \b
+  Drawings of which only some have a mask, for adaptation:
+    python dataset_tool.py --source=drawings --masks=labels --some-masks --mask-map=map.json --width=64 --height=64
+      --dest=drawings.zip
+
+\b
   A smaller copy of an archive:
     python dataset_tool.py --source=celeba256.zip --width=64 --height=64 --dest=celeba64.zip
 """

@@ -101,7 +101,8 @@ class MaskedImageDataset(ImageFolderDataset):
         if missing:
             raise DataError(
                 f"{len(missing)} of {len(self._mask_names)} images have no mask, such as "
-                f"{self._archive.where(missing[0])}. Make the archive again with dataset_tool.py --masks."
+                f"{self._archive.where(missing[0])}. Make the archive again without "
+                f"--some-masks, or use --cfg=semantic-adapt."
             )
         if regions is None:
             regions = self._metadata.get("regions")

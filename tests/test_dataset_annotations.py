@@ -132,7 +132,7 @@ def test_coco_annotations_become_masks(tmp_path, ground):
     options = {"source": tmp_path / "images", "masks": tmp_path / "annotations.json"}
     result = run("--some-masks", dest=tmp_path / "b.zip", **options)
     names = zipfile.ZipFile(tmp_path / "b.zip").namelist()
-    assert "2 images without a mask" in result.output  # one is not listed, one has no shape
+    assert "4 images of 16x16, 2 of them with masks" in result.output  # one is not listed, one has no shape
     assert sum(name.startswith("masks/") for name in names) == 2
     assert sum(name.startswith("0") for name in names) == 4
 

@@ -62,11 +62,11 @@ def test_some_images_may_have_no_mask_where_asked(tmp_path):
     folders = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
     refuse("--some-masks keeps images without a mask", tmp_path / "a.zip", **folders)
     result = run("--some-masks", dest=tmp_path / "a.zip", **folders)
-    assert (result.exit_code, "1 images without a mask" in result.output) == (0, True)
+    assert (result.exit_code, "3 images of 16x16, 2 of them with masks" in result.output) == (0, True)
     held, regions = masks_in(ImageFolderDataset(tmp_path / "a.zip"))
     assert (held, len(regions)) == (2, 3)
     again = run("--some-masks", dest=tmp_path / "b.zip", source=tmp_path / "a.zip", width=8)
-    assert (again.exit_code, "1 images without a mask" in again.output) == (0, True)
+    assert (again.exit_code, "3 images of 8x8, 2 of them with masks" in again.output) == (0, True)
     for name in ("0", "2"):
         (tmp_path / "masks" / f"{name}.png").rename(tmp_path / "masks" / f"other{name}.png")
     for options, message in (
@@ -82,6 +82,21 @@ def test_some_images_may_have_no_mask_where_asked(tmp_path):
         values = {name: value for name, value in options.items() if value is not None}
         result = run("--some-masks", *flags, dest=tmp_path / "c.zip", **values)
         assert (result.exit_code, message in result.output) == (1, True), result.output
+
+
+def test_a_mask_at_the_path_of_an_image_is_of_no_other(tmp_path):
+    for name in ("cat/1", "dog/1"):
+        save(tmp_path / "images" / f"{name}.png", picture())
+    save(tmp_path / "masks" / "cat" / "1.png", mask())
+    folders = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
+    refuse("1 of 2 images have no mask. For example, dog/1.png", tmp_path / "a.zip", **folders)
+    result = run("--some-masks", dest=tmp_path / "a.zip", **folders)
+    assert "2 images of 16x16, 1 of them with masks" in result.output
+    for folder in "ab":
+        save(tmp_path / "masks" / folder / "2.png", mask())
+    save(tmp_path / "images" / "2.png", picture())
+    result = run("--some-masks", dest=tmp_path / "b.zip", **folders)
+    assert (result.exit_code, "Several masks may belong to 2.png" in result.output) == (1, True)
 
 
 COLORS = {"background": [255, 0, 0], "skin": [255, 255, 0], "hair": [127, 0, 0], "eyes": [0, 0, 255]}

@@ -142,6 +142,7 @@ class SemanticAdaptation(Configuration):
             kwargs.regions = source["G_ema"].regions.to_dict()
             opened = type(training_set)(**{name: value for name, value in kwargs.items() if name != "class_name"})
             options.loss_kwargs.masked_share = opened.masked / len(opened)
+            options.notes.append(f"{opened.masked} of {len(opened)} training images have masks.")
 
     def name_parts(self) -> list[str]:
         return [self.mode]

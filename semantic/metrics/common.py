@@ -48,6 +48,11 @@ def masked_data(opts: MetricOptions, **changes: Any) -> tuple[MetricOptions, Any
     dataset = open_dataset(opts)
     if not hasattr(dataset, "regions"):
         raise UserError(f"{opts.metric} needs masks, but {dataset.name} has none. Name masked data with --data.")
+    if getattr(dataset, "masked", len(dataset)) < len(dataset):
+        raise UserError(
+            f"{opts.metric} needs a mask for each image, but only {dataset.masked} of {len(dataset)} images of "
+            f"{dataset.name} have one. Name other data with --data."
+        )
     if dataset.regions.names != G.regions.names:
         raise UserError(
             f"The regions of {dataset.name} ({', '.join(dataset.regions.names)}) differ from those of the network "

@@ -127,6 +127,8 @@ def open_drawn(
     masks = [partners.get(name) for name in kept]
     if some:
         masks = [drawing if drawing and drawing.shapes else None for drawing in masks]
+        if not any(masks):
+            raise DataError("The annotations hold no shape, so no image would have a mask. Check --masks.")
     counts = {UNLISTED: len(names) - len(kept), ABSENT: len(absent)}
     return kept, DrawnMasks(masks, coding), counts
 

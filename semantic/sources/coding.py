@@ -24,7 +24,7 @@ class Decoded(NamedTuple):
     changes: tuple[str, ...] = ()
 
 
-NONE = Decoded(None, ("images without a mask",))
+NONE = Decoded(None)
 """Stands for the mask of an image that has none."""
 
 

@@ -47,11 +47,13 @@ class Summary:
     """The content of an archive: number of images, their side, the regions, and each region's mean share of the area.
 
     Attributes:
+        masked: number of images with a mask.
         counts: numbers of changed and ignored files, by kind.
     """
 
     count: int
     side: int
+    masked: int
     regions: Regions | None
     shares: np.ndarray | None
     counts: Mapping[str, int]
@@ -62,7 +64,8 @@ class Summary:
             text += " without masks"
         else:
             shares = ", ".join(f"{n} {100 * s:.1f}%" for n, s in zip(self.regions.names, self.shares, strict=True))
-            text += f" with masks of {len(self.regions)} regions: {shares}"
+            some = "" if self.masked == self.count else f", {self.masked} of them"
+            text += f"{some} with masks of {len(self.regions)} regions: {shares}"
         return "; ".join([text, *(f"{number} {what}" for what, number in sorted(self.counts.items()))])
 
 
@@ -101,6 +104,7 @@ def convert(source: Source, dest: str | os.PathLike, geometry: Geometry, workers
     """
     check_dest(dest)
     names: list[str] = []
+    masked = 0
     areas = np.zeros(256, np.int64)
     counts = collections.Counter(source.left_out)
     side = None
@@ -120,6 +124,7 @@ def convert(source: Source, dest: str | os.PathLike, geometry: Geometry, workers
                 if item.mask is not None:
                     add(mask_name(name), item.mask)
                     areas += item.areas
+                    masked += 1
                 names.append(name)
                 counts.update(item.changes)
             regions = source.regions_of(np.flatnonzero(areas).tolist()) if areas.any() else None
@@ -131,7 +136,7 @@ def convert(source: Source, dest: str | os.PathLike, geometry: Geometry, workers
             f"Stopped by Ctrl-C after {len(names)} of {len(source)} images. {dest} was not written."
         ) from error
     shares = None if regions is None else areas[: len(regions)] / areas.sum()
-    return Summary(len(names), side, regions, shares, counts)
+    return Summary(len(names), side, masked, regions, shares, counts)
 
 
 def default_workers() -> int:

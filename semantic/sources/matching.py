@@ -33,7 +33,8 @@ def match(
     With `some`, images without a mask get None.
 
     Raises:
-        DataError: an image has no mask (with `some`: no image has one), or two images have the same mask.
+        DataError: an image has no mask (with `some`: no image has one), several masks may belong to an image, or two
+            images have the same mask.
     """
     by_path: dict[str, str] = {}
     by_name: dict[str, list[str]] = {}
@@ -43,32 +44,43 @@ def match(
         by_path[relative] = file
         by_name.setdefault(base_name(relative), []).append(file)
         by_core.setdefault(_MASK_WORD.sub("", base_name(relative)), []).append(file)
-    partners: list[str | None] = []
     owner: dict[str, str] = {}
-    missing: list[str] = []
+    found: dict[str, str] = {}
+
+    def keep(name: str, mask: str | None) -> None:
+        if mask in owner:
+            raise DataError(
+                f"{owner[mask]} and {name} in {images.path} have the same base name and would share the mask "
+                f"{mask}. Rename or remove one of the images."
+            )
+        if mask is not None:
+            owner[mask], found[name] = name, mask
+
     for name in names:
+        keep(name, by_path.get(stem(name)))
+    taken = set(owner)
+    missing = []
+    for name in (name for name in names if name not in found):
         base = base_name(stem(name))
         core = _IMAGE_WORD.sub("", base)
         alike = [table.get(key, []) for table, key in ((by_name, base), (by_core, base), (by_core, core))]
-        partner = by_path.get(stem(name)) or next((files[0] for files in alike if len(files) == 1), None)
-        if partner is None:
-            missing.append(name)
-        elif partner in owner:
+        free = next(filter(None, ([file for file in files if file not in taken] for files in alike)), [])
+        if len(free) > 1:
             raise DataError(
-                f"{owner[partner]} and {name} in {images.path} have the same base name and would share the mask "
-                f"{partner}. Rename or remove one of the images."
+                f"Several masks may belong to {images.where(name)}: {masks.where(free[0])}, {free[1]}. "
+                f"Save its mask as {stem(name)}.png, in the same folder below the masks."
             )
-        else:
-            owner[partner] = name
-        partners.append(partner)
+        keep(name, free[0] if free else None)
+        if not free:
+            missing.append(name)
     if missing and not (some and owner):
         expected = mask_name(missing[0]) if masks is images else stem(missing[0]) + ".png"
+        hint = " For --cfg=semantic-adapt, --some-masks keeps images without a mask." if owner else ""
         raise DataError(
             f"{len(missing)} of {len(names)} images have no mask. For example, {images.where(missing[0])} needs "
-            f"{masks.where(expected)}. Masks are matched by base name. --some-masks keeps "
-            f"images without a mask."
+            f"{masks.where(expected)}. Masks are matched by base name.{hint}"
         )
-    return partners, len(mask_files) - len(owner)
+    return [found.get(name) for name in names], len(mask_files) - len(owner)
 
 
 def mask_candidates(files: Sequence[str]) -> tuple[list[str], list[str] | None]:

@@ -116,6 +116,7 @@ def test_masks_of_some_images_teach_the_mask_branch(source, tmp_path):
     data = make_archive(tmp_path / "some.zip", count=8, without=range(4))
     result = adapt(tmp_path / "runs", source, rename_regions(data), "--aug=noaug", steps=2)
     assert result.exit_code == 0, result.output
+    assert " of 7 training images have masks." in result.output
     after = legacy.load_network(only_run(tmp_path / "runs") / "network-best.pkl")
     before = legacy.load_network(source)
     name = "mask.b16.conv0.weight"

@@ -6,6 +6,7 @@ from dnnlib import UserError
 from metrics.metric_main import calc_metric, load_plugins
 from semantic.metrics.mask_stats import GROUPS, describe_masks, mask_distances, summarize
 from semantic.regions import Regions
+from tests.runs import make_archive
 from tests.semantic.metrics.hand_made import Replay, options, write_archive
 
 load_plugins(["semantic.metrics"])
@@ -109,3 +110,10 @@ def test_generated_masks_are_held_against_the_data_mirrored_where_training_was(t
         calc_metric("mask_stats200", Replay(images, masks, Regions(["x", "y"])), data)
     with pytest.raises(UserError, match="needs masks"):
         calc_metric("mask_stats200", G, {**data, "class_name": "training.dataset.ImageFolderDataset"})
+    some = {
+        "class_name": "semantic.adaptation.data.TargetDataset",
+        "path": str(make_archive(tmp_path / "some.zip", count=8, without=range(4))),
+        "regions": regions.to_dict(),
+    }
+    with pytest.raises(UserError, match=r"needs a mask for each image, but only \d of 7 images of some"):
+        calc_metric("mask_stats200", G, some)
