@@ -135,7 +135,17 @@ def main(
     geometry = Geometry(width, height, transform, resize_filter)
     check_dest(dest)
     opened = open_source(
-        source, masks, palette, mask_map, split, seed, max_images, width, images_only, skip_images, some_masks
+        source,
+        masks,
+        palette,
+        mask_map,
+        split,
+        seed,
+        max_images,
+        resolution=width,
+        images_only=images_only,
+        skip_images=skip_images,
+        some_masks=some_masks,
     )
     summary = convert(opened, dest, geometry, default_workers() if workers is None else workers)
     for note in (*opened.notes, summary.regions and summary.regions.mirror_note()):

@@ -92,11 +92,13 @@ def test_a_mask_at_the_path_of_an_image_is_of_no_other(tmp_path):
     refuse("1 of 2 images have no mask. For example, dog/1.png", tmp_path / "a.zip", **folders)
     result = run("--some-masks", dest=tmp_path / "a.zip", **folders)
     assert "2 images of 16x16, 1 of them with masks" in result.output
+    held = [name for name in zipfile.ZipFile(tmp_path / "a.zip").namelist() if name.startswith("masks/")]
+    assert held == ["masks/00000/img00000000.png"]  # of cat/1, the first image
     for folder in "ab":
         save(tmp_path / "masks" / folder / "2.png", mask())
     save(tmp_path / "images" / "2.png", picture())
     result = run("--some-masks", dest=tmp_path / "b.zip", **folders)
-    assert (result.exit_code, "Several masks may belong to 2.png" in result.output) == (1, True)
+    assert (result.exit_code, "Save the right one as 2.png in" in result.output) == (1, True)
 
 
 COLORS = {"background": [255, 0, 0], "skin": [255, 255, 0], "hair": [127, 0, 0], "eyes": [0, 0, 255]}

@@ -56,6 +56,9 @@ def match(
         if mask is not None:
             owner[mask], found[name] = name, mask
 
+    def expected(name: str) -> str:
+        return masks.where(mask_name(name) if masks is images else stem(name) + ".png")
+
     for name in names:
         keep(name, by_path.get(stem(name)))
     taken = set(owner)
@@ -67,18 +70,17 @@ def match(
         free = next(filter(None, ([file for file in files if file not in taken] for files in alike)), [])
         if len(free) > 1:
             raise DataError(
-                f"Several masks may belong to {images.where(name)}: {masks.where(free[0])}, {free[1]}. "
-                f"Save its mask as {stem(name)}.png, in the same folder below the masks."
+                f"Several masks may belong to {images.where(name)}: {', '.join(free[:2])}. Save the right one as "
+                f"{expected(name)}."
             )
         keep(name, free[0] if free else None)
         if not free:
             missing.append(name)
     if missing and not (some and owner):
-        expected = mask_name(missing[0]) if masks is images else stem(missing[0]) + ".png"
         hint = " For --cfg=semantic-adapt, --some-masks keeps images without a mask." if owner else ""
         raise DataError(
             f"{len(missing)} of {len(names)} images have no mask. For example, {images.where(missing[0])} needs "
-            f"{masks.where(expected)}. Masks are matched by base name.{hint}"
+            f"{expected(missing[0])}. Masks are matched by base name.{hint}"
         )
     return [found.get(name) for name in names], len(mask_files) - len(owner)
 
